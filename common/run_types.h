@@ -1,5 +1,5 @@
-// The values that cross rooms: what a step reports, which samples are skipped, who holds which bytes. Plain structs with
-// value semantics; the meaning of each word is fixed in docs/glossary.md.
+// The values that cross rooms: what a step reports, which samples are skipped, who holds which
+// bytes. Plain structs with value semantics; the meaning of each word is fixed in docs/glossary.md.
 #pragma once
 
 #include <cstdint>
@@ -23,22 +23,99 @@ enum class UpdateKind : std::uint8_t {
   kSkippedNonFinite = 1,  ///< loss or gradient norm was not finite; the weights did not change
 };
 
-/// The global facts of one optimizer step. Every rank computes the same report (bit for bit) from the verdict
-/// all-reduce; timings apart.
+/// The global facts of one optimizer step. Every rank computes the same report (bit for bit) from
+/// the verdict all-reduce; timings apart.
 struct StepReport {
   std::uint64_t branch = 0;
-  std::int64_t step = 0;             ///< 1-based: the step that this update completed
-  double loss = 0;                   ///< mean over the global batch's unmasked targets, nats
-  double grad_norm = 0;              ///< global L2 norm before clipping
+  std::int64_t step = 0;  ///< 1-based: the step that this update completed
+  double loss = 0;        ///< mean over the global batch's unmasked targets, nats
+  double grad_norm = 0;   ///< global L2 norm before clipping
   double learning_rate = 0;
-  std::int64_t tokens = 0;           ///< unmasked targets in the global batch
-  std::int64_t position_begin = 0;   ///< first sample position trained, inclusive
-  std::int64_t position_end = 0;     ///< one past the last sample position trained
+  std::int64_t tokens = 0;          ///< unmasked targets in the global batch
+  std::int64_t position_begin = 0;  ///< first sample position trained, inclusive
+  std::int64_t position_end = 0;    ///< one past the last sample position trained
   UpdateKind update = UpdateKind::kApplied;
-  double eval_loss = 0;              ///< held-out loss after this step; valid if has_eval
+  double eval_loss = 0;  ///< held-out loss after this step; valid if has_eval
   bool has_eval = false;
-  double seconds = 0;                ///< wall time of the step on the reporting rank; not compared
+  double seconds = 0;  ///< wall time of the step on the reporting rank; not compared
 };
+
+/// What one rank holds after its generation ended: the basis of deciding where to go on (DESIGN: a
+/// step half done).
+struct RankState {
+  bool has_weights = false;  ///< false: a fresh process; the rest is meaningless
+  std::uint64_t branch = 0;
+  std::int64_t last_applied = 0;     ///< the weights are those after this step
+  std::int64_t gradients_ready = 0;  ///< reduced gradients of this step are kept; 0 = none
+  bool verdict_known = false;        ///< the verdict of `gradients_ready` was received
+  StepReport verdict;                ///< of `gradients_ready` if verdict_known
+  std::vector<StepReport>
+      reports;  ///< of applied steps that the supervisor may not have counted, ascending
+};
+
+/// Degrees of parallelism.
+struct Degrees {
+  int dp = 1;
+  int tp = 1;
+  int pp = 1;
+  int world_size() const { return dp * tp * pp; }
+  bool operator==(const Degrees&) const = default;
+};
+
+/// Where a rank takes its weights and optimizer state from when a generation starts.
+enum class SourceKind : std::uint8_t {
+  kInitial = 0,     ///< computed from the seed (step 0)
+  kMemory = 1,      ///< it holds them already
+  kPeer = 2,        ///< a data-parallel peer sends them
+  kCheckpoint = 3,  ///< the plan's checkpoint: the host's slot if it still holds it, else the store
+};
+
+struct RankSource {
+  SourceKind kind = SourceKind::kInitial;
+  int peer = -1;  ///< sending rank, for kPeer
+  bool operator==(const RankSource&) const = default;
+};
+
+/// Multiplies the learning rate of steps first..last (inclusive) by `factor`.
+struct Softening {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+  double factor = 1.0;
+  bool operator==(const Softening&) const = default;
+};
+
+/// Command 0 of a generation: how every rank starts. Equal on all ranks; its digest is compared in
+/// the first verdict.
+struct Plan {
+  std::uint64_t generation = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;  ///< all ranks hold the weights after this step before the next one begins
+  std::int64_t total_steps = 0;
+  Degrees degrees;
+  std::vector<RankSource> sources;      ///< by rank
+  std::uint64_t checkpoint_id = 0;      ///< for kCheckpoint sources
+  std::uint64_t checkpoint_branch = 0;  ///< for finding the checkpoint in a slot
+  bool has_half_step =
+      false;             ///< ranks that only hold the gradients of `step` apply them first ...
+  StepReport half_step;  ///< ... with this verdict
+  std::vector<SkipWindow> skip_windows;
+  std::vector<Softening> softenings;
+};
+
+/// Numbered within a generation without gaps, beginning with 1; obeyed by all ranks at one
+/// boundary.
+enum class WorkerCommandKind : std::uint8_t {
+  kStop = 0,      ///< snapshot, then end the training loop
+  kSnapshot = 1,  ///< take a snapshot although none is due
+};
+
+struct WorkerCommand {
+  std::int64_t number = 0;
+  WorkerCommandKind kind = WorkerCommandKind::kStop;
+};
+
+/// Why a rank left its training loop in good order.
+enum class FinishCause : std::uint8_t { kDone = 0, kStopped = 1 };
 
 /// A box of a logical tensor: offset and extent for each dim.
 struct Box {
