@@ -1,0 +1,59 @@
+"""Rules on names and plain text: what every file of the repository looks like whatever it holds."""
+
+import re
+
+from source_tree import Violation, is_code, is_source, is_text
+
+MAX_LINES = 500
+# Names that say nothing about what is inside; also as a part, such as string_utils.
+EMPTY_NAMES = {"util", "utils", "misc", "helper", "helpers"}
+# Spelt in two parts so that this file keeps the rule it states.
+OPEN_TASK = re.compile(r"\bTO" r"DO\b(?!\((?:perf|soon|someday)\): \S)")
+
+
+def check_name(path):
+    for part in path.parts:
+        stem = part.split(".")[0]
+        if stem == "manager" or EMPTY_NAMES & set(re.split(r"[_-]", stem)):
+            return [Violation(path.as_posix(), 1, "name", f"'{part}' does not say what it holds")]
+    return []
+
+
+def check_source(path, text):
+    """Rules for whatever is compiled, run or configured."""
+    violations = []
+    name = path.as_posix()
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if "\t" in line:
+            violations.append(Violation(name, number, "tab", "tabs are not used; indent with spaces"))
+        if not line.isascii():
+            strange = next(c for c in line if not c.isascii())
+            violations.append(Violation(name, number, "ascii", f"U+{ord(strange):04X} in a source file"))
+        if OPEN_TASK.search(line):
+            violations.append(
+                Violation(name, number, "todo", "write it as NAME(perf|soon|someday): text, or do it now")
+            )
+    if is_code(path) and len(lines) - 1 > MAX_LINES:
+        violations.append(
+            Violation(name, MAX_LINES + 1, "length", f"{len(lines) - 1} lines; at most {MAX_LINES}, split by subject")
+        )
+    return violations
+
+
+def check(root, files):
+    violations = []
+    for path in files:
+        violations += check_name(path)
+        if not is_text(path):
+            continue
+        data = (root / path).read_bytes()
+        text = data.decode("utf-8", errors="replace")
+        if is_source(path):
+            violations += check_source(path, text)
+        if data and not data.endswith(b"\n"):
+            violations.append(Violation(path.as_posix(), text.count("\n") + 1, "newline", "no newline at the end"))
+        if b"\r" in data:
+            line = data[: data.index(b"\r")].count(b"\n") + 1
+            violations.append(Violation(path.as_posix(), line, "newline", "carriage return; lines end in a newline only"))
+    return violations
