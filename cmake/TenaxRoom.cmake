@@ -16,9 +16,13 @@ function(tenax_add_room NAME)
   target_link_libraries(tenax_${NAME} ${scope} ${ROOM_DEPS})
 endfunction()
 
-# tenax_add_test(ROOM SOURCES x_test.cc ... DEPS targets ...): one GoogleTest program a room, each test listed by CTest.
+# tenax_add_test(ROOM SOURCES x_test.cc ... DEPS targets ... [LABELS word]): one GoogleTest program a room, each test
+# listed by CTest and labelled with the word or, without one, with the room.
 function(tenax_add_test ROOM)
   cmake_parse_arguments(T "" "" "SOURCES;DEPS;LABELS" ${ARGN})
+  if(NOT T_LABELS)
+    set(T_LABELS ${ROOM})
+  endif()
   add_executable(tenax_${ROOM}_test ${T_SOURCES})
   target_include_directories(tenax_${ROOM}_test PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(tenax_${ROOM}_test PRIVATE tenax_warnings ${T_DEPS} GTest::gtest GTest::gtest_main)
