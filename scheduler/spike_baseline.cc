@@ -59,6 +59,10 @@ void SpikeBaseline::refresh(SpikeBaselineState& state) const {
   const double newer = median_of_range(scratch.data() + half, scratch.data() + n);
   state.level = newer;
   state.slope = half == 0 ? 0 : std::min(0.0, (newer - older) / (0.5 * static_cast<double>(n)));
+  scratch.assign(state.losses.end() - static_cast<std::ptrdiff_t>((n + 3) / 4), state.losses.end());
+  state.level =
+      std::max(newer + 0.25 * static_cast<double>(n) * state.slope, median_in_place(scratch));
+  scratch.resize(n);
   for (std::size_t i = 0; i < n; ++i)
     scratch[i] = state.losses[i] - state.slope * static_cast<double>(i);
   const double offset = median_in_place(scratch);

@@ -30,9 +30,7 @@ int count_newest(std::uint64_t bits, std::int32_t n) {
 }  // namespace
 
 SpikeDetector::SpikeDetector(SpikeOptions options) : options_(options), baseline_(options.window) {
-  TENAX_CHECK(options_.window >= 8);
-  TENAX_CHECK(options_.confirm_of >= 1 && options_.confirm_of <= 64);
-  TENAX_CHECK(options_.patience >= 1 && options_.patience <= 64);
+  TENAX_CHECK(validate(options_).has_value());
 }
 
 SpikeDetector SpikeDetector::restore(SpikeOptions options, SpikeDetectorState state) {
@@ -315,7 +313,7 @@ void SpikeDetector::undone_rollback_sample(const MetricPoint& point, Events& eve
 bool SpikeDetector::dropped(const MetricPoint& point, Events& events) {
   const SpikeBaselineState& base = state_.baseline;
   // `level` belongs to the middle of the newer half: a quarter of the window ago.
-  const double expected = base.level + base.slope * 0.25 * static_cast<double>(base.losses.size());
+  const double expected = base.level;
   const double fall = expected - point.loss;
   const bool low = fall > options_.drop_sigmas * base.sigma &&
                    fall > options_.drop_relative * std::abs(base.level) && !in_ramp(point.step);

@@ -81,7 +81,7 @@ struct ContextChange {
 
 class SpikeDetector {
  public:
-  /// Preconditions: window >= 8; confirm_of and patience in [1, 64].
+  /// Precondition: validate(options) succeeds.
   explicit SpikeDetector(SpikeOptions options);
 
   /// Judges the next point and returns what there is to say, usually nothing. A point at or before

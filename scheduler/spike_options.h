@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "common/result.h"
+
 namespace tenax::scheduler {
 
 /// A "sample" is one reported metric point: one step in a Tenax run, `log_every` steps in a logged
@@ -77,5 +79,51 @@ struct SpikeOptions {
   std::int64_t soften_steps =
       1000;  ///< steps after the skip window until the learning rate is as planned
 };
+
+/// All that is wrong with `options`, in one kInvalidArgument.
+Status validate(const SpikeOptions& options);
+
+/// Calls visit(name, member) for every option, in the order above: for files, the journal and
+/// command lines. `Options` is SpikeOptions or const SpikeOptions.
+template <class Options, class Visitor>
+void for_each_spike_option(Options& options, Visitor&& visit) {
+  visit("enabled", options.enabled);
+  visit("window", options.window);
+  visit("warmup_samples", options.warmup_samples);
+  visit("sigmas", options.sigmas);
+  visit("min_relative_rise", options.min_relative_rise);
+  visit("min_rise", options.min_rise);
+  visit("release_fraction", options.release_fraction);
+  visit("ramp_tolerance", options.ramp_tolerance);
+  visit("grad_norm_factor", options.grad_norm_factor);
+  visit("confirm_of", options.confirm_of);
+  visit("confirm_count", options.confirm_count);
+  visit("recovery_samples", options.recovery_samples);
+  visit("patience", options.patience);
+  visit("patience_share", options.patience_share);
+  visit("divergence_samples", options.divergence_samples);
+  visit("divergence_share", options.divergence_share);
+  visit("adopt_samples", options.adopt_samples);
+  visit("non_finite_patience", options.non_finite_patience);
+  visit("overflow_burst", options.overflow_burst);
+  visit("missing_patience", options.missing_patience);
+  visit("shift_block", options.shift_block);
+  visit("shift_history", options.shift_history);
+  visit("shift_sigmas", options.shift_sigmas);
+  visit("drop_sigmas", options.drop_sigmas);
+  visit("drop_relative", options.drop_relative);
+  visit("drop_confirm", options.drop_confirm);
+  visit("resume_hold", options.resume_hold);
+  visit("restore_sigmas", options.restore_sigmas);
+  visit("cooldown_samples", options.cooldown_samples);
+  visit("margin_steps", options.margin_steps);
+  visit("region_steps", options.region_steps);
+  visit("max_rollbacks_per_region", options.max_rollbacks_per_region);
+  visit("max_rollbacks", options.max_rollbacks);
+  visit("max_skipped_fraction", options.max_skipped_fraction);
+  visit("max_restore_failures", options.max_restore_failures);
+  visit("soften_lr_factor", options.soften_lr_factor);
+  visit("soften_steps", options.soften_steps);
+}
 
 }  // namespace tenax::scheduler
