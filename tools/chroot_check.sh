@@ -34,6 +34,7 @@ if ! command -v debootstrap >/dev/null; then
 fi
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/tenax-chroot-$release.XXXXXX")
+chmod 755 "$folder"  # apt downloads as a user of its own
 clean_up() {
   if [[ ${KEEP_CHROOT:-} == 1 ]]; then
     echo "chroot_check: kept $folder"
