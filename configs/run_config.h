@@ -9,6 +9,13 @@
 #include <vector>
 
 #include "common/clock.h"
+#include "common/hash.h"
+#include "common/result.h"
+#include "compute/model_options.h"
+#include "configs/binder.h"
+#include "data/poison.h"
+#include "scheduler/pipeline_schedule.h"
+#include "scheduler/spike_options.h"
 
 namespace tenax::configs {
 
@@ -32,30 +39,6 @@ struct DataSection {
   std::string gpt2_dir;
 };
 
-enum class Norm { kLayerNorm, kRmsNorm };
-enum class NormPlacement { kPre, kPost };
-enum class Positions { kLearned, kRope, kAlibi, kNone };
-enum class Activation { kGelu, kGeluTanh, kRelu, kSwiglu, kGeglu };
-
-struct ModelSection {
-  std::int64_t width = 128;
-  std::int64_t layers = 4;
-  std::int64_t heads = 4;
-  std::int64_t kv_heads = 0;   ///< 0: as many as heads
-  std::int64_t head_dim = 0;   ///< 0: width / heads
-  std::int64_t ffn_width = 0;  ///< 0: 4 x width
-  Norm norm = Norm::kLayerNorm;
-  NormPlacement norm_placement = NormPlacement::kPre;
-  Positions positions = Positions::kLearned;
-  Activation activation = Activation::kGeluTanh;
-  bool biases = true;
-  bool parallel_block = false;
-  bool embedding_norm = false;
-  bool tied_output = true;
-  bool qk_norm = false;
-  double init_std = 0.02;
-};
-
 struct LayoutSection {
   std::int64_t data_parallel = 1;
   std::int64_t tensor_parallel = 1;
@@ -69,14 +52,12 @@ struct LayoutSection {
   }
 };
 
-enum class ScheduleKind { kOneFOneB, kGpipe };
-
 struct TrainSection {
   std::int64_t steps = 200;
   std::int64_t sequence_length = 128;
   std::int64_t global_batch_size = 16;
   std::int64_t microbatch_size = 2;
-  ScheduleKind schedule = ScheduleKind::kOneFOneB;
+  scheduler::ScheduleKind schedule = scheduler::ScheduleKind::kOneForwardOneBackward;
   std::int64_t eval_interval = 50;
   std::int64_t eval_samples = 32;
 };
@@ -105,12 +86,10 @@ struct CheckpointSection {
   SlotPolicy policy = SlotPolicy::kSkip;
 };
 
-enum class FaultKind { kRandomTokens, kNan };
-
 struct FaultsSection {
   std::int64_t poison_batch = 0;
   std::int64_t poison_num_batches = 8;
-  FaultKind poison_kind = FaultKind::kRandomTokens;
+  data::PoisonKind poison_kind = data::PoisonKind::kRandomTokens;
 };
 
 struct SupervisionSection {
@@ -141,18 +120,59 @@ struct GenerateSection {
 struct RunConfig {
   RunSection run;
   DataSection data;
-  ModelSection model;
+  compute::ModelOptions
+      model;  ///< vocabulary and sequence length are not read from here: model_options()
   LayoutSection layout;
   TrainSection train;
   OptimizerSection optimizer;
   CheckpointSection checkpoint;
+  scheduler::SpikeOptions spikes;
   FaultsSection faults;
   SupervisionSection supervision;
   DashboardSection dashboard;
   GenerateSection generate;
 
-  /// Folder of the recipe, absolute; not a key of it.
+  /// Folder of the recipe, absolute; data.text and data.gpt2_dir are relative to it. Not a key: it
+  /// is neither in the canonical text nor in the digest.
   std::filesystem::path base_dir;
 };
+
+/// The table of all keys, bound to the members of `config`, which must outlive it.
+Binder bind(RunConfig& config);
+
+/// Reads a recipe, applies `--set` overrides in order and checks everything. All problems come at
+/// once, a line each, in one kInvalidArgument: "file:line:column: message", "--set key=value:
+/// message" or, where keys contradict each other, "file: message". kNotFound, kPermission or kIo if
+/// the file cannot be read.
+Result<RunConfig> load_run_config(const std::filesystem::path& path,
+                                  const std::vector<std::string>& overrides);
+/// The same from text; `name` stands for the file in messages.
+Result<RunConfig> parse_run_config(std::string_view text, std::string_view name,
+                                   const std::vector<std::string>& overrides);
+
+/// All keys, "key = value" a line: what a run directory keeps. parse_run_config() reads it back as
+/// the same config.
+std::string canonical_text(const RunConfig& config);
+Hash128 config_digest(const RunConfig& config);
+
+/// What the engine is to build, for a tokenizer of so many tokens.
+compute::ModelOptions model_options(const RunConfig& config, std::int64_t vocabulary_size);
+
+struct KeyChange {
+  std::string key;
+  std::string before;  ///< as TOML
+  std::string after;
+};
+/// Ascending by key.
+struct ConfigDiff {
+  std::vector<KeyChange> changeable;  ///< `--resume` may apply these
+  std::vector<KeyChange> fixed;       ///< these make it another run
+};
+ConfigDiff diff(const RunConfig& before, const RunConfig& after);
+
+/// Every key with its default, ascending: `tenax config keys`, --help and docs/config.md.
+std::vector<KeyInfo> list_keys();
+/// list_keys() as Markdown, a table for each section.
+std::string keys_as_markdown();
 
 }  // namespace tenax::configs

@@ -1,0 +1,163 @@
+#include "configs/cross_check.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "configs/duration_text.h"
+
+namespace tenax::configs {
+
+namespace {
+
+constexpr std::int64_t kBytesVocabulary = 257;
+constexpr std::int64_t kGpt2Vocabulary = 50257;
+
+using Found = std::vector<Contradiction>;
+
+std::int64_t expected_vocabulary(const DataSection& data) {
+  switch (data.tokenizer) {
+    case TokenizerKind::kBytes:
+      return kBytesVocabulary;
+    case TokenizerKind::kGpt2:
+      return kGpt2Vocabulary;
+    case TokenizerKind::kBpe:
+      return data.vocabulary_size;
+  }
+  return data.vocabulary_size;
+}
+
+void check_data(const RunConfig& c, Found& found) {
+  if (c.data.text.empty()) {
+    found.push_back({{"data.text"}, "data.text is empty: there is nothing to train on"});
+  }
+  if (c.data.tokenizer == TokenizerKind::kGpt2 && c.data.gpt2_dir.empty()) {
+    found.push_back(
+        {{"data.tokenizer", "data.gpt2_dir"},
+         "data.tokenizer \"gpt2\" needs data.gpt2_dir, the folder with encoder.json and "
+         "vocab.bpe"});
+  }
+}
+
+void check_layout(const RunConfig& c, Found& found) {
+  const LayoutSection& l = c.layout;
+  const std::pair<const char*, std::int64_t> unbuilt[] = {
+      {"layout.tensor_parallel", l.tensor_parallel},
+      {"layout.context_parallel", l.context_parallel},
+      {"layout.expert_parallel", l.expert_parallel}};
+  for (const auto& [key, degree] : unbuilt) {
+    if (degree == 1) continue;
+    found.push_back({{key},
+                     fmt::format("{} = {} is not built yet: only data and pipeline parallelism are",
+                                 key, degree)});
+  }
+  if (l.pipeline_parallel > c.model.num_layers) {
+    found.push_back(
+        {{"layout.pipeline_parallel", "model.layers"},
+         fmt::format("layout.pipeline_parallel {} is more than model.layers {}: a stage "
+                     "needs at least one layer",
+                     l.pipeline_parallel, c.model.num_layers)});
+  }
+  if (l.world_size() % l.agents != 0) {
+    found.push_back(
+        {{"layout.agents", "layout.data_parallel", "layout.pipeline_parallel",
+          "layout.tensor_parallel", "layout.context_parallel"},
+         fmt::format("layout.agents {} does not divide the {} workers (data_parallel {} x "
+                     "tensor_parallel {} x pipeline_parallel {})",
+                     l.agents, l.world_size(), l.data_parallel, l.tensor_parallel,
+                     l.pipeline_parallel)});
+  }
+  const TrainSection& t = c.train;
+  const std::int64_t together = l.data_parallel * t.microbatch_size;
+  if (t.global_batch_size % together != 0) {
+    const std::int64_t below = t.global_batch_size / together * together;
+    const std::string nearest =
+        below > 0 ? fmt::format("{} or {}", below, below + together) : fmt::to_string(together);
+    found.push_back(
+        {{"train.global_batch_size", "layout.data_parallel", "train.microbatch_size"},
+         fmt::format("train.global_batch_size {} is not a multiple of layout.data_parallel {} x "
+                     "train.microbatch_size {} = {}; {} would do",
+                     t.global_batch_size, l.data_parallel, t.microbatch_size, together, nearest)});
+  }
+}
+
+void check_optimizer(const RunConfig& c, Found& found) {
+  const OptimizerSection& o = c.optimizer;
+  if (o.warmup_steps > c.train.steps) {
+    found.push_back({{"optimizer.warmup_steps", "train.steps"},
+                     fmt::format("optimizer.warmup_steps {} is more than train.steps {}",
+                                 o.warmup_steps, c.train.steps)});
+  }
+  if (o.min_learning_rate > o.learning_rate) {
+    found.push_back({{"optimizer.min_learning_rate", "optimizer.learning_rate"},
+                     fmt::format("optimizer.min_learning_rate {} is more than "
+                                 "optimizer.learning_rate {}",
+                                 o.min_learning_rate, o.learning_rate)});
+  }
+  if (o.decay_steps > 0 && o.decay_steps < o.warmup_steps) {
+    found.push_back({{"optimizer.decay_steps", "optimizer.warmup_steps"},
+                     fmt::format("optimizer.decay_steps {} is less than optimizer.warmup_steps {}: "
+                                 "the decay would end before the warm-up",
+                                 o.decay_steps, o.warmup_steps)});
+  }
+}
+
+void check_supervision(const RunConfig& c, Found& found) {
+  const SupervisionSection& s = c.supervision;
+  if (s.heartbeat_timeout <= s.heartbeat_interval) {
+    found.push_back(
+        {{"supervision.heartbeat_timeout", "supervision.heartbeat_interval"},
+         fmt::format("supervision.heartbeat_timeout {} is not longer than "
+                     "supervision.heartbeat_interval {}: every host would look dead",
+                     format_duration(s.heartbeat_timeout), format_duration(s.heartbeat_interval))});
+  }
+  if (c.spikes.confirm_count > c.spikes.confirm_of) {
+    found.push_back({{"spikes.confirm_count", "spikes.confirm_of"},
+                     fmt::format("spikes.confirm_count {} is more than spikes.confirm_of {}",
+                                 c.spikes.confirm_count, c.spikes.confirm_of)});
+  }
+}
+
+/// compute/ names the members of ModelOptions; people know the keys.
+std::string with_key_names(std::string message) {
+  const std::pair<std::string_view, std::string_view> names[] = {
+      {"num_layers", "layers"},
+      {"num_kv_heads", "kv_heads"},
+      {"num_heads", "heads"},
+      {"max_sequence_length", "train.sequence_length"}};
+  for (const auto& [from, to] : names) {
+    for (std::size_t at = message.find(from); at != std::string::npos;
+         at = message.find(from, at + to.size())) {
+      message.replace(at, from.size(), to);
+    }
+  }
+  return message;
+}
+
+void check_model(const RunConfig& c, Found& found) {
+  const auto model = model_options(c, expected_vocabulary(c.data));
+  for (const std::string& problem : compute::problems(model)) {
+    found.push_back({{"model", "train.sequence_length", "data.vocabulary_size"},
+                     "model: " + with_key_names(problem)});
+  }
+}
+
+}  // namespace
+
+std::vector<Contradiction> find_contradictions(const RunConfig& config) {
+  Found found;
+  check_data(config, found);
+  check_model(config, found);
+  check_layout(config, found);
+  check_optimizer(config, found);
+  check_supervision(config, found);
+  return found;
+}
+
+std::vector<std::string> cross_check(const RunConfig& config) {
+  std::vector<std::string> messages;
+  for (Contradiction& c : find_contradictions(config)) messages.push_back(std::move(c.message));
+  return messages;
+}
+
+}  // namespace tenax::configs

@@ -1,0 +1,459 @@
+// The table of a run's keys: name, member, meaning, range. Everything else about keys (reading,
+// --help, docs/config.md, canonical text) comes from here.
+#include "configs/run_config.h"
+
+namespace tenax::configs {
+
+namespace {
+
+constexpr Changeable kMayChange = Changeable::kYes;
+constexpr double kMaxSteps = 1e12;
+// Positions are counted in 64 bits: kMaxSteps of the largest batch must fit.
+constexpr double kMaxBatch = 1 << 20;
+
+void bind_run(Binder& b, RunSection& c) {
+  b.add("run.name", c.name, {.doc = "Name of the run, shown on the terminal and the dashboard."});
+  b.add(
+      "run.seed", c.seed,
+      {.doc = "Decides initial weights, dropout and the order of samples.", .range = at_least(0)});
+  b.add("run.time_scale", c.time_scale,
+        {.doc = "Stretches every timeout; above 1 for slow machines and sanitizers.",
+         .range = between(0.01, 1000),
+         .changeable = kMayChange});
+}
+
+void bind_data(Binder& b, DataSection& c) {
+  b.add("data.text", c.text,
+        {.doc = "Documents: file patterns relative to the recipe's folder; ** crosses folders."});
+  b.add("data.heldout_fraction", c.heldout_fraction,
+        {.doc = "Share of the tokens that is never trained and gives the held-out loss.",
+         .range = from_to_below(0, 1)});
+  b.add_enum("data.tokenizer", c.tokenizer,
+             {{"bytes", TokenizerKind::kBytes},
+              {"bpe", TokenizerKind::kBpe},
+              {"gpt2", TokenizerKind::kGpt2}},
+             {.doc = "Bytes; a BPE trained on the documents; GPT-2's BPE."});
+  b.add("data.vocabulary_size", c.vocabulary_size,
+        {.doc = "Tokens of a BPE trained on the documents.", .range = between(257, 1 << 24)});
+  b.add(
+      "data.gpt2_dir", c.gpt2_dir,
+      {.doc = "Folder with GPT-2's encoder.json and vocab.bpe, relative to the recipe's folder."});
+}
+
+void bind_model(Binder& b, compute::ModelOptions& c) {
+  using namespace compute;
+  b.add("model.width", c.width, {.doc = "Width of the residual stream.", .range = at_least(1)});
+  b.add("model.layers", c.num_layers, {.doc = "Transformer layers.", .range = at_least(1)});
+  b.add("model.heads", c.num_heads, {.doc = "Attention heads.", .range = at_least(1)});
+  b.add("model.kv_heads", c.num_kv_heads,
+        {.doc = "Key and value heads: 1 is multi-query attention; 0 means as many as heads.",
+         .range = at_least(0)});
+  b.add("model.head_dim", c.head_dim,
+        {.doc = "Width of a head; 0 means width / heads.", .range = at_least(0)});
+  b.add("model.ffn_width", c.ffn_width,
+        {.doc = "Inner width of the feed-forward part; 0 means 4 x width.", .range = at_least(0)});
+  b.add(
+      "model.padded_vocabulary_size", c.padded_vocabulary_size,
+      {.doc = "Rows of the embedding; 0 means the tokenizer's vocabulary.", .range = at_least(0)});
+  b.add_enum("model.norm", c.norm,
+             {{"layer_norm", NormKind::kLayerNorm}, {"rms_norm", NormKind::kRmsNorm}},
+             {.doc = "Kind of every norm."});
+  b.add_enum("model.norm_placement", c.norm_placement,
+             {{"pre", NormPlacement::kPre}, {"post", NormPlacement::kPost}},
+             {.doc = "Before each part (GPT-2) or after its residual sum."});
+  b.add("model.norm_epsilon", c.norm_epsilon,
+        {.doc = "Added to a norm's variance.", .range = above(0)});
+  b.add_enum("model.positions", c.positions,
+             {{"none", PositionKind::kNone},
+              {"learned", PositionKind::kLearned},
+              {"rope", PositionKind::kRope},
+              {"alibi", PositionKind::kAlibi}},
+             {.doc = "How a token knows its place."});
+  b.add("model.rope_theta", c.rope_theta,
+        {.doc = "Base of the rotary frequencies.", .range = above(0)});
+  b.add_enum("model.activation", c.activation,
+             {{"gelu", ActivationKind::kGeluErf},
+              {"gelu_tanh", ActivationKind::kGeluTanh},
+              {"relu", ActivationKind::kRelu},
+              {"swiglu", ActivationKind::kSwiglu},
+              {"geglu", ActivationKind::kGeglu}},
+             {.doc = "Of the feed-forward part."});
+  b.add("model.biases", c.biases, {.doc = "Biases in linear maps and LayerNorms."});
+  b.add("model.parallel_block", c.parallel_block,
+        {.doc = "Attention and feed-forward side by side from one norm (PaLM)."});
+  b.add("model.embedding_norm", c.embedding_norm, {.doc = "A norm after the embedding (BLOOM)."});
+  b.add("model.tied_output", c.tied_output, {.doc = "Logits use the embedding's matrix."});
+  b.add("model.qk_norm", c.qk_norm, {.doc = "A norm over each head's queries and keys."});
+  b.add("model.embedding_scale", c.embedding_scale,
+        {.doc = "Multiplies the token vectors.", .range = above(0)});
+  b.add("model.logit_scale", c.logit_scale, {.doc = "Multiplies the logits.", .range = above(0)});
+  b.add("model.z_loss", c.z_loss,
+        {.doc = "Weight of log(sum of exp(logits))^2 in the loss.", .range = at_least(0)});
+  b.add("model.init_std", c.init_std,
+        {.doc = "Standard deviation of initial weights.", .range = above(0)});
+  b.add(
+      "model.scale_residual_init", c.scale_residual_init,
+      {.doc = "Divides init_std by sqrt(2 layers) where the residual stream is written (GPT-2)."});
+}
+
+void bind_layout(Binder& b, LayoutSection& c) {
+  const Range degree = between(1, 1 << 16);
+  b.add("layout.data_parallel", c.data_parallel, {.doc = "Replicas.", .range = degree});
+  b.add("layout.tensor_parallel", c.tensor_parallel,
+        {.doc = "Ranks that share each matrix; 1 for now.", .range = degree});
+  b.add("layout.pipeline_parallel", c.pipeline_parallel,
+        {.doc = "Pipeline stages.", .range = degree});
+  b.add("layout.context_parallel", c.context_parallel,
+        {.doc = "Ranks that share each sequence; 1 for now.", .range = degree});
+  b.add("layout.expert_parallel", c.expert_parallel,
+        {.doc = "Ranks that share the experts; 1 for now.", .range = degree});
+  b.add("layout.agents", c.agents,
+        {.doc = "Agents to start on this machine; each plays a host.", .range = degree});
+}
+
+void bind_train(Binder& b, TrainSection& c) {
+  b.add("train.steps", c.steps,
+        {.doc = "Optimizer steps of the run.",
+         .unit = "steps",
+         .range = between(1, kMaxSteps),
+         .changeable = kMayChange});
+  b.add("train.sequence_length", c.sequence_length,
+        {.doc = "Tokens of a sample.", .unit = "tokens", .range = between(1, 1 << 24)});
+  b.add("train.global_batch_size", c.global_batch_size,
+        {.doc = "Samples of a step, over all replicas.",
+         .unit = "samples",
+         .range = between(1, kMaxBatch)});
+  b.add("train.microbatch_size", c.microbatch_size,
+        {.doc = "Samples that go through a stage at once.",
+         .unit = "samples",
+         .range = between(1, kMaxBatch)});
+  b.add_enum("train.schedule", c.schedule,
+             {{"1f1b", scheduler::ScheduleKind::kOneForwardOneBackward},
+              {"gpipe", scheduler::ScheduleKind::kGpipe}},
+             {.doc = "Pipeline schedule."});
+  b.add("train.eval_interval", c.eval_interval,
+        {.doc = "Held-out loss after every so many steps; 0: never.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
+  b.add("train.eval_samples", c.eval_samples,
+        {.doc = "Held-out samples of an evaluation.",
+         .unit = "samples",
+         .range = between(1, kMaxBatch),
+         .changeable = kMayChange});
+}
+
+void bind_optimizer(Binder& b, OptimizerSection& c) {
+  b.add("optimizer.learning_rate", c.learning_rate,
+        {.doc = "AdamW's learning rate after the warm-up.",
+         .range = at_least(0),
+         .changeable = kMayChange});
+  b.add("optimizer.min_learning_rate", c.min_learning_rate,
+        {.doc = "Learning rate at the end of the decay.",
+         .range = at_least(0),
+         .changeable = kMayChange});
+  b.add("optimizer.warmup_steps", c.warmup_steps,
+        {.doc = "The learning rate rises from 0 over so many steps.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
+  b.add_enum("optimizer.decay", c.decay,
+             {{"constant", Decay::kConstant},
+              {"linear", Decay::kLinear},
+              {"cosine", Decay::kCosine},
+              {"inverse_sqrt", Decay::kInverseSqrt},
+              {"wsd", Decay::kWsd}},
+             {.doc = "Course of the learning rate after the warm-up."});
+  b.add("optimizer.decay_steps", c.decay_steps,
+        {.doc = "Step at which the decay ends; 0 means train.steps.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
+  b.add("optimizer.beta1", c.beta1,
+        {.doc = "Decay of AdamW's first moment.", .range = from_to_below(0, 1)});
+  b.add("optimizer.beta2", c.beta2,
+        {.doc = "Decay of AdamW's second moment.", .range = from_to_below(0, 1)});
+  b.add("optimizer.epsilon", c.epsilon,
+        {.doc = "Added to the root of AdamW's second moment.", .range = above(0)});
+  b.add("optimizer.weight_decay", c.weight_decay,
+        {.doc = "AdamW's decoupled decay of matrices.", .range = at_least(0)});
+  b.add("optimizer.clip_norm", c.clip_norm,
+        {.doc = "Largest global gradient norm; 0: no clipping.", .range = at_least(0)});
+}
+
+void bind_checkpoint(Binder& b, CheckpointSection& c) {
+  b.add("checkpoint.interval", c.interval,
+        {.doc = "A checkpoint after every so many steps; 0: only at the end.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
+  b.add("checkpoint.keep_last", c.keep_last,
+        {.doc = "So many newest checkpoints are kept.",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("checkpoint.keep_every", c.keep_every,
+        {.doc = "Checkpoints of steps divisible by this are kept for ever; 0: none.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
+  b.add_enum("checkpoint.policy", c.policy,
+             {{"skip", SlotPolicy::kSkip}, {"wait", SlotPolicy::kWait}},
+             {.doc = "When the last checkpoint is still being written: skip this one, or wait.",
+              .changeable = kMayChange});
+}
+
+void bind_spikes(Binder& b, scheduler::SpikeOptions& c) {
+  b.add("spikes.enabled", c.enabled,
+        {.doc = "Detect loss spikes and act on them.", .changeable = kMayChange});
+  b.add("spikes.window", c.window,
+        {.doc = "Accepted samples that make the baseline.",
+         .unit = "samples",
+         .range = between(8, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.warmup_samples", c.warmup_samples,
+        {.doc = "No soft verdict in the first so many samples of a fresh run.",
+         .unit = "samples",
+         .range = between(0, 1 << 30),
+         .changeable = kMayChange});
+  b.add("spikes.sigmas", c.sigmas,
+        {.doc = "Suspicious: above the baseline by so many robust sigmas.",
+         .unit = "sigmas",
+         .range = above(0),
+         .changeable = kMayChange});
+  b.add("spikes.min_relative_rise", c.min_relative_rise,
+        {.doc = "Suspicious needs a rise by this share of the baseline.",
+         .range = at_least(0),
+         .changeable = kMayChange});
+  b.add("spikes.min_rise", c.min_rise,
+        {.doc = "Suspicious needs a rise by so much.",
+         .unit = "nats",
+         .range = at_least(0),
+         .changeable = kMayChange});
+  b.add("spikes.release_fraction", c.release_fraction,
+        {.doc = "Back to normal: excess under this share of the suspicious one.",
+         .range = between(0, 1),
+         .changeable = kMayChange});
+  b.add("spikes.ramp_tolerance", c.ramp_tolerance,
+        {.doc = "Thresholds grow by this factor during an announced ramp.",
+         .range = at_least(1),
+         .changeable = kMayChange});
+  b.add("spikes.grad_norm_factor", c.grad_norm_factor,
+        {.doc = "A gradient norm so many times its median arms the detector.",
+         .range = above(1),
+         .changeable = kMayChange});
+  b.add("spikes.confirm_of", c.confirm_of,
+        {.doc = "Samples looked at to confirm a spike.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.confirm_count", c.confirm_count,
+        {.doc = "So many of them must be suspicious.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.recovery_samples", c.recovery_samples,
+        {.doc = "Recovered: the median of so many samples is back to normal.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.patience", c.patience,
+        {.doc = "Samples from the onset before a rollback is decided.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.patience_share", c.patience_share,
+        {.doc = "Share of them that must be suspicious.",
+         .range = between(0, 1),
+         .changeable = kMayChange});
+  b.add("spikes.divergence_samples", c.divergence_samples,
+        {.doc = "So many in a row near an untrained loss: no waiting.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.divergence_share", c.divergence_share,
+        {.doc = "Share of the way from the baseline back to the first losses.",
+         .range = between(0, 1),
+         .changeable = kMayChange});
+  b.add("spikes.adopt_samples", c.adopt_samples,
+        {.doc = "After an undone verdict the new level becomes the baseline.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.non_finite_patience", c.non_finite_patience,
+        {.doc = "So many non-finite or zero losses in a row: roll back.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.overflow_burst", c.overflow_burst,
+        {.doc = "Non-finite gradient norms among the last 8 samples: not scaling.",
+         .unit = "samples",
+         .range = between(1, 8),
+         .changeable = kMayChange});
+  b.add("spikes.missing_patience", c.missing_patience,
+        {.doc = "So many reports in a row without a loss: a verdict.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.shift_block", c.shift_block,
+        {.doc = "Samples in a block whose median is remembered.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.shift_history", c.shift_history,
+        {.doc = "Blocks remembered.", .range = between(1, 1 << 20), .changeable = kMayChange});
+  b.add("spikes.shift_sigmas", c.shift_sigmas,
+        {.doc = "Level shift: two block medians so far above the lowest.",
+         .unit = "sigmas",
+         .range = above(0),
+         .changeable = kMayChange});
+  b.add("spikes.drop_sigmas", c.drop_sigmas,
+        {.doc = "Abnormal drop: so far below the extrapolated trend.",
+         .unit = "sigmas",
+         .range = above(0),
+         .changeable = kMayChange});
+  b.add("spikes.drop_relative", c.drop_relative,
+        {.doc = "And by this share of the baseline.",
+         .range = between(0, 1),
+         .changeable = kMayChange});
+  b.add("spikes.drop_confirm", c.drop_confirm,
+        {.doc = "Samples in a row that show an abnormal drop.",
+         .unit = "samples",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.resume_hold", c.resume_hold,
+        {.doc = "Samples after a resume or a rollback that arm nothing.",
+         .unit = "samples",
+         .range = between(0, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.restore_sigmas", c.restore_sigmas,
+        {.doc = "First loss further from the baseline: the restore failed.",
+         .unit = "sigmas",
+         .range = above(0),
+         .changeable = kMayChange});
+  b.add("spikes.cooldown_samples", c.cooldown_samples,
+        {.doc = "No rollback for persistence so soon after another.",
+         .unit = "samples",
+         .range = between(0, 1 << 30),
+         .changeable = kMayChange});
+  b.add("spikes.margin_steps", c.margin_steps,
+        {.doc = "Skip window: so far before the onset and after it.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
+  b.add("spikes.region_steps", c.region_steps,
+        {.doc = "An onset so near an earlier one is the same trouble.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
+  b.add("spikes.max_rollbacks_per_region", c.max_rollbacks_per_region,
+        {.doc = "Rollbacks for the same trouble before the run stops.",
+         .range = between(0, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.max_rollbacks", c.max_rollbacks,
+        {.doc = "Rollbacks over the run before it stops.",
+         .range = between(0, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.max_skipped_fraction", c.max_skipped_fraction,
+        {.doc = "Share of all steps whose samples may be skipped.",
+         .range = between(0, 1),
+         .changeable = kMayChange});
+  b.add("spikes.max_restore_failures", c.max_restore_failures,
+        {.doc = "Older checkpoints tried before stopping.",
+         .range = between(0, 1 << 20),
+         .changeable = kMayChange});
+  b.add("spikes.soften_lr_factor", c.soften_lr_factor,
+        {.doc = "Learning rate per rollback from the second in a region on.",
+         .range = between(0, 1),
+         .changeable = kMayChange});
+  b.add("spikes.soften_steps", c.soften_steps,
+        {.doc = "Steps after the window until the learning rate is as planned.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
+}
+
+void bind_faults(Binder& b, FaultsSection& c) {
+  b.add("faults.poison_batch", c.poison_batch,
+        {.doc = "Fault injection: samples from this step on are bad; 0: off.",
+         .unit = "step",
+         .range = between(0, kMaxSteps)});
+  b.add("faults.poison_num_batches", c.poison_num_batches,
+        {.doc = "So many steps' samples are bad.", .unit = "steps", .range = between(1, 1 << 20)});
+  b.add_enum("faults.poison_kind", c.poison_kind,
+             {{"random_tokens", data::PoisonKind::kRandomTokens}, {"nan", data::PoisonKind::kNan}},
+             {.doc = "Bad samples have random tokens, or make the loss NaN."});
+}
+
+void bind_supervision(Binder& b, SupervisionSection& c) {
+  const auto timeout = [](std::string_view doc) {
+    return FieldOptions{.doc = doc, .range = above(0), .changeable = kMayChange};
+  };
+  b.add("supervision.heartbeat_interval", c.heartbeat_interval,
+        timeout("Between two heartbeats of an agent."));
+  b.add("supervision.heartbeat_timeout", c.heartbeat_timeout,
+        timeout("An agent silent for so long is dead."));
+  b.add("supervision.supervisor_grace", c.supervisor_grace,
+        timeout("Agents outlive a supervisor for so long."));
+  b.add("supervision.collect_window", c.collect_window,
+        timeout("Wait for simultaneous faults before replanning."));
+  b.add("supervision.abort_timeout", c.abort_timeout,
+        timeout("A worker that has not left its step by then is killed."));
+  b.add("supervision.form_timeout", c.form_timeout,
+        timeout("A new generation must have connected by then."));
+  b.add("supervision.hang_timeout", c.hang_timeout,
+        timeout("A run without a step for so long hangs."));
+  b.add("supervision.restart_intensity", c.restart_intensity,
+        {.doc = "More restarts than this within restart_period end the run.",
+         .range = between(0, 1 << 20),
+         .changeable = kMayChange});
+  b.add("supervision.restart_period", c.restart_period,
+        timeout("Period in which restarts are counted."));
+  b.add("supervision.max_generations_without_progress", c.max_generations_without_progress,
+        {.doc = "So many generations in a row without a counted step end the run.",
+         .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+}
+
+void bind_dashboard(Binder& b, DashboardSection& c) {
+  b.add("dashboard.enabled", c.enabled,
+        {.doc = "Serve the status page.", .changeable = kMayChange});
+  b.add("dashboard.host", c.host, {.doc = "Address to listen on.", .changeable = kMayChange});
+  b.add("dashboard.port", c.port,
+        {.doc = "Port to listen on; 0 takes a free one.",
+         .range = between(0, 65535),
+         .changeable = kMayChange});
+}
+
+void bind_generate(Binder& b, GenerateSection& c) {
+  b.add("generate.tokens", c.tokens,
+        {.doc = "Tokens of the sample at the end of the run; 0: none.",
+         .unit = "tokens",
+         .range = between(0, 1 << 20),
+         .changeable = kMayChange});
+  b.add("generate.prompt", c.prompt,
+        {.doc = "What the sample goes on from.", .changeable = kMayChange});
+  b.add(
+      "generate.temperature", c.temperature,
+      {.doc = "0 takes the likeliest token.", .range = between(0, 100), .changeable = kMayChange});
+}
+
+}  // namespace
+
+Binder bind(RunConfig& config) {
+  Binder b;
+  bind_run(b, config.run);
+  bind_data(b, config.data);
+  bind_model(b, config.model);
+  bind_layout(b, config.layout);
+  bind_train(b, config.train);
+  bind_optimizer(b, config.optimizer);
+  bind_checkpoint(b, config.checkpoint);
+  bind_spikes(b, config.spikes);
+  bind_faults(b, config.faults);
+  bind_supervision(b, config.supervision);
+  bind_dashboard(b, config.dashboard);
+  bind_generate(b, config.generate);
+  return b;
+}
+
+}  // namespace tenax::configs

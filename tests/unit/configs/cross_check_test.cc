@@ -1,0 +1,105 @@
+#include "configs/cross_check.h"
+
+#include <gtest/gtest.h>
+
+namespace tenax::configs {
+namespace {
+
+using Messages = std::vector<std::string>;
+
+RunConfig sound() {
+  RunConfig c;
+  c.data.text = {"*.txt"};
+  return c;
+}
+
+TEST(CrossCheck, FindsNothingInASoundConfig) { EXPECT_EQ(cross_check(sound()), Messages{}); }
+
+TEST(CrossCheck, ShowsTheSumOfABatchThatDoesNotDivide) {
+  RunConfig c = sound();
+  c.layout.data_parallel = 3;
+  EXPECT_EQ(cross_check(c),
+            Messages{"train.global_batch_size 16 is not a multiple of layout.data_parallel 3 x "
+                     "train.microbatch_size 2 = 6; 12 or 18 would do"});
+  c.train.global_batch_size = 4;
+  EXPECT_EQ(cross_check(c),
+            Messages{"train.global_batch_size 4 is not a multiple of layout.data_parallel 3 x "
+                     "train.microbatch_size 2 = 6; 6 would do"});
+}
+
+TEST(CrossCheck, RefusesMoreStagesThanLayers) {
+  RunConfig c = sound();
+  c.layout.pipeline_parallel = 3;
+  c.model.num_layers = 2;
+  EXPECT_EQ(cross_check(c), Messages{"layout.pipeline_parallel 3 is more than model.layers 2: a "
+                                     "stage needs at least one layer"});
+}
+
+TEST(CrossCheck, RefusesParallelismThatIsNotBuilt) {
+  RunConfig c = sound();
+  c.layout.tensor_parallel = 2;
+  c.layout.context_parallel = 4;
+  c.layout.expert_parallel = 8;
+  EXPECT_EQ(
+      cross_check(c),
+      (Messages{
+          "layout.tensor_parallel = 2 is not built yet: only data and pipeline parallelism are",
+          "layout.context_parallel = 4 is not built yet: only data and pipeline parallelism are",
+          "layout.expert_parallel = 8 is not built yet: only data and pipeline parallelism are"}));
+}
+
+TEST(CrossCheck, RefusesAgentsThatDoNotDivideTheWorkers) {
+  RunConfig c = sound();
+  c.layout.data_parallel = 2;
+  c.layout.pipeline_parallel = 2;
+  c.model.num_layers = 2;
+  c.layout.agents = 3;
+  EXPECT_EQ(cross_check(c),
+            Messages{"layout.agents 3 does not divide the 4 workers (data_parallel 2 x "
+                     "tensor_parallel 1 x pipeline_parallel 2)"});
+}
+
+TEST(CrossCheck, ReportsWhatTheModelCannotBeWithTheNamesOfItsKeys) {
+  RunConfig c = sound();
+  c.model.width = 65;
+  c.model.num_heads = 4;
+  c.model.num_kv_heads = 3;
+  EXPECT_EQ(cross_check(c),
+            (Messages{"model: width 65 is not a multiple of heads 4; give head_dim itself",
+                      "model: heads 4 is not a multiple of kv_heads 3"}));
+}
+
+TEST(CrossCheck, RefusesLearningRatesThatCannotBeFollowed) {
+  RunConfig c = sound();
+  c.train.steps = 10;
+  c.optimizer.warmup_steps = 20;
+  c.optimizer.decay_steps = 15;
+  c.optimizer.learning_rate = 1e-3;
+  c.optimizer.min_learning_rate = 1e-2;
+  EXPECT_EQ(cross_check(c),
+            (Messages{"optimizer.warmup_steps 20 is more than train.steps 10",
+                      "optimizer.min_learning_rate 0.01 is more than optimizer.learning_rate 0.001",
+                      "optimizer.decay_steps 15 is less than optimizer.warmup_steps 20: the decay "
+                      "would end before the warm-up"}));
+}
+
+TEST(CrossCheck, RefusesTimeoutsUnderWhichEveryHostLooksDead) {
+  RunConfig c = sound();
+  c.supervision.heartbeat_timeout = std::chrono::milliseconds(250);
+  EXPECT_EQ(cross_check(c),
+            Messages{"supervision.heartbeat_timeout 250ms is not longer than "
+                     "supervision.heartbeat_interval 250ms: every host would look dead"});
+}
+
+TEST(CrossCheck, AsksForTextAndForTheFilesOfATokenizer) {
+  RunConfig c = sound();
+  c.data.text.clear();
+  c.data.tokenizer = TokenizerKind::kGpt2;
+  EXPECT_EQ(cross_check(c),
+            (Messages{"data.text is empty: there is nothing to train on",
+                      "data.tokenizer \"gpt2\" needs data.gpt2_dir, the folder with encoder.json "
+                      "and vocab.bpe"}));
+}
+
+}  // namespace
+}  // namespace tenax::configs
