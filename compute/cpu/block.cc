@@ -1,0 +1,326 @@
+#include "compute/cpu/block.h"
+
+#include <algorithm>
+
+namespace tenax::compute::cpu {
+namespace {
+
+/// The layer's tensors and sizes spelled out once for both directions.
+class Block {
+ public:
+  Block(BlockContext& context, const BlockCall& call)
+      : c_(context),
+        o_(context.options),
+        k_(context.kernels),
+        w_(context.workspace),
+        call_(call),
+        a_(call.activations),
+        tokens_(std::int64_t{call.shape.microbatch_size} * call.shape.sequence_length),
+        query_width_(o_.num_heads * o_.head_dim),
+        kv_width_(o_.num_kv_heads * o_.head_dim) {}
+
+  void forward(float* out) {
+    const bool pre = o_.norm_placement == NormPlacement::kPre;
+    if (pre) norm_forward(first_norm(call_.x, a_.attention_normed), call_.at.attention_norm);
+    attend(pre ? a_.attention_normed : call_.x);
+    if (o_.parallel_block) {
+      std::copy_n(call_.x, tokens_ * o_.width, out);
+      project(a_.attended, call_.at.output, query_width_, out);
+      feed_forward(a_.attention_normed, out);
+      return;
+    }
+    std::copy_n(call_.x, tokens_ * o_.width, a_.middle);
+    project(a_.attended, call_.at.output, query_width_, a_.middle);
+    if (pre) {
+      norm_forward(second_norm(a_.middle, a_.ffn_normed), call_.at.ffn_norm);
+      std::copy_n(a_.middle, tokens_ * o_.width, out);
+      feed_forward(a_.ffn_normed, out);
+    } else {
+      norm_forward(first_norm(a_.middle, a_.attention_normed), call_.at.attention_norm);
+      std::copy_n(a_.attention_normed, tokens_ * o_.width, a_.ffn_sum);
+      feed_forward(a_.attention_normed, a_.ffn_sum);
+      norm_forward(second_norm(a_.ffn_sum, out), call_.at.ffn_norm);
+    }
+  }
+
+  void backward(float* grad, float* gradient) {
+    gradient_ = gradient;
+    if (o_.norm_placement == NormPlacement::kPost) {
+      norm_backward(second_norm(a_.ffn_sum, nullptr), call_.at.ffn_norm, grad, grad, false);
+      feed_forward_backward(grad, a_.attention_normed, grad, Write::kAdd);
+      norm_backward(first_norm(a_.middle, nullptr), call_.at.attention_norm, grad, grad, false);
+      attend_backward(grad, call_.x, grad, Write::kAdd);
+      return;
+    }
+    if (o_.parallel_block) {
+      feed_forward_backward(grad, a_.attention_normed, w_.dnormed, Write::kOverwrite);
+      attend_backward(grad, a_.attention_normed, w_.dnormed, Write::kAdd);
+    } else {
+      feed_forward_backward(grad, a_.ffn_normed, w_.dnormed, Write::kOverwrite);
+      norm_backward(second_norm(a_.middle, nullptr), call_.at.ffn_norm, w_.dnormed, grad, true);
+      attend_backward(grad, a_.attention_normed, w_.dnormed, Write::kOverwrite);
+    }
+    norm_backward(first_norm(call_.x, nullptr), call_.at.attention_norm, w_.dnormed, grad, true);
+  }
+
+ private:
+  const float* value(std::int64_t offset) const {
+    return offset < 0 ? nullptr : call_.values + offset;
+  }
+  float* gradient(std::int64_t offset) const { return offset < 0 ? nullptr : gradient_ + offset; }
+
+  NormCall norm_call(const float* x, float* y, float* mean, float* rstd) const {
+    NormCall call;
+    call.rows = tokens_;
+    call.n = o_.width;
+    call.x = x;
+    call.y = y;
+    call.mean = mean;
+    call.rstd = rstd;
+    call.epsilon = static_cast<float>(o_.norm_epsilon);
+    return call;
+  }
+  NormCall first_norm(const float* x, float* y) const {
+    return norm_call(x, y, a_.attention_mean, a_.attention_rstd);
+  }
+  NormCall second_norm(const float* x, float* y) const {
+    return norm_call(x, y, a_.ffn_mean, a_.ffn_rstd);
+  }
+  void norm_forward(NormCall call, const NormOffsets& at) const {
+    call.weight = value(at.weight);
+    call.bias = value(at.bias);
+    k_.ops.norm_forward(call);
+  }
+  void norm_backward(NormCall call, const NormOffsets& at, const float* dy, float* dx,
+                     bool add_dx) const {
+    call.weight = value(at.weight);
+    call.dy = dy;
+    call.dx = dx;
+    call.add_dx = add_dx;
+    call.dweight = gradient(at.weight);
+    call.dbias = gradient(at.bias);
+    k_.ops.norm_backward(call);
+  }
+
+  void linear(const float* x, const LinearOffsets& at, std::int64_t out, float* y) const {
+    linear_forward(k_, {tokens_, o_.width, out}, x, value(at.weight), value(at.bias), y,
+                   Write::kOverwrite);
+  }
+  /// Adds a projection of (B, T, in) to the residual stream.
+  void project(const float* x, const LinearOffsets& at, std::int64_t in, float* residual) const {
+    linear_forward(k_, {tokens_, in, o_.width}, x, value(at.weight), value(at.bias), residual,
+                   Write::kAdd);
+  }
+  void linear_weight_gradient(const float* dy, const float* x, const LinearOffsets& at,
+                              std::int64_t in, std::int64_t out) const {
+    linear_backward_weight(k_, {tokens_, in, out}, dy, x, gradient(at.weight), gradient(at.bias));
+  }
+  void linear_input_gradient(const float* dy, const LinearOffsets& at, std::int64_t in,
+                             std::int64_t out, float* dx, Write write) const {
+    linear_backward_input(k_, {tokens_, in, out}, dy, value(at.weight), dx, write);
+  }
+
+  void attend(const float* x) const {
+    linear(x, call_.at.query, query_width_, a_.q);
+    linear(x, call_.at.key, kv_width_, a_.k);
+    linear(x, call_.at.value, kv_width_, a_.v);
+    if (o_.qk_norm) {
+      std::copy_n(a_.q, tokens_ * query_width_, a_.raw_q);
+      std::copy_n(a_.k, tokens_ * kv_width_, a_.raw_k);
+      norm_forward(head_norm(a_.raw_q, a_.q, a_.q_mean, a_.q_rstd, o_.num_heads),
+                   call_.at.query_norm);
+      norm_forward(head_norm(a_.raw_k, a_.k, a_.k_mean, a_.k_rstd, o_.num_kv_heads),
+                   call_.at.key_norm);
+    }
+    rotate(a_.q, o_.num_heads, false);
+    rotate(a_.k, o_.num_kv_heads, false);
+    attention_forward(k_, attention_shape(), attention_tensors(), w_.attention);
+  }
+
+  void attend_backward(const float* grad, const float* x, float* dx, Write write) const {
+    linear_weight_gradient(grad, a_.attended, call_.at.output, query_width_, o_.width);
+    linear_input_gradient(grad, call_.at.output, query_width_, o_.width, w_.dattended,
+                          Write::kOverwrite);
+    attention_backward(k_, attention_shape(), attention_tensors(),
+                       {w_.dattended, w_.dq, w_.dk, w_.dv}, w_.attention);
+    rotate(w_.dq, o_.num_heads, true);
+    rotate(w_.dk, o_.num_kv_heads, true);
+    if (o_.qk_norm) {
+      norm_backward(head_norm(a_.raw_q, nullptr, a_.q_mean, a_.q_rstd, o_.num_heads),
+                    call_.at.query_norm, w_.dq, w_.dq, false);
+      norm_backward(head_norm(a_.raw_k, nullptr, a_.k_mean, a_.k_rstd, o_.num_kv_heads),
+                    call_.at.key_norm, w_.dk, w_.dk, false);
+    }
+    linear_weight_gradient(w_.dq, x, call_.at.query, o_.width, query_width_);
+    linear_weight_gradient(w_.dk, x, call_.at.key, o_.width, kv_width_);
+    linear_weight_gradient(w_.dv, x, call_.at.value, o_.width, kv_width_);
+    linear_input_gradient(w_.dq, call_.at.query, o_.width, query_width_, dx, write);
+    linear_input_gradient(w_.dk, call_.at.key, o_.width, kv_width_, dx, Write::kAdd);
+    linear_input_gradient(w_.dv, call_.at.value, o_.width, kv_width_, dx, Write::kAdd);
+  }
+
+  /// Adds the feed-forward's output to `residual`.
+  void feed_forward(const float* x, float* residual) const {
+    linear(x, call_.at.up, o_.ffn_width, a_.up);
+    if (a_.gate != nullptr) linear(x, call_.at.gate, o_.ffn_width, a_.gate);
+    ActivationCall call = activation_call();
+    call.out = a_.activated;
+    k_.ops.activation_forward(call);
+    project(a_.activated, call_.at.down, o_.ffn_width, residual);
+  }
+
+  void feed_forward_backward(const float* grad, const float* x, float* dx, Write write) const {
+    linear_weight_gradient(grad, a_.activated, call_.at.down, o_.ffn_width, o_.width);
+    linear_input_gradient(grad, call_.at.down, o_.ffn_width, o_.width, w_.dhidden,
+                          Write::kOverwrite);
+    ActivationCall call = activation_call();
+    call.dout = w_.dhidden;
+    call.dup = w_.dhidden;
+    call.dgate = w_.dgate;
+    k_.ops.activation_backward(call);
+    linear_weight_gradient(w_.dhidden, x, call_.at.up, o_.width, o_.ffn_width);
+    linear_input_gradient(w_.dhidden, call_.at.up, o_.width, o_.ffn_width, dx, write);
+    if (a_.gate == nullptr) return;
+    linear_weight_gradient(w_.dgate, x, call_.at.gate, o_.width, o_.ffn_width);
+    linear_input_gradient(w_.dgate, call_.at.gate, o_.width, o_.ffn_width, dx, Write::kAdd);
+  }
+
+  ActivationCall activation_call() const {
+    ActivationCall call;
+    switch (o_.activation) {
+      case ActivationKind::kGeluErf:
+      case ActivationKind::kGeglu:
+        call.function = Pointwise::kGeluErf;
+        break;
+      case ActivationKind::kGeluTanh:
+        call.function = Pointwise::kGeluTanh;
+        break;
+      case ActivationKind::kRelu:
+        call.function = Pointwise::kRelu;
+        break;
+      case ActivationKind::kSwiglu:
+        call.function = Pointwise::kSilu;
+        break;
+    }
+    call.count = tokens_ * o_.ffn_width;
+    call.up = a_.up;
+    call.gate = a_.gate;
+    return call;
+  }
+
+  NormCall head_norm(const float* x, float* y, float* mean, float* rstd, std::int64_t heads) const {
+    NormCall call = norm_call(x, y, mean, rstd);
+    call.rows = tokens_ * heads;
+    call.n = o_.head_dim;
+    return call;
+  }
+
+  void rotate(float* x, std::int64_t heads, bool inverse) const {
+    if (o_.positions != PositionKind::kRope) return;
+    RopeCall call;
+    call.rows = tokens_;
+    call.sequence_length = call_.shape.sequence_length;
+    call.heads = heads;
+    call.head_dim = o_.head_dim;
+    call.x = x;
+    call.cosine = c_.cosine;
+    call.sine = c_.sine;
+    call.inverse = inverse;
+    k_.ops.rope(call);
+  }
+
+  AttentionShape attention_shape() const {
+    return {call_.shape.microbatch_size,
+            call_.shape.sequence_length,
+            o_.num_heads,
+            o_.num_kv_heads,
+            o_.head_dim,
+            c_.slopes};
+  }
+  AttentionTensors attention_tensors() const { return {a_.q, a_.k, a_.v, a_.attended, a_.log_sum}; }
+
+  BlockContext& c_;
+  const ModelOptions& o_;
+  Kernels& k_;
+  const BlockWorkspace& w_;
+  const BlockCall& call_;
+  const LayerActivations& a_;
+  std::int64_t tokens_;
+  std::int64_t query_width_;
+  std::int64_t kv_width_;
+  float* gradient_ = nullptr;
+};
+
+/// Sizes in floats of the tensors that layers keep.
+struct Sizes {
+  Sizes(const ModelOptions& o, const BatchShape& shape)
+      : tokens(static_cast<std::size_t>(shape.microbatch_size) *
+               static_cast<std::size_t>(shape.sequence_length)),
+        width(tokens * static_cast<std::size_t>(o.width)),
+        query_heads(tokens * static_cast<std::size_t>(o.num_heads)),
+        kv_heads(tokens * static_cast<std::size_t>(o.num_kv_heads)),
+        query(query_heads * static_cast<std::size_t>(o.head_dim)),
+        kv(kv_heads * static_cast<std::size_t>(o.head_dim)),
+        ffn(tokens * static_cast<std::size_t>(o.ffn_width)) {}
+  std::size_t tokens, width, query_heads, kv_heads, query, kv, ffn;
+};
+
+}  // namespace
+
+LayerActivations LayerActivations::place(Arena& arena, const ModelOptions& o,
+                                         const BatchShape& shape) {
+  const Sizes size(o, shape);
+  const bool has_mean = o.norm == NormKind::kLayerNorm;
+  const bool post = o.norm_placement == NormPlacement::kPost;
+  LayerActivations a;
+  if (has_mean) a.attention_mean = arena.take(size.tokens);
+  a.attention_rstd = arena.take(size.tokens);
+  a.attention_normed = arena.take(size.width);
+  a.q = arena.take(size.query);
+  a.k = arena.take(size.kv);
+  a.v = arena.take(size.kv);
+  if (o.qk_norm) {
+    a.raw_q = arena.take(size.query);
+    a.raw_k = arena.take(size.kv);
+    if (has_mean) a.q_mean = arena.take(size.query_heads);
+    if (has_mean) a.k_mean = arena.take(size.kv_heads);
+    a.q_rstd = arena.take(size.query_heads);
+    a.k_rstd = arena.take(size.kv_heads);
+  }
+  a.attended = arena.take(size.query);
+  a.log_sum = arena.take(size.query_heads);
+  if (!o.parallel_block) {
+    a.middle = arena.take(size.width);
+    if (has_mean) a.ffn_mean = arena.take(size.tokens);
+    a.ffn_rstd = arena.take(size.tokens);
+    (post ? a.ffn_sum : a.ffn_normed) = arena.take(size.width);
+  }
+  a.up = arena.take(size.ffn);
+  if (is_gated(o.activation)) a.gate = arena.take(size.ffn);
+  a.activated = arena.take(size.ffn);
+  return a;
+}
+
+BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const BatchShape& shape) {
+  const Sizes size(o, shape);
+  BlockWorkspace w;
+  w.dnormed = arena.take(size.width);
+  w.dattended = arena.take(size.query);
+  w.dq = arena.take(size.query);
+  w.dk = arena.take(size.kv);
+  w.dv = arena.take(size.kv);
+  w.dhidden = arena.take(size.ffn);
+  if (is_gated(o.activation)) w.dgate = arena.take(size.ffn);
+  w.attention = AttentionWorkspace::place(arena, shape.sequence_length);
+  return w;
+}
+
+void block_forward(BlockContext& context, const BlockCall& call, float* out) {
+  Block(context, call).forward(out);
+}
+
+void block_backward(BlockContext& context, const BlockCall& call, float* grad, float* gradient) {
+  Block(context, call).backward(grad, gradient);
+}
+
+}  // namespace tenax::compute::cpu

@@ -1,0 +1,379 @@
+#include "compute/cpu/cpu_stage.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/check.h"
+
+namespace tenax::compute::cpu {
+namespace {
+
+std::size_t num_tokens(const BatchShape& shape) {
+  return static_cast<std::size_t>(shape.microbatch_size) *
+         static_cast<std::size_t>(shape.sequence_length);
+}
+
+std::size_t stream_size(const ModelOptions& o, const BatchShape& shape) {
+  return num_tokens(shape) * static_cast<std::size_t>(o.width);
+}
+
+void place_slot(Arena& arena, const ModelOptions& o, const StageSpec& spec, const BatchShape& shape,
+                Recompute recompute, StageSlot& slot) {
+  const auto layers = static_cast<std::size_t>(spec.end_layer - spec.first_layer);
+  if (spec.has_embedding && o.embedding_norm) {
+    slot.embedded = arena.take(stream_size(o, shape));
+    if (o.norm == NormKind::kLayerNorm) slot.embedded_mean = arena.take(num_tokens(shape));
+    slot.embedded_rstd = arena.take(num_tokens(shape));
+  }
+  const std::size_t inputs = layers + (spec.has_head ? 1 : 0);
+  for (std::size_t i = 0; i < inputs; ++i) slot.inputs.push_back(arena.take(stream_size(o, shape)));
+  if (recompute == Recompute::kFull) return;
+  for (std::size_t i = 0; i < layers; ++i)
+    slot.layers.push_back(LayerActivations::place(arena, o, shape));
+}
+
+StageWorkspace place_workspace(Arena& arena, const ModelOptions& o, const StageSpec& spec,
+                               const BatchShape& shape) {
+  StageWorkspace w;
+  w.block = BlockWorkspace::place(arena, o, shape);
+  w.layer = LayerActivations::place(arena, o, shape);
+  for (float*& stream : w.stream) stream = arena.take(stream_size(o, shape));
+  w.normed = arena.take(stream_size(o, shape));
+  if (o.norm == NormKind::kLayerNorm) w.mean = arena.take(num_tokens(shape));
+  w.rstd = arena.take(num_tokens(shape));
+  w.grad = arena.take(stream_size(o, shape));
+  if (spec.has_head) w.head = HeadWorkspace::place(arena, o, shape);
+  return w;
+}
+
+/// Cosine and sine tables of RoPE and slopes of ALiBi.
+struct Tables {
+  float* cosine = nullptr;  // (max_sequence_length, D / 2)
+  float* sine = nullptr;    // (max_sequence_length, D / 2)
+  float* slopes = nullptr;  // (H)
+};
+
+Tables place_tables(Arena& arena, const ModelOptions& o) {
+  Tables t;
+  if (o.positions == PositionKind::kRope) {
+    const auto size = static_cast<std::size_t>(o.max_sequence_length * (o.head_dim / 2));
+    t.cosine = arena.take(size);
+    t.sine = arena.take(size);
+  }
+  if (o.positions == PositionKind::kAlibi)
+    t.slopes = arena.take(static_cast<std::size_t>(o.num_heads));
+  return t;
+}
+
+void fill_tables(const ModelOptions& o, const Tables& t) {
+  if (t.cosine != nullptr) {
+    const std::int64_t half = o.head_dim / 2;
+    for (std::int64_t position = 0; position < o.max_sequence_length; ++position)
+      for (std::int64_t i = 0; i < half; ++i) {
+        const double angle =
+            static_cast<double>(position) *
+            std::pow(o.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(o.head_dim));
+        t.cosine[position * half + i] = static_cast<float>(std::cos(angle));
+        t.sine[position * half + i] = static_cast<float>(std::sin(angle));
+      }
+  }
+  if (t.slopes != nullptr)
+    for (std::int64_t h = 0; h < o.num_heads; ++h) t.slopes[h] = alibi_slope(h, o.num_heads);
+}
+
+template <class Place>
+std::size_t measure(Place&& place) {
+  Arena counting;
+  place(counting);
+  return counting.used();
+}
+
+}  // namespace
+
+StageMemory CpuStage::plan(const ModelOptions& options, const StageSpec& spec,
+                           const BatchShape& shape, const StageSettings& settings) {
+  const ModelOptions o = resolved(options);
+  const StageLayout layout = lay_out_stage(o, spec);
+  const auto bytes = [](std::size_t floats) {
+    return static_cast<std::int64_t>(floats * sizeof(float));
+  };
+  StageMemory memory;
+  memory.values = bytes(static_cast<std::size_t>(layout.values_size));
+  memory.gradient = bytes(static_cast<std::size_t>(layout.gradient_size));
+  StageSlot slot;
+  memory.slot =
+      bytes(measure([&](Arena& a) { place_slot(a, o, spec, shape, settings.recompute, slot); })) +
+      static_cast<std::int64_t>(2 * num_tokens(shape) * sizeof(std::int32_t));
+  memory.workspace = bytes(measure([&](Arena& a) { place_workspace(a, o, spec, shape); })) +
+                     bytes(measure([&](Arena& a) { place_tables(a, o); })) +
+                     Gemm::workspace_bytes();
+  return memory;
+}
+
+CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
+                   int num_slots, const StageSettings& settings)
+    : options_(resolved(options)),
+      spec_(spec),
+      shape_(shape),
+      settings_(settings),
+      layout_(lay_out_stage(options_, spec)),
+      kernels_(settings.isa),
+      values_(static_cast<std::size_t>(layout_.values_size)) {
+  tables_ = AlignedBuffer(measure([&](Arena& a) { place_tables(a, options_); }));
+  Arena table_arena(tables_.data());
+  const Tables tables = place_tables(table_arena, options_);
+  fill_tables(options_, tables);
+
+  workspace_buffer_ =
+      AlignedBuffer(measure([&](Arena& a) { place_workspace(a, options_, spec_, shape_); }));
+  Arena workspace_arena(workspace_buffer_.data());
+  workspace_ = place_workspace(workspace_arena, options_, spec_, shape_);
+
+  slots_.resize(static_cast<std::size_t>(num_slots));
+  StageSlot counted;
+  const std::size_t slot_size = measure(
+      [&](Arena& a) { place_slot(a, options_, spec_, shape_, settings_.recompute, counted); });
+  slot_buffer_ = AlignedBuffer(slot_size * slots_.size());
+  Arena slot_arena(slot_buffer_.data());
+  for (StageSlot& slot : slots_) {
+    place_slot(slot_arena, options_, spec_, shape_, settings_.recompute, slot);
+    slot.tokens.resize(spec_.has_embedding ? num_tokens(shape_) : 0);
+    slot.targets.resize(spec_.has_head ? num_tokens(shape_) : 0);
+    slot.sample_losses.resize(spec_.has_head ? static_cast<std::size_t>(shape_.microbatch_size)
+                                             : 0);
+  }
+  context_ = std::make_unique<BlockContext>(BlockContext{
+      options_, kernels_, workspace_.block, tables.cosine, tables.sine, tables.slopes});
+}
+
+std::size_t CpuStage::boundary_size() const { return stream_size(options_, shape_); }
+
+StageMemory CpuStage::memory() const { return plan(options_, spec_, shape_, settings_); }
+
+std::string CpuStage::kernel_description() const {
+  return fmt::format("cpu gemm {}", kernels_.gemm.description());
+}
+
+void CpuStage::initialise(std::uint64_t seed) {
+  for (const StageParameter& p : layout_.parameters)
+    initial_values(
+        p.spec, seed, 0,
+        values().subspan(static_cast<std::size_t>(p.offset), static_cast<std::size_t>(p.size)));
+}
+
+const float* CpuStage::value(std::int64_t offset) const {
+  return offset < 0 ? nullptr : values_.data() + offset;
+}
+
+StageSlot& CpuStage::slot_at(int slot) {
+  TENAX_CHECK(slot >= 0 && static_cast<std::size_t>(slot) < slots_.size());
+  return slots_[static_cast<std::size_t>(slot)];
+}
+
+void CpuStage::check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const {
+  for (const std::int32_t token : tokens)
+    TENAX_CHECK(token >= lowest && token < options_.vocabulary_size);
+}
+
+NormCall CpuStage::norm_call(const BatchShape& shape, const NormOffsets& at, const float* x,
+                             float* mean, float* rstd) const {
+  NormCall call;
+  call.rows = static_cast<std::int64_t>(num_tokens(shape));
+  call.n = options_.width;
+  call.x = x;
+  call.weight = value(at.weight);
+  call.bias = value(at.bias);
+  call.mean = mean;
+  call.rstd = rstd;
+  call.epsilon = static_cast<float>(options_.norm_epsilon);
+  return call;
+}
+
+void CpuStage::embed(const BatchShape& shape, std::span<const std::int32_t> tokens, float* raw,
+                     float* mean, float* rstd, float* out) {
+  const std::int64_t width = options_.width;
+  float* rows = options_.embedding_norm ? raw : out;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    float* row = rows + static_cast<std::int64_t>(i) * width;
+    std::copy_n(value(layout_.token) + tokens[i] * width, width, row);
+    if (options_.embedding_scale != 1)
+      kernels_.ops.scale(width, static_cast<float>(options_.embedding_scale), row);
+    if (layout_.position >= 0) {
+      const auto position = static_cast<std::int64_t>(i) % shape.sequence_length;
+      kernels_.ops.add(width, value(layout_.position) + position * width, row);
+    }
+  }
+  if (!options_.embedding_norm) return;
+  NormCall call = norm_call(shape, layout_.embedding_norm, raw, mean, rstd);
+  call.y = out;
+  kernels_.ops.norm_forward(call);
+}
+
+void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradient) {
+  const std::int64_t width = options_.width;
+  if (options_.embedding_norm) {
+    const NormOffsets& at = layout_.embedding_norm;
+    NormCall call = norm_call(shape_, at, slot.embedded, slot.embedded_mean, slot.embedded_rstd);
+    call.dy = grad;
+    call.dx = grad;
+    call.dweight = gradient + at.weight;
+    call.dbias = at.bias < 0 ? nullptr : gradient + at.bias;
+    kernels_.ops.norm_backward(call);
+  }
+  for (std::size_t i = 0; i < slot.tokens.size(); ++i) {
+    float* row = grad + static_cast<std::int64_t>(i) * width;
+    if (layout_.position >= 0) {
+      const auto position = static_cast<std::int64_t>(i) % shape_.sequence_length;
+      kernels_.ops.add(width, row, gradient + layout_.position + position * width);
+    }
+    if (options_.embedding_scale != 1)
+      kernels_.ops.scale(width, static_cast<float>(options_.embedding_scale), row);
+    kernels_.ops.add(width, row, gradient + layout_.token + slot.tokens[i] * width);
+  }
+}
+
+const float* CpuStage::final_norm(const BatchShape& shape, const float* x) {
+  if (layout_.final_norm.weight < 0) return x;
+  NormCall call = norm_call(shape, layout_.final_norm, x, workspace_.mean, workspace_.rstd);
+  call.y = workspace_.normed;
+  kernels_.ops.norm_forward(call);
+  return workspace_.normed;
+}
+
+void CpuStage::forward(int slot_index, std::span<const std::int32_t> tokens,
+                       std::span<const std::int32_t> targets, std::span<const float> input,
+                       std::span<float> output) {
+  StageSlot& slot = slot_at(slot_index);
+  // Where each layer's output goes: the next one's input, the head's, or the caller.
+  const auto stream = [&](std::size_t i) {
+    return i < slot.inputs.size() ? slot.inputs[i] : output.data();
+  };
+  TENAX_CHECK(spec_.has_head || output.size() == boundary_size());
+  if (spec_.has_head) {
+    TENAX_CHECK(targets.size() == slot.targets.size());
+    check_tokens(targets, -1);
+    std::ranges::copy(targets, slot.targets.begin());
+    slot.loss = {};
+  }
+  if (spec_.has_embedding) {
+    TENAX_CHECK(tokens.size() == slot.tokens.size());
+    check_tokens(tokens, 0);
+    std::ranges::copy(tokens, slot.tokens.begin());
+    embed(shape_, tokens, slot.embedded, slot.embedded_mean, slot.embedded_rstd, stream(0));
+  } else {
+    TENAX_CHECK(input.size() == boundary_size());
+    std::ranges::copy(input, stream(0));
+  }
+  for (std::size_t i = 0; i < layout_.layers.size(); ++i) {
+    LayerActivations& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
+    block_forward(*context_, {shape_, layout_.layers[i], values_.data(), slot.inputs[i], kept},
+                  stream(i + 1));
+  }
+}
+
+void CpuStage::backward(int slot_index, std::span<const float> output_grad,
+                        std::span<float> input_grad, std::span<float> gradient) {
+  StageSlot& slot = slot_at(slot_index);
+  TENAX_CHECK(gradient.size() == gradient_size());
+  TENAX_CHECK(spec_.has_head || output_grad.size() == boundary_size());
+  TENAX_CHECK(spec_.has_embedding || input_grad.size() == boundary_size());
+  float* grad = workspace_.grad;
+  if (spec_.has_head) {
+    HeadCall call;
+    call.shape = shape_;
+    call.x = final_norm(shape_, slot.inputs.back());
+    call.weight = value(layout_.output);
+    call.targets = slot.targets.data();
+    call.dx = grad;
+    call.dweight = gradient.data() + layout_.output_gradient;
+    call.sample_losses = slot.sample_losses;
+    slot.loss = head_loss(kernels_, options_, call, workspace_.head);
+    if (const NormOffsets& at = layout_.final_norm; at.weight >= 0) {
+      NormCall norm = norm_call(shape_, at, slot.inputs.back(), workspace_.mean, workspace_.rstd);
+      norm.dy = grad;
+      norm.dx = grad;
+      norm.dweight = gradient.data() + at.weight;
+      norm.dbias = at.bias < 0 ? nullptr : gradient.data() + at.bias;
+      kernels_.ops.norm_backward(norm);
+    }
+  } else {
+    std::ranges::copy(output_grad, grad);
+  }
+  for (std::size_t i = layout_.layers.size(); i-- > 0;) {
+    LayerActivations& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
+    const BlockCall call{shape_, layout_.layers[i], values_.data(), slot.inputs[i], kept};
+    if (slot.layers.empty()) block_forward(*context_, call, workspace_.stream[0]);
+    block_backward(*context_, call, grad, gradient.data());
+  }
+  if (spec_.has_embedding)
+    embed_backward(slot, grad, gradient.data());
+  else
+    std::copy_n(grad, input_grad.size(), input_grad.data());
+}
+
+LossSum CpuStage::loss(int slot) const {
+  TENAX_CHECK(slot >= 0 && static_cast<std::size_t>(slot) < slots_.size());
+  return slots_[static_cast<std::size_t>(slot)].loss;
+}
+
+std::span<const double> CpuStage::sample_losses(int slot) const {
+  TENAX_CHECK(slot >= 0 && static_cast<std::size_t>(slot) < slots_.size());
+  return slots_[static_cast<std::size_t>(slot)].sample_losses;
+}
+
+float* CpuStage::run_layers(const BatchShape& shape, std::span<const std::int32_t> tokens,
+                            std::span<const float> input) {
+  float* x = workspace_.stream[0];
+  float* next = workspace_.stream[1];
+  if (spec_.has_embedding) {
+    check_tokens(tokens, 0);
+    embed(shape, tokens, workspace_.normed, workspace_.mean, workspace_.rstd, x);
+  } else {
+    std::ranges::copy(input, x);
+  }
+  for (const LayerOffsets& at : layout_.layers) {
+    block_forward(*context_, {shape, at, values_.data(), x, workspace_.layer}, next);
+    std::swap(x, next);
+  }
+  return x;
+}
+
+LossSum CpuStage::evaluate(std::span<const std::int32_t> tokens,
+                           std::span<const std::int32_t> targets, std::span<const float> input,
+                           std::span<float> output, std::span<double> sample_losses) {
+  TENAX_CHECK(spec_.has_embedding ? tokens.size() == num_tokens(shape_)
+                                  : input.size() == boundary_size());
+  const float* x = run_layers(shape_, tokens, input);
+  if (!spec_.has_head) {
+    TENAX_CHECK(output.size() == boundary_size());
+    std::copy_n(x, output.size(), output.data());
+    return {};
+  }
+  TENAX_CHECK(targets.size() == num_tokens(shape_));
+  check_tokens(targets, -1);
+  HeadCall call;
+  call.shape = shape_;
+  call.x = final_norm(shape_, x);
+  call.weight = value(layout_.output);
+  call.targets = targets.data();
+  call.sample_losses = sample_losses;
+  return head_loss(kernels_, options_, call, workspace_.head);
+}
+
+void CpuStage::next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) {
+  TENAX_CHECK(spec_.has_embedding && spec_.has_head);
+  TENAX_CHECK(!tokens.empty() && tokens.size() <= static_cast<std::size_t>(shape_.sequence_length));
+  TENAX_CHECK(logits.size() == static_cast<std::size_t>(options_.vocabulary_size));
+  const BatchShape one_sequence{1, static_cast<int>(tokens.size())};
+  const float* x = run_layers(one_sequence, tokens, {});
+  const float* last = x + static_cast<std::int64_t>(tokens.size() - 1) * options_.width;
+  linear_forward(kernels_, {1, options_.width, options_.vocabulary_size}, final_norm({1, 1}, last),
+                 value(layout_.output), nullptr, logits.data(), Write::kOverwrite);
+  if (options_.logit_scale != 1)
+    kernels_.ops.scale(options_.vocabulary_size, static_cast<float>(options_.logit_scale),
+                       logits.data());
+}
+
+}  // namespace tenax::compute::cpu

@@ -1,0 +1,105 @@
+// The stage on the CPU: owns values, activation slots and workspace, and runs embedding, layers and
+// head in order. Not thread safe: one engine thread.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "compute/aligned_buffer.h"
+#include "compute/cpu/block.h"
+#include "compute/cpu/head.h"
+#include "compute/stage.h"
+#include "compute/stage_layout.h"
+
+namespace tenax::compute::cpu {
+
+/// What stays between forward and backward of one microbatch.
+struct StageSlot {
+  std::vector<std::int32_t> tokens;   // (B, T)
+  std::vector<std::int32_t> targets;  // (B, T)
+  float* embedded = nullptr;          // (B, T, C) before the embedding norm
+  float* embedded_mean = nullptr;     // (B, T)
+  float* embedded_rstd = nullptr;     // (B, T)
+  std::vector<float*> inputs;         // (B, T, C) of each layer, and at the head of the final norm
+  std::vector<LayerActivations> layers;  ///< empty with full recomputation
+  LossSum loss;
+  std::vector<double> sample_losses;  // (B)
+};
+
+/// Memory that every microbatch passes through.
+struct StageWorkspace {
+  BlockWorkspace block;
+  LayerActivations layer;   ///< of the layer that runs without a slot
+  float* stream[2] = {};    // (B, T, C) residual stream of evaluation, alternating
+  float* normed = nullptr;  // (B, T, C) after the final norm
+  float* mean = nullptr;    // (B, T) of the final norm
+  float* rstd = nullptr;    // (B, T)
+  float* grad = nullptr;    // (B, T, C) gradient of the residual stream
+  HeadWorkspace head;
+};
+
+class CpuStage final : public Stage {
+ public:
+  /// Arguments have no stage_problems(). Throws std::bad_alloc.
+  CpuStage(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
+           int num_slots, const StageSettings& settings);
+  CpuStage(const CpuStage&) = delete;
+  CpuStage& operator=(const CpuStage&) = delete;
+
+  static StageMemory plan(const ModelOptions& options, const StageSpec& spec,
+                          const BatchShape& shape, const StageSettings& settings);
+
+  const std::vector<StageParameter>& parameters() const override { return layout_.parameters; }
+  std::span<float> values() override { return values_.span(); }
+  std::size_t gradient_size() const override {
+    return static_cast<std::size_t>(layout_.gradient_size);
+  }
+  std::size_t boundary_size() const override;
+  StageMemory memory() const override;
+  std::string kernel_description() const override;
+  void initialise(std::uint64_t seed) override;
+  void forward(int slot, std::span<const std::int32_t> tokens,
+               std::span<const std::int32_t> targets, std::span<const float> input,
+               std::span<float> output) override;
+  void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
+                std::span<float> gradient) override;
+  LossSum loss(int slot) const override;
+  std::span<const double> sample_losses(int slot) const override;
+  LossSum evaluate(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
+                   std::span<const float> input, std::span<float> output,
+                   std::span<double> sample_losses) override;
+  void next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) override;
+
+ private:
+  const float* value(std::int64_t offset) const;
+  /// Residual stream of `tokens` into `out`; `raw` takes what the embedding norm reads.
+  void embed(const BatchShape& shape, std::span<const std::int32_t> tokens, float* raw, float* mean,
+             float* rstd, float* out);
+  void embed_backward(const StageSlot& slot, float* grad, float* gradient);
+  /// Embedding and layers without a slot; returns the residual stream, in the workspace.
+  float* run_layers(const BatchShape& shape, std::span<const std::int32_t> tokens,
+                    std::span<const float> input);
+  /// The final norm, or x itself where the model has none.
+  const float* final_norm(const BatchShape& shape, const float* x);
+  NormCall norm_call(const BatchShape& shape, const NormOffsets& at, const float* x, float* mean,
+                     float* rstd) const;
+  StageSlot& slot_at(int slot);
+  void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
+
+  ModelOptions options_;
+  StageSpec spec_;
+  BatchShape shape_;
+  StageSettings settings_;
+  StageLayout layout_;
+  Kernels kernels_;
+  AlignedBuffer values_;
+  AlignedBuffer tables_;
+  AlignedBuffer workspace_buffer_;
+  StageWorkspace workspace_;
+  AlignedBuffer slot_buffer_;
+  std::vector<StageSlot> slots_;
+  std::unique_ptr<BlockContext> context_;
+};
+
+}  // namespace tenax::compute::cpu

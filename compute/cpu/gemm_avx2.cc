@@ -1,0 +1,48 @@
+// The AVX2 + FMA micro-kernel: a 6 x 16 tile of C in 12 registers. Its sums equal the AVX-512
+// kernel's bit for bit, as both add one fused product after another. Built with -mavx2 -mfma.
+#include <immintrin.h>
+
+#include "compute/cpu/gemm_blocks.h"
+
+namespace tenax::compute::cpu {
+namespace {
+
+struct Avx2Kernel {
+  static constexpr int kRows = 6;
+  static constexpr int kColumns = 16;
+
+  static inline void tile(std::int64_t depth, const float* a, const float* b, float* c,
+                          std::int64_t c_stride, bool add) {
+    __m256 sum[kRows][2];
+#pragma GCC unroll 6
+    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
+    for (std::int64_t k = 0; k < depth; ++k) {
+      const __m256 b0 = _mm256_load_ps(b);
+      const __m256 b1 = _mm256_load_ps(b + 8);
+#pragma GCC unroll 6
+      for (int i = 0; i < kRows; ++i) {
+        const __m256 ai = _mm256_set1_ps(a[i]);
+        sum[i][0] = _mm256_fmadd_ps(ai, b0, sum[i][0]);
+        sum[i][1] = _mm256_fmadd_ps(ai, b1, sum[i][1]);
+      }
+      a += kRows;
+      b += kColumns;
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < kRows; ++i) {
+      float* row = c + i * c_stride;
+      if (add) {
+        sum[i][0] = _mm256_add_ps(_mm256_loadu_ps(row), sum[i][0]);
+        sum[i][1] = _mm256_add_ps(_mm256_loadu_ps(row + 8), sum[i][1]);
+      }
+      _mm256_storeu_ps(row, sum[i][0]);
+      _mm256_storeu_ps(row + 8, sum[i][1]);
+    }
+  }
+};
+
+}  // namespace
+
+void gemm_avx2(const GemmCall& call) { multiply<Avx2Kernel>(call); }
+
+}  // namespace tenax::compute::cpu

@@ -1,0 +1,37 @@
+// Logits and loss of the last stage in chunks of tokens: a chunk's logits exist once, turn into
+// their own gradient in place and are forgotten. Free functions over the kernels.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "compute/aligned_buffer.h"
+#include "compute/cpu/linear.h"
+#include "compute/model_options.h"
+#include "compute/stage.h"
+
+namespace tenax::compute::cpu {
+
+struct HeadWorkspace {
+  float* logits = nullptr;   // (chunk, V)
+  double* loss = nullptr;    // (chunk)
+  double* z_term = nullptr;  // (chunk)
+
+  static HeadWorkspace place(Arena& arena, const ModelOptions& options, const BatchShape& shape);
+};
+
+struct HeadCall {
+  BatchShape shape;
+  const float* x = nullptr;               // (B, T, C) after the final norm
+  const float* weight = nullptr;          // (P, C); its first V rows are used
+  const std::int32_t* targets = nullptr;  // (B, T)
+  float* dx = nullptr;                    // (B, T, C), overwritten; nullptr = loss only
+  float* dweight = nullptr;               // (P, C), added to; with dx
+  std::span<double> sample_losses;        // (B) or empty, overwritten
+};
+
+/// Sums over samples in order, tokens in order within each.
+LossSum head_loss(Kernels& kernels, const ModelOptions& options, const HeadCall& call,
+                  const HeadWorkspace& workspace);
+
+}  // namespace tenax::compute::cpu

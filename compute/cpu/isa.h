@@ -1,0 +1,24 @@
+// Which build of the CPU kernels runs. The choice depends on the processor alone, never on the
+// environment; it is recorded with the run, because sums differ in their last bits between machines
+// with and without fused multiply-add.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace tenax::compute::cpu {
+
+enum class Isa : std::uint8_t {
+  kPortable,  ///< what the compiler's baseline has
+  kAvx2,      ///< AVX2 and FMA
+  kAvx512,    ///< AVX-512 F, BW, DQ, VL
+};
+
+/// "portable", "avx2" or "avx512".
+std::string_view to_string(Isa isa);
+/// The builds that this processor runs, worst first; never empty.
+std::vector<Isa> available_isas();
+Isa best_isa();
+
+}  // namespace tenax::compute::cpu

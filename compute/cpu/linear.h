@@ -1,0 +1,36 @@
+// y = x W^T + b and its gradients, on rows of tokens. Free functions over the kernels.
+#pragma once
+
+#include <cstdint>
+
+#include "compute/cpu/vector_ops.h"
+#include "compute/gemm.h"
+
+namespace tenax::compute::cpu {
+
+/// The kernels that a stage computes with.
+struct Kernels {
+  explicit Kernels(Isa isa) : ops(vector_ops(isa)), gemm(isa) {}
+  const VectorOps& ops;
+  Gemm gemm;
+};
+
+struct LinearShape {
+  std::int64_t rows = 0;
+  std::int64_t in = 0;
+  std::int64_t out = 0;
+};
+
+/// y (rows, out) = or += x (rows, in) weight (out, in)^T + bias (out), which may be nullptr.
+void linear_forward(Kernels& kernels, const LinearShape& shape, const float* x, const float* weight,
+                    const float* bias, float* y, Write write);
+
+/// dx (rows, in) = or += dy (rows, out) weight.
+void linear_backward_input(Kernels& kernels, const LinearShape& shape, const float* dy,
+                           const float* weight, float* dx, Write write);
+
+/// dweight (out, in) += dy^T x; dbias (out) += column sums of dy, unless nullptr.
+void linear_backward_weight(Kernels& kernels, const LinearShape& shape, const float* dy,
+                            const float* x, float* dweight, float* dbias);
+
+}  // namespace tenax::compute::cpu

@@ -1,0 +1,57 @@
+#include "compute/stage.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <new>
+
+#include "compute/cpu/cpu_stage.h"
+#include "compute/stage_layout.h"
+
+namespace tenax::compute {
+namespace {
+
+Status check_arguments(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
+                       const StageSettings& settings) {
+  std::vector<std::string> found = stage_problems(options, spec, shape);
+  const auto isas = cpu::available_isas();
+  if (std::ranges::find(isas, settings.isa) == isas.end())
+    found.push_back(
+        fmt::format("this processor does not run the {} kernels", cpu::to_string(settings.isa)));
+  if (!found.empty())
+    return make_error(ErrorCode::kInvalidArgument,
+                      fmt::format("model stage: {}", fmt::join(found, "; ")));
+  return {};
+}
+
+}  // namespace
+
+StageSpec whole_model(const ModelOptions& options) {
+  return {0, static_cast<int>(options.num_layers), true, true};
+}
+
+Result<StageMemory> plan_stage_memory(const ModelOptions& options, const StageSpec& spec,
+                                      const BatchShape& shape, const StageSettings& settings) {
+  TENAX_RETURN_IF_ERROR(check_arguments(options, spec, shape, settings));
+  return cpu::CpuStage::plan(options, spec, shape, settings);
+}
+
+Result<std::unique_ptr<Stage>> Stage::create(const ModelOptions& options, const StageSpec& spec,
+                                             const BatchShape& shape, int num_slots,
+                                             const StageSettings& settings) {
+  TENAX_TRY(const StageMemory memory, plan_stage_memory(options, spec, shape, settings));
+  if (num_slots < 0)
+    return make_error(ErrorCode::kInvalidArgument,
+                      fmt::format("model stage: num_slots is {}, must not be negative", num_slots));
+  try {
+    return std::unique_ptr<Stage>(
+        std::make_unique<cpu::CpuStage>(options, spec, shape, num_slots, settings));
+  } catch (const std::bad_alloc&) {
+    return make_error(ErrorCode::kNoSpace,
+                      fmt::format("model stage: {} bytes of memory are not available",
+                                  memory.total(num_slots) - memory.gradient));
+  }
+}
+
+}  // namespace tenax::compute

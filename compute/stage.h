@@ -1,0 +1,151 @@
+// One pipeline stage of a decoder on the CPU: some consecutive layers, with the embedding at the
+// first stage and the head (final norm, logits, loss) at the last. The reference that other devices
+// are held against.
+//
+// Numerics: fp32 storage and sums, loss sums in double. Every number depends only on values, inputs
+// and the instruction set of the kernels, never on the split into stages, the slot or the recompute
+// mode. Not thread safe: one engine thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/result.h"
+#include "compute/cpu/isa.h"
+#include "compute/model_options.h"
+#include "compute/parameters.h"
+
+namespace tenax::compute {
+
+/// Layers [first_layer, end_layer) of the model and which of its ends.
+struct StageSpec {
+  int first_layer = 0;
+  int end_layer = 0;
+  bool has_embedding = true;
+  bool has_head = true;
+};
+
+/// The stage that holds the whole model.
+StageSpec whole_model(const ModelOptions& options);
+
+struct BatchShape {
+  int microbatch_size = 1;  ///< B
+  int sequence_length = 1;  ///< T
+};
+
+/// What backward keeps from forward.
+enum class Recompute : std::uint8_t {
+  kNone,  ///< all activations
+  kFull,  ///< only each layer's input; the layer runs again in backward, with equal bits
+};
+
+struct StageSettings {
+  cpu::Isa isa = cpu::best_isa();
+  Recompute recompute = Recompute::kNone;
+};
+
+/// Which contribution to a tensor's gradient a region of the gradient buffer holds.
+enum class GradientPartKind : std::uint8_t {
+  kWhole,
+  kEmbeddingInput,   ///< of the tied token embedding: through the lookup
+  kEmbeddingOutput,  ///< of the tied token embedding: through the logits
+};
+
+struct GradientPart {
+  GradientPartKind kind = GradientPartKind::kWhole;
+  std::int64_t offset = 0;  ///< in floats, in the flat gradient buffer; as long as the tensor
+};
+
+/// A tensor that this stage holds. Offsets are multiples of 16 floats.
+struct StageParameter {
+  ParameterSpec spec;
+  std::int64_t offset = 0;  ///< in floats, in values()
+  std::int64_t size = 0;    ///< in floats
+  /// One part; two (input, output) for the tied token embedding where one stage has both ends. The
+  /// first part lies at `offset` of the gradient buffer too. The tensor's gradient is input part +
+  /// output part, in this order.
+  std::vector<GradientPart> gradients;
+};
+
+/// Sums over the unmasked targets of one microbatch; nothing is divided.
+struct LossSum {
+  double sum = 0;            ///< cross-entropy, nats
+  double z_sum = 0;          ///< of the z-loss term, already times its coefficient
+  std::int64_t targets = 0;  ///< how many
+};
+
+/// Bytes of a stage, known before anything is allocated.
+struct StageMemory {
+  std::int64_t values = 0;
+  std::int64_t gradient = 0;  ///< one flat gradient buffer (owned by the caller)
+  std::int64_t slot = 0;      ///< activations of one slot
+  std::int64_t workspace = 0;
+  std::int64_t total(int num_slots) const {
+    return values + gradient + num_slots * slot + workspace;
+  }
+};
+
+/// kInvalidArgument with every problem when options, spec or shape are impossible.
+Result<StageMemory> plan_stage_memory(const ModelOptions& options, const StageSpec& spec,
+                                      const BatchShape& shape, const StageSettings& settings = {});
+
+class Stage {
+ public:
+  /// Allocates values, workspace and `num_slots` activation slots (0 for evaluation only); nothing
+  /// is allocated later. kInvalidArgument as plan_stage_memory; kNoSpace when the machine has not
+  /// enough memory.
+  static Result<std::unique_ptr<Stage>> create(const ModelOptions& options, const StageSpec& spec,
+                                               const BatchShape& shape, int num_slots,
+                                               const StageSettings& settings = {});
+  virtual ~Stage() = default;
+
+  virtual const std::vector<StageParameter>& parameters() const = 0;
+  /// All parameters, flat, 64-byte aligned; gaps between tensors are zero and stay so.
+  virtual std::span<float> values() = 0;
+  /// Floats of a gradient buffer for backward().
+  virtual std::size_t gradient_size() const = 0;
+  /// Floats of a boundary tensor (B, T, C): what input, output and their gradients hold.
+  virtual std::size_t boundary_size() const = 0;
+  virtual StageMemory memory() const = 0;
+  /// The kernels in use, for manifests: "cpu avx512 gemm 12x32x256".
+  virtual std::string kernel_description() const = 0;
+
+  /// Writes every parameter's initial value: initial_values(spec, seed).
+  virtual void initialise(std::uint64_t seed) = 0;
+
+  /// Runs the layers and keeps in `slot` what backward needs (tokens and targets are copied).
+  /// tokens (B, T): used by the embedding, else may be empty. targets (B, T), -1 = masked: used by
+  /// the head, else may be empty. input (B, T, C): empty at the embedding. output (B, T, C):
+  /// overwritten; empty at the head. The head computes logits and loss in backward(), where each
+  /// chunk of logits is made only once.
+  virtual void forward(int slot, std::span<const std::int32_t> tokens,
+                       std::span<const std::int32_t> targets, std::span<const float> input,
+                       std::span<float> output) = 0;
+
+  /// Adds the gradient of the plain sum of losses over the microbatch's targets to `gradient`
+  /// (gradient_size() floats). output_grad (B, T, C): empty at the head. input_grad (B, T, C):
+  /// overwritten; empty at the embedding. Tensors that this microbatch does not touch get nothing.
+  /// The slot is free afterwards; loss(slot) stays readable until its next use.
+  virtual void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
+                        std::span<float> gradient) = 0;
+
+  /// At the head, after backward(slot).
+  virtual LossSum loss(int slot) const = 0;
+  /// At the head, after backward(slot): cross-entropy sum of each of the B samples.
+  virtual std::span<const double> sample_losses(int slot) const = 0;
+
+  /// forward() without a slot and without backward. At the head returns the loss, else zeros;
+  /// `sample_losses` (B or empty) receives the sums of the samples.
+  virtual LossSum evaluate(std::span<const std::int32_t> tokens,
+                           std::span<const std::int32_t> targets, std::span<const float> input,
+                           std::span<float> output, std::span<double> sample_losses = {}) = 0;
+
+  /// Logits after the last of `tokens` (1 to T of them, one sequence) into `logits` (V). Only where
+  /// one stage is the whole model. Computes the sequence anew each time.
+  virtual void next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) = 0;
+};
+
+}  // namespace tenax::compute

@@ -1,0 +1,115 @@
+#include "compute/stage_layout.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "compute/aligned_buffer.h"
+
+namespace tenax::compute {
+namespace {
+
+std::int64_t aligned(std::int64_t n) {
+  return static_cast<std::int64_t>(align_floats(static_cast<std::size_t>(n)));
+}
+
+/// Offset of the tensor `name`, or -1.
+std::int64_t find(const StageLayout& layout, const std::string& name) {
+  const auto at = std::ranges::find(layout.parameters, name,
+                                    [](const StageParameter& p) { return p.spec.name; });
+  return at == layout.parameters.end() ? -1 : at->offset;
+}
+
+NormOffsets find_norm(const StageLayout& layout, const std::string& prefix) {
+  return {find(layout, prefix + ".weight"), find(layout, prefix + ".bias")};
+}
+
+LinearOffsets find_linear(const StageLayout& layout, const std::string& prefix) {
+  return {find(layout, prefix + ".weight"), find(layout, prefix + ".bias")};
+}
+
+LayerOffsets find_layer(const StageLayout& layout, int layer) {
+  const std::string prefix = fmt::format("layers.{}.", layer);
+  LayerOffsets at;
+  at.attention_norm = find_norm(layout, prefix + "attention_norm");
+  at.query_norm = find_norm(layout, prefix + "attention.query_norm");
+  at.key_norm = find_norm(layout, prefix + "attention.key_norm");
+  at.ffn_norm = find_norm(layout, prefix + "ffn_norm");
+  at.query = find_linear(layout, prefix + "attention.query");
+  at.key = find_linear(layout, prefix + "attention.key");
+  at.value = find_linear(layout, prefix + "attention.value");
+  at.output = find_linear(layout, prefix + "attention.output");
+  at.gate = find_linear(layout, prefix + "ffn.gate");
+  at.up = find_linear(layout, prefix + "ffn.up");
+  at.down = find_linear(layout, prefix + "ffn.down");
+  return at;
+}
+
+}  // namespace
+
+StageLayout lay_out_stage(const ModelOptions& options, const StageSpec& spec) {
+  StageLayout layout;
+  const bool tied_head = spec.has_head && options.tied_output;
+  for (ParameterSpec& tensor : stage_parameters(options, spec.first_layer, spec.end_layer,
+                                                spec.has_embedding, spec.has_head)) {
+    StageParameter p;
+    p.spec = std::move(tensor);
+    p.offset = layout.values_size;
+    p.size = p.spec.num_elements();
+    GradientPart part{GradientPartKind::kWhole, p.offset};
+    if (options.tied_output && p.spec.name == kTokenEmbedding)
+      part.kind = spec.has_embedding ? GradientPartKind::kEmbeddingInput
+                                     : GradientPartKind::kEmbeddingOutput;
+    p.gradients.push_back(part);
+    layout.values_size += aligned(p.size);
+    layout.parameters.push_back(std::move(p));
+  }
+  layout.gradient_size = layout.values_size;
+
+  if (spec.has_embedding) {
+    layout.token = find(layout, kTokenEmbedding);
+    layout.position = find(layout, "embedding.position.weight");
+    layout.embedding_norm = find_norm(layout, "embedding.norm");
+  }
+  for (int layer = spec.first_layer; layer < spec.end_layer; ++layer)
+    layout.layers.push_back(find_layer(layout, layer));
+  if (spec.has_head) {
+    layout.final_norm = find_norm(layout, "final_norm");
+    layout.output = find(layout, tied_head ? kTokenEmbedding : "output.weight");
+    layout.output_gradient = layout.output;
+  }
+  if (tied_head && spec.has_embedding) {
+    StageParameter& token = layout.parameters.front();
+    token.gradients.push_back({GradientPartKind::kEmbeddingOutput, layout.gradient_size});
+    layout.output_gradient = layout.gradient_size;
+    layout.gradient_size += aligned(token.size);
+  }
+  return layout;
+}
+
+std::vector<std::string> stage_problems(const ModelOptions& options, const StageSpec& spec,
+                                        const BatchShape& shape) {
+  std::vector<std::string> found = problems(options);
+  if (spec.first_layer < 0 || spec.end_layer < spec.first_layer ||
+      spec.end_layer > options.num_layers)
+    found.push_back(fmt::format("layers [{}, {}) are not a part of the model's {}",
+                                spec.first_layer, spec.end_layer, options.num_layers));
+  if (spec.has_embedding && spec.first_layer != 0)
+    found.push_back(
+        fmt::format("the stage with the embedding starts at layer {}, not 0", spec.first_layer));
+  if (spec.has_head && spec.end_layer != options.num_layers)
+    found.push_back(fmt::format("the stage with the head ends at layer {}, not {}", spec.end_layer,
+                                options.num_layers));
+  if (spec.first_layer == spec.end_layer && !spec.has_embedding && !spec.has_head)
+    found.push_back("the stage holds nothing");
+  if (shape.microbatch_size < 1)
+    found.push_back(
+        fmt::format("microbatch_size is {}, must be at least 1", shape.microbatch_size));
+  if (shape.sequence_length < 1 || shape.sequence_length > options.max_sequence_length)
+    found.push_back(
+        fmt::format("sequence_length is {}, must be between 1 and max_sequence_length {}",
+                    shape.sequence_length, options.max_sequence_length));
+  return found;
+}
+
+}  // namespace tenax::compute

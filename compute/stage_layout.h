@@ -1,0 +1,54 @@
+// Where each tensor of a stage lies in its flat buffers of values and gradients. Pure functions and
+// values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "compute/model_options.h"
+#include "compute/stage.h"
+
+namespace tenax::compute {
+
+/// Offsets in floats; -1 = the model has no such tensor.
+struct NormOffsets {
+  std::int64_t weight = -1;
+  std::int64_t bias = -1;
+};
+struct LinearOffsets {
+  std::int64_t weight = -1;
+  std::int64_t bias = -1;
+};
+
+/// One layer's tensors; the same in values and gradients.
+struct LayerOffsets {
+  NormOffsets attention_norm, query_norm, key_norm, ffn_norm;
+  LinearOffsets query, key, value, output, gate, up, down;
+};
+
+struct StageLayout {
+  std::vector<StageParameter> parameters;
+  std::int64_t values_size = 0;
+  std::int64_t gradient_size = 0;
+  std::vector<LayerOffsets> layers;
+  // First stage:
+  std::int64_t token = -1;  ///< the lookup's table; its gradient lies at the same offset
+  std::int64_t position = -1;
+  NormOffsets embedding_norm;
+  // Last stage:
+  NormOffsets final_norm;
+  std::int64_t output = -1;           ///< the matrix of the logits, tied or not
+  std::int64_t output_gradient = -1;  ///< its gradient, in the gradient buffer
+};
+
+/// Values first, in canonical order, each tensor on a multiple of 16 floats. The gradient buffer
+/// has the same layout, and behind it one more region where the tied token embedding has both parts
+/// here. `options` are resolved().
+StageLayout lay_out_stage(const ModelOptions& options, const StageSpec& spec);
+
+/// Everything that is wrong with the options, the stage and the batch, one sentence each.
+std::vector<std::string> stage_problems(const ModelOptions& options, const StageSpec& spec,
+                                        const BatchShape& shape);
+
+}  // namespace tenax::compute
