@@ -27,6 +27,15 @@ int count_newest(std::uint64_t bits, std::int32_t n) {
   return std::popcount(bits & mask);
 }
 
+std::string ordinal(std::int64_t n) {
+  const char* suffix = n % 100 / 10 == 1 ? "th"
+                       : n % 10 == 1     ? "st"
+                       : n % 10 == 2     ? "nd"
+                       : n % 10 == 3     ? "rd"
+                                         : "th";
+  return fmt::format("{}{}", n, suffix);
+}
+
 }  // namespace
 
 SpikeDetector::SpikeDetector(SpikeOptions options) : options_(options), baseline_(options.window) {
@@ -43,12 +52,13 @@ std::vector<SpikeEvent> SpikeDetector::observe(const MetricPoint& point) {
   Events events;
   if (!options_.enabled || point.step <= state_.last_step) return events;
   if (observe_gap(point, events)) return events;
-  if (!std::isfinite(point.loss) || point.loss == 0) {
-    observe_bad_loss(point, events);
+  const bool overflow = point.grad_norm && !std::isfinite(*point.grad_norm);
+  if (!std::isfinite(point.loss) || point.loss == 0 || (overflow && !options_.fp16_loss_scaling)) {
+    observe_bad_sample(point, events);
     return events;
   }
   state_.bad_streak = 0;
-  observe_overflow(point, events);
+  if (options_.fp16_loss_scaling) observe_overflow(point, overflow, events);
   observe_finite(point, events);
   return events;
 }
@@ -79,44 +89,41 @@ bool SpikeDetector::observe_gap(const MetricPoint& point, Events& events) {
   return true;
 }
 
-void SpikeDetector::observe_bad_loss(const MetricPoint& point, Events& events) {
+void SpikeDetector::observe_bad_sample(const MetricPoint& point, Events& events) {
   if (state_.bad_streak == 0) state_.bad_onset = point.step;
   ++state_.bad_streak;
   if (state_.bad_streak > options_.non_finite_patience) return;
   const bool zero = point.loss == 0;
-  const SpikeVerdict verdict = zero ? SpikeVerdict::kLossZero : SpikeVerdict::kNonFinite;
-  const std::string what = zero ? "exactly zero" : "not finite";
-  const bool last_straw = state_.bad_streak == options_.non_finite_patience;
+  const std::string what = zero ? "the loss is exactly zero"
+                           : !std::isfinite(point.loss)
+                               ? fmt::format("the loss is {}", point.loss)
+                               : fmt::format("the gradient norm is {}", *point.grad_norm);
+  const bool give_up = state_.bad_streak == options_.non_finite_patience;
   SpikeEvent bad = event(
-      point, verdict, last_straw ? SpikeAction::kRollBack : SpikeAction::kSkipUpdate,
-      last_straw ? fmt::format("the loss is {} for the {}. time in a row since step {}: skipping "
-                               "updates does not help",
-                               what, state_.bad_streak, state_.bad_onset)
-                 : fmt::format("the loss is {}; the update is skipped", what));
+      point, zero ? SpikeVerdict::kLossZero : SpikeVerdict::kNonFinite,
+      give_up ? SpikeAction::kRollBack : SpikeAction::kSkipUpdate,
+      give_up
+          ? fmt::format("{}, the {} sample in a row without usable numbers since step {}: skipping "
+                        "updates does not help",
+                        what, ordinal(state_.bad_streak), state_.bad_onset)
+          : what + "; the update is skipped");
   bad.onset = state_.bad_onset;
   events.push_back(std::move(bad));
 }
 
-void SpikeDetector::observe_overflow(const MetricPoint& point, Events& events) {
-  const bool overflow = point.grad_norm && !std::isfinite(*point.grad_norm);
+void SpikeDetector::observe_overflow(const MetricPoint& point, bool overflow, Events& events) {
   state_.overflows = ((state_.overflows << 1) | (overflow ? 1U : 0U)) & 0xFFU;
   const int burst = std::popcount(state_.overflows);
-  if (burst < options_.overflow_burst) state_.overflow_reported = false;
+  const bool too_many = burst >= options_.overflow_burst && !in_baseline_warmup();
+  if (!too_many) state_.overflow_reported = false;
   if (!overflow || state_.overflow_reported) return;
-  if (burst < options_.overflow_burst) {
-    events.push_back(
-        event(point, SpikeVerdict::kOverflow, SpikeAction::kSkipUpdate,
-              fmt::format("the gradient norm is {} while the loss {:.4g} is finite, {} "
-                          "of the last 8 samples; the update is skipped",
-                          *point.grad_norm, point.loss, burst)));
-    return;
-  }
-  state_.overflow_reported = true;
-  events.push_back(
-      event(point, SpikeVerdict::kOverflow, SpikeAction::kRollBack,
-            fmt::format("the gradient norm was not finite in {} of the last 8 samples: "
-                        "more than loss scaling explains",
-                        burst)));
+  state_.overflow_reported = too_many;
+  events.push_back(event(
+      point, SpikeVerdict::kOverflow, too_many ? SpikeAction::kRollBack : SpikeAction::kSkipUpdate,
+      fmt::format("the gradient norm is {} while the loss {:.4g} is finite, in {} of the last 8 "
+                  "samples; {}",
+                  *point.grad_norm, point.loss, burst,
+                  too_many ? "more than loss scaling explains" : "the update is skipped")));
 }
 
 void SpikeDetector::observe_finite(const MetricPoint& point, Events& events) {
@@ -299,10 +306,7 @@ void SpikeDetector::undone_rollback_sample(const MetricPoint& point, Events& eve
     return;
   }
   if (state_.since_verdict < options_.adopt_samples) return;
-  baseline_.reset(state_.recent, state_.baseline);
-  state_.block.clear();
-  state_.block_levels.clear();
-  state_.shift_streak = 0;
+  adopt_recent();
   events.push_back(event(
       point, SpikeVerdict::kLevelShift, SpikeAction::kNone,
       fmt::format("{} samples after a verdict that nobody acted on, {:.4g} is the new baseline",
@@ -310,29 +314,57 @@ void SpikeDetector::undone_rollback_sample(const MetricPoint& point, Events& eve
   end_excursion(SpikePhase::kOk);
 }
 
-bool SpikeDetector::dropped(const MetricPoint& point, Events& events) {
+bool SpikeDetector::in_drop(double loss, std::int64_t step) const {
   const SpikeBaselineState& base = state_.baseline;
-  // `level` belongs to the middle of the newer half: a quarter of the window ago.
-  const double expected = base.level;
-  const double fall = expected - point.loss;
-  const bool low = fall > options_.drop_sigmas * base.sigma &&
-                   fall > options_.drop_relative * std::abs(base.level) && !in_ramp(point.step);
-  if (!low) {
+  const double fall = base.level - loss;
+  return fall > options_.drop_sigmas * base.sigma &&
+         fall > options_.drop_relative * std::abs(base.level) && !in_ramp(step);
+}
+
+bool SpikeDetector::dropped(const MetricPoint& point, Events& events) {
+  const bool reported = state_.drop_streak >= options_.drop_confirm;
+  const double seen = reported ? recent_median(options_.recovery_samples) : point.loss;
+  if (!in_drop(seen, point.step)) {
+    if (reported) {
+      SpikeEvent back = event(point, SpikeVerdict::kRecovered, SpikeAction::kNone,
+                              fmt::format("the loss is back at {:.4g} (baseline {:.4g}) after the "
+                                          "drop of step {}",
+                                          point.loss, state_.baseline.level, state_.drop_onset));
+      back.onset = state_.drop_onset;
+      events.push_back(std::move(back));
+    }
     state_.drop_streak = 0;
     return false;
   }
   if (state_.drop_streak++ == 0) state_.drop_onset = point.step;
   if (state_.drop_streak == options_.drop_confirm) {
-    SpikeEvent drop =
-        event(point, SpikeVerdict::kAbnormalDrop, SpikeAction::kNone,
-              fmt::format("the loss fell to {:.4g}, {:.3g} under the {:.4g} that its trend gives: "
-                          "repeated data or a wrong scale?",
-                          point.loss, fall, expected));
+    SpikeEvent drop = event(
+        point, SpikeVerdict::kAbnormalDrop, SpikeAction::kNone,
+        fmt::format("the loss fell to {:.4g}, {:.3g} under its trend of {:.4g}: repeated data, "
+                    "a leak, or a wrong scale?",
+                    point.loss, state_.baseline.level - point.loss, state_.baseline.level));
     drop.onset = state_.drop_onset;
     events.push_back(std::move(drop));
   }
-  // Once reported, the new level is learned.
-  return state_.drop_streak <= options_.drop_confirm;
+  if (state_.drop_streak >= options_.adopt_samples) {
+    adopt_recent();
+    state_.drop_streak = 0;
+  }
+  return true;
+}
+
+void SpikeDetector::adopt_recent() {
+  const auto kept =
+      std::min(state_.recent.size(), static_cast<std::size_t>(options_.adopt_samples));
+  baseline_.reset({state_.recent.end() - static_cast<std::ptrdiff_t>(kept), state_.recent.end()},
+                  state_.baseline);
+  forget_blocks();
+}
+
+void SpikeDetector::forget_blocks() {
+  state_.block.clear();
+  state_.block_levels.clear();
+  state_.shift_streak = 0;
 }
 
 void SpikeDetector::accept(const MetricPoint& point, Events& events) {
@@ -349,31 +381,32 @@ void SpikeDetector::accept(const MetricPoint& point, Events& events) {
 void SpikeDetector::close_block(const MetricPoint& point, Events& events) {
   const double level = median_in_place(state_.block);
   state_.block.clear();
-  if (!state_.block_levels.empty()) {
-    const double lowest = *std::min_element(state_.block_levels.begin(), state_.block_levels.end());
-    const double tolerance =
-        std::max({options_.shift_sigmas * state_.baseline.sigma,
-                  options_.min_relative_rise * std::abs(lowest), options_.min_rise});
-    if (level > lowest + tolerance) {
-      if (state_.shift_streak++ == 0) state_.shift_onset = state_.block_begin;
-    } else {
-      state_.shift_streak = 0;
-    }
-    if (state_.shift_streak >= 2) {
-      SpikeEvent shift =
-          event(point, SpikeVerdict::kLevelShift, SpikeAction::kRollBack,
-                fmt::format(
-                    "the median loss of the last {} samples is {:.4g}, {:.3g} above the {:.4g} it "
-                    "had been down to, and has been since step {}",
-                    options_.shift_block, level, level - lowest, lowest, state_.shift_onset));
-      shift.onset = state_.shift_onset;
-      shift.baseline = lowest;
-      events.push_back(std::move(shift));
-      state_.block_levels.clear();
-      state_.shift_streak = 0;
-    }
-  }
+  if (!state_.block_levels.empty()) compare_block(point, level, events);
   push_bounded(level, static_cast<std::size_t>(options_.shift_history), state_.block_levels);
+}
+
+void SpikeDetector::compare_block(const MetricPoint& point, double level, Events& events) {
+  const double lowest = *std::min_element(state_.block_levels.begin(), state_.block_levels.end());
+  const double rise = level - lowest;
+  if (rise <= std::max(options_.shift_sigmas * state_.baseline.sigma, options_.min_shift)) {
+    state_.shift_streak = 0;
+    return;
+  }
+  if (state_.shift_streak++ == 0) state_.shift_onset = state_.block_begin;
+  if (state_.shift_streak < 2) return;
+  const bool costly = rise > suspicious_rise(point.step);
+  // Told once; said again only when it has grown enough to act on.
+  if (state_.shift_streak > 2 && !costly) return;
+  SpikeEvent shift =
+      event(point, SpikeVerdict::kLevelShift, costly ? SpikeAction::kRollBack : SpikeAction::kNone,
+            fmt::format(
+                "the median loss of the last {} samples is {:.4g}, {:.3g} above the {:.4g} it had "
+                "been down to, and has been above since step {}",
+                options_.shift_block, level, rise, lowest, state_.shift_onset));
+  shift.onset = state_.shift_onset;
+  shift.baseline = lowest;
+  events.push_back(std::move(shift));
+  if (costly) forget_blocks();
 }
 
 void SpikeDetector::note_context_change(const ContextChange& change) {
@@ -381,9 +414,7 @@ void SpikeDetector::note_context_change(const ContextChange& change) {
     case ContextChange::Kind::kLearningRateRamp:
     case ContextChange::Kind::kBatchRamp:
       state_.ramp_until = std::max(state_.ramp_until, change.until_step);
-      state_.block.clear();
-      state_.block_levels.clear();
-      state_.shift_streak = 0;
+      forget_blocks();
       return;
     case ContextChange::Kind::kMembership:
     case ContextChange::Kind::kResume:
@@ -404,7 +435,7 @@ void SpikeDetector::note_context_change(const ContextChange& change) {
 
 bool SpikeDetector::sound() const {
   return state_.phase == SpikePhase::kOk && state_.bad_streak == 0 && state_.missing_streak == 0 &&
-         state_.drop_streak == 0 && state_.shift_streak == 0 && !state_.overflow_reported;
+         state_.drop_streak == 0 && state_.shift_streak != 1 && !state_.overflow_reported;
 }
 
 std::int64_t SpikeDetector::trouble_since() const {
@@ -413,7 +444,7 @@ std::int64_t SpikeDetector::trouble_since() const {
   if (state_.bad_streak > 0) since = std::min(since, state_.bad_onset);
   if (state_.missing_streak > 0) since = std::min(since, state_.missing_onset);
   if (state_.drop_streak > 0) since = std::min(since, state_.drop_onset);
-  if (state_.shift_streak > 0) since = std::min(since, state_.shift_onset);
+  if (state_.shift_streak == 1) since = std::min(since, state_.shift_onset);
   return since;
 }
 

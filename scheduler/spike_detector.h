@@ -59,7 +59,7 @@ struct SpikeDetectorState {
   std::vector<double> block;         ///< accepted losses of the unfinished block
   std::int64_t block_begin = -1;     ///< its first step
   std::vector<double> block_levels;  ///< medians of finished blocks, oldest first
-  std::int64_t shift_streak = 0;     ///< raised blocks in a row
+  std::int64_t shift_streak = 0;     ///< raised blocks in a row; from 2 on they were reported
   std::int64_t shift_onset = -1;
 
   bool operator==(const SpikeDetectorState&) const = default;
@@ -110,8 +110,8 @@ class SpikeDetector {
   using Events = std::vector<SpikeEvent>;
 
   bool observe_gap(const MetricPoint& point, Events& events);
-  void observe_bad_loss(const MetricPoint& point, Events& events);
-  void observe_overflow(const MetricPoint& point, Events& events);
+  void observe_bad_sample(const MetricPoint& point, Events& events);
+  void observe_overflow(const MetricPoint& point, bool overflow, Events& events);
   void observe_finite(const MetricPoint& point, Events& events);
   void check_restore(const MetricPoint& point, Events& events);
   void calm_sample(const MetricPoint& point, Events& events);
@@ -122,9 +122,13 @@ class SpikeDetector {
   void confirm_spike(const MetricPoint& point, Events& events);
   void decide_rollback(const MetricPoint& point, SpikeVerdict verdict, std::string why,
                        Events& events);
+  bool in_drop(double loss, std::int64_t step) const;
   bool dropped(const MetricPoint& point, Events& events);
   void accept(const MetricPoint& point, Events& events);
   void close_block(const MetricPoint& point, Events& events);
+  void adopt_recent();
+  void forget_blocks();
+  void compare_block(const MetricPoint& point, double level, Events& events);
   void note_sample(const MetricPoint& point);
   void end_excursion(SpikePhase phase);
 

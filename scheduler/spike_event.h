@@ -29,8 +29,8 @@ enum class SpikeVerdict : std::uint8_t {
   kLevelShift,    ///< the plateau is higher than it was, without a spike that would explain it
   kAbnormalDrop,  ///< the loss fell further than its trend: repeated data, a leak, or a wrong scale
   kLossZero,      ///< exactly zero: some loggers write NaN so
-  kNonFinite,     ///< the loss is NaN or infinite
-  kOverflow,      ///< the loss is finite, the gradient norm is not: normal under fp16 loss scaling
+  kNonFinite,     ///< the loss or the gradient norm is NaN or infinite
+  kOverflow,      ///< as above, the loss finite, under fp16 loss scaling: normal once
   kMissingReports,   ///< steps advanced without a loss
   kRestoreMismatch,  ///< the first loss after a restore is not the loss before it
 };

@@ -41,6 +41,7 @@ Status validate(const SpikeOptions& options) {
   require(options.shift_block >= 8, "shift_block must be at least 8");
   require(options.shift_history >= 2, "shift_history must be at least 2");
   require(options.shift_sigmas > 0, "shift_sigmas must be positive");
+  require(options.min_shift >= 0, "min_shift must not be negative");
   require(options.drop_sigmas > 0, "drop_sigmas must be positive");
   require(options.drop_relative >= 0, "drop_relative must not be negative");
   require(options.drop_confirm >= 1, "drop_confirm must be positive");

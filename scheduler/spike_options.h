@@ -15,69 +15,87 @@ struct SpikeOptions {
   bool enabled = true;
 
   // Baseline.
-  std::int32_t window = 64;  ///< accepted samples that make the baseline; at least 8
-  std::int32_t warmup_samples =
-      64;  ///< soft verdicts are held off for so many samples of a fresh run
-  double sigmas =
-      6;  ///< suspicious: above the baseline by so many robust sigmas, and by both floors
-  double min_relative_rise = 0.03;  ///< floor: share of the baseline
-  double min_rise = 0.1;            ///< floor: nats
-  double release_fraction =
-      0.5;  ///< back to normal: the excess is under this share of the suspicious one
-  double ramp_tolerance = 2;  ///< thresholds grow by this factor during an announced ramp
+  /// Accepted samples that make the baseline.
+  std::int32_t window = 64;
+  /// Soft verdicts are held off for so many samples of a fresh run.
+  std::int32_t warmup_samples = 64;
+  /// Suspicious: above the baseline by so many robust sigmas and by both floors (a share of the
+  /// baseline; nats).
+  double sigmas = 6;
+  double min_relative_rise = 0.03;
+  double min_rise = 0.1;
+  /// Back to normal: the excess is at most this share of the suspicious one.
+  double release_fraction = 0.5;
+  /// Thresholds grow by this factor during an announced ramp.
+  double ramp_tolerance = 2;
 
   // Arming and confirming.
-  double grad_norm_factor =
-      8;  ///< a gradient norm so many times its median arms; it never fires alone
-  std::int32_t confirm_of =
-      3;  ///< spike: confirm_count of the last confirm_of samples are suspicious
+  /// A gradient norm so many times its median arms; it never fires alone.
+  double grad_norm_factor = 8;
+  /// Spike: `confirm_count` of the last `confirm_of` samples are suspicious.
+  std::int32_t confirm_of = 3;
   std::int32_t confirm_count = 2;
-  std::int32_t recovery_samples =
-      5;  ///< recovered: the median of so many samples is back to normal
+  /// Recovered: the median of so many samples is back to normal.
+  std::int32_t recovery_samples = 5;
 
   // Deciding on persistence.
-  std::int32_t patience = 20;   ///< samples from the onset before a rollback is decided
-  double patience_share = 0.8;  ///< share of them that must be suspicious
-  std::int32_t divergence_samples =
-      5;  ///< this many in a row back at the loss of an untrained model: no waiting
-  double divergence_share = 0.9;    ///< share of the way from the baseline back to the first losses
-  std::int32_t adopt_samples = 60;  ///< after an undone verdict the new level becomes the baseline
+  /// Samples from the onset before a rollback is decided, and the share that must be suspicious.
+  std::int32_t patience = 20;
+  double patience_share = 0.8;
+  /// No waiting after so many samples in a row that are this share of the way from the baseline
+  /// back to the run's first losses.
+  std::int32_t divergence_samples = 5;
+  double divergence_share = 0.9;
+  /// An undone verdict, or a drop, becomes the baseline after so many samples.
+  std::int32_t adopt_samples = 60;
 
   // Hard triggers.
-  std::int32_t non_finite_patience =
-      3;  ///< so many non-finite (or exactly zero) losses in a row: roll back
-  std::int32_t overflow_burst =
-      6;  ///< non-finite gradient norms among the last 8 samples: not fp16 scaling
-  std::int32_t missing_patience = 3;  ///< so many reports without a loss in a row: a verdict
+  /// So many non-finite (or exactly zero) losses in a row: roll back.
+  std::int32_t non_finite_patience = 3;
+  /// Training in fp16 with dynamic loss scaling: a non-finite gradient norm beside a finite loss is
+  /// then an overflow and normal; else it counts like a non-finite loss.
+  bool fp16_loss_scaling = false;
+  /// So many overflows among 8 samples, after the warm-up, are more than loss scaling explains.
+  std::int32_t overflow_burst = 6;
+  /// So many reports in a row without a loss are a verdict.
+  std::int32_t missing_patience = 3;
 
   // Slow changes.
-  std::int32_t shift_block = 32;    ///< samples in a block whose median is remembered
-  std::int32_t shift_history = 32;  ///< blocks remembered
-  double shift_sigmas =
-      3;  ///< level shift: two block medians above the lowest one by so many sigmas
-  double drop_sigmas = 6;         ///< abnormal drop: below the extrapolated trend by so many sigmas
-  double drop_relative = 0.1;     ///< and by this share of the baseline
-  std::int32_t drop_confirm = 3;  ///< samples in a row
+  /// Samples in a block whose median is remembered, and the number of blocks remembered.
+  std::int32_t shift_block = 32;
+  std::int32_t shift_history = 32;
+  /// Level shift: two block medians in a row above the lowest one by so many sigmas and so many
+  /// nats. It asks for a rollback only if the rise is also a suspicious one.
+  double shift_sigmas = 2;
+  double min_shift = 0.05;
+  /// Abnormal drop: so many samples in a row below the baseline by so many sigmas and this share.
+  std::int32_t drop_confirm = 3;
+  double drop_sigmas = 6;
+  double drop_relative = 0.1;
 
   // After a resume or a rollback.
-  std::int32_t resume_hold = 10;  ///< samples that arm nothing
-  double restore_sigmas =
-      12;  ///< first loss further than so many sigmas from the baseline: restore failure
-  std::int32_t cooldown_samples = 50;  ///< no rollback for persistence so soon after another
+  /// Samples after a rollback that arm nothing.
+  std::int32_t resume_hold = 10;
+  /// Restore failure: the first loss is so many sigmas (after the floors) from the baseline.
+  double restore_sigmas = 12;
+  /// No second rollback for persistence within so many samples.
+  std::int32_t cooldown_samples = 50;
 
   // The ladder.
-  std::int64_t margin_steps =
-      100;  ///< the branch point lies so far before the onset, the window ends so far after
-  std::int64_t region_steps = 1000;  ///< an onset so near an earlier one is the same trouble again
+  /// The branch point lies so far before the onset; the skip window ends so far after the verdict.
+  std::int64_t margin_steps = 100;
+  /// An onset so near an earlier rollback is the same trouble again.
+  std::int64_t region_steps = 1000;
   std::int32_t max_rollbacks_per_region = 3;
-  std::int32_t max_rollbacks = 20;  ///< over the run
-  double max_skipped_fraction =
-      0.02;  ///< of all steps of the run; the first window is always allowed
-  std::int32_t max_restore_failures = 2;  ///< older checkpoints tried before stopping
-  double soften_lr_factor =
-      0.7;  ///< learning rate from the second rollback in a region on, per rollback
-  std::int64_t soften_steps =
-      1000;  ///< steps after the skip window until the learning rate is as planned
+  std::int32_t max_rollbacks = 20;
+  /// Of all steps of the run; the first window is always allowed.
+  double max_skipped_fraction = 0.02;
+  /// Older checkpoints tried before stopping.
+  std::int32_t max_restore_failures = 2;
+  /// From the second rollback in a region on: the learning rate is multiplied by this for each,
+  /// from the branch point until so many steps after the skip window.
+  double soften_lr_factor = 0.7;
+  std::int64_t soften_steps = 1000;
 };
 
 /// All that is wrong with `options`, in one kInvalidArgument.
@@ -105,14 +123,16 @@ void for_each_spike_option(Options& options, Visitor&& visit) {
   visit("divergence_share", options.divergence_share);
   visit("adopt_samples", options.adopt_samples);
   visit("non_finite_patience", options.non_finite_patience);
+  visit("fp16_loss_scaling", options.fp16_loss_scaling);
   visit("overflow_burst", options.overflow_burst);
   visit("missing_patience", options.missing_patience);
   visit("shift_block", options.shift_block);
   visit("shift_history", options.shift_history);
   visit("shift_sigmas", options.shift_sigmas);
+  visit("min_shift", options.min_shift);
+  visit("drop_confirm", options.drop_confirm);
   visit("drop_sigmas", options.drop_sigmas);
   visit("drop_relative", options.drop_relative);
-  visit("drop_confirm", options.drop_confirm);
   visit("resume_hold", options.resume_hold);
   visit("restore_sigmas", options.restore_sigmas);
   visit("cooldown_samples", options.cooldown_samples);
