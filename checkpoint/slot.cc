@@ -1,0 +1,350 @@
+#include "checkpoint/slot.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "checkpoint/file_error.h"
+#include "common/check.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace tenax::checkpoint {
+
+namespace {
+
+constexpr const char* kDirectory = "/dev/shm";
+constexpr std::size_t kHeaderBytes = 4096;
+constexpr std::uint64_t kMagic = 0x3154534c584e54;  // "TNXLST1"
+constexpr std::uint64_t kFormat = 1;
+
+// The header as 64-bit words in host order (a segment never leaves its host). Word kSeal is the
+// checksum of the others and is zero in a slot that is not sealed; readers in other processes watch
+// it, so every access is atomic.
+enum Word {
+  kMagicWord,
+  kFormatWord,
+  kBranch,
+  kStep,
+  kGeneration,
+  kIncarnation,
+  kPayloadBytes,
+  kHasHash,
+  kHashHigh,
+  kHashLow,
+  kSeals,
+  kSeal,
+  kNumWords
+};
+using Words = std::array<std::uint64_t, kNumWords>;
+
+std::atomic_ref<std::uint64_t> word(std::byte* base, int index) {
+  return std::atomic_ref<std::uint64_t>(reinterpret_cast<std::uint64_t*>(base)[index]);
+}
+
+std::uint64_t checksum(const Words& words) {
+  const Hash128 h = hash128(std::as_bytes(std::span(words).first(kSeal)));
+  return h.low == 0 ? 1 : h.low;
+}
+
+std::string path_of(const std::string& name) { return fmt::format("{}/{}", kDirectory, name); }
+
+class Fd {
+ public:
+  explicit Fd(int fd) : fd_(fd) {}
+  ~Fd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Fd(const Fd&) = delete;
+  Fd& operator=(const Fd&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+/// Touches every page for writing without dying of SIGBUS where the shared memory ends.
+int populate(std::byte* data, std::size_t bytes, int fd) {
+  ::madvise(data, bytes, MADV_HUGEPAGE);  // only advice; EINVAL where not built in
+  if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return 0;
+  if (errno != EINVAL) return errno;
+  // A kernel before 5.14: reserving first makes the touches safe.
+  if (const int error = ::posix_fallocate(fd, 0, static_cast<off_t>(bytes)); error != 0)
+    return error;
+  for (std::size_t i = 0; i < bytes; i += 4096) {
+    auto* byte = reinterpret_cast<volatile std::byte*>(data + i);
+    *byte = *byte;
+  }
+  return 0;
+}
+
+std::uint64_t size_of(int fd) {
+  struct stat info {};
+  return ::fstat(fd, &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
+}
+
+/// A segment of exactly `bytes`: the one that exists, or a new one in its place.
+Result<Mapping> map_segment(const std::string& name, std::size_t bytes) {
+  const std::string path = path_of(name);
+  {
+    // One of another size may still be mapped by a reader, who would die of SIGBUS if it were
+    // truncated.
+    const Fd old(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (old.get() >= 0 && size_of(old.get()) != bytes) ::unlink(path.c_str());
+  }
+  const Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (fd.get() < 0) return from_errno("open slot", path, errno);
+  const bool created = size_of(fd.get()) == 0;
+  if (created && ::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
+    return from_errno("size slot", path, errno);
+  }
+  void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  if (data == MAP_FAILED) return from_errno("map slot", path, errno);
+  Mapping map(static_cast<std::byte*>(data), bytes);
+  if (const int error = populate(map.data(), bytes, fd.get()); error != 0) {
+    if (created) ::unlink(path.c_str());
+    return from_errno(fmt::format("reserve {} bytes of shared memory for", bytes), path, error);
+  }
+  return map;
+}
+
+struct Sealed {
+  SlotHeader header;
+  std::uint64_t seal = 0;
+};
+
+/// The header if it is whole. Words are read between two reads of the seal: equal means nobody
+/// wrote in between.
+std::optional<Sealed> read_header(std::byte* base) {
+  Words words{};
+  words[kSeal] = word(base, kSeal).load(std::memory_order_acquire);
+  for (int i = 0; i < kSeal; ++i) {
+    words[static_cast<std::size_t>(i)] = word(base, i).load(std::memory_order_relaxed);
+  }
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (words[kSeal] == 0 || word(base, kSeal).load(std::memory_order_relaxed) != words[kSeal] ||
+      words[kMagicWord] != kMagic || words[kFormatWord] != kFormat ||
+      checksum(words) != words[kSeal]) {
+    return std::nullopt;
+  }
+  Sealed sealed;
+  sealed.header = {words[kBranch],       static_cast<std::int64_t>(words[kStep]),
+                   words[kGeneration],   words[kIncarnation],
+                   words[kPayloadBytes], std::nullopt};
+  if (words[kHasHash] != 0) sealed.header.payload_hash = Hash128{words[kHashHigh], words[kHashLow]};
+  sealed.seal = words[kSeal];
+  return sealed;
+}
+
+std::string escape(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '_' || c == '.';
+    if (plain) {
+      out.push_back(c);
+    } else {
+      out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return out;
+}
+
+std::string segment_name(const std::string& prefix, int index) {
+  return fmt::format("{}-{}", prefix, index);
+}
+
+}  // namespace
+
+std::string slot_prefix(std::string_view run_id, std::string_view agent, int worker_slot) {
+  return fmt::format("tenax-{}-{}-{}", escape(run_id), escape(agent), worker_slot);
+}
+
+Mapping::~Mapping() {
+  if (data_ != nullptr) ::munmap(data_, bytes_);
+}
+
+Mapping::Mapping(Mapping&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+Mapping& Mapping::operator=(Mapping&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+Result<SlotPair> SlotPair::open(const std::string& prefix, std::uint64_t payload_bytes) {
+  SlotPair pair;
+  pair.payload_bytes_ = payload_bytes;
+  for (int i = 0; i < 2; ++i) {
+    pair.names_[i] = segment_name(prefix, i);
+    TENAX_TRY(pair.maps_[i], map_segment(pair.names_[i], kHeaderBytes + payload_bytes));
+  }
+  return pair;
+}
+
+void SlotPair::invalidate(int index) {
+  TENAX_CHECK(index == 0 || index == 1);
+  word(maps_[index].data(), kSeal).store(0, std::memory_order_relaxed);
+  // A reader that sees a byte of the next payload also sees the seal broken.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+
+std::span<std::byte> SlotPair::begin(int index) {
+  invalidate(index);
+  return {maps_[index].data() + kHeaderBytes, payload_bytes_};
+}
+
+Status SlotPair::seal(int index, const SlotHeader& header) {
+  TENAX_CHECK(index == 0 || index == 1);
+  if (header.payload_bytes > payload_bytes_) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      fmt::format("seal {}: payload of {} bytes, the slot has {}", name(index),
+                                  header.payload_bytes, payload_bytes_));
+  }
+  std::byte* base = maps_[index].data();
+  Words words{};
+  words[kMagicWord] = kMagic;
+  words[kFormatWord] = kFormat;
+  words[kBranch] = header.branch;
+  words[kStep] = static_cast<std::uint64_t>(header.step);
+  words[kGeneration] = header.generation;
+  words[kIncarnation] = header.incarnation;
+  words[kPayloadBytes] = header.payload_bytes;
+  words[kHasHash] = header.payload_hash ? 1 : 0;
+  words[kHashHigh] = header.payload_hash ? header.payload_hash->high : 0;
+  words[kHashLow] = header.payload_hash ? header.payload_hash->low : 0;
+  // Counted, so that sealing the same step twice still changes the seal that readers watch.
+  words[kSeals] = word(base, kSeals).load(std::memory_order_relaxed) + 1;
+  for (int i = 0; i < kSeal; ++i) {
+    word(base, i).store(words[static_cast<std::size_t>(i)], std::memory_order_relaxed);
+  }
+  word(base, kSeal).store(checksum(words), std::memory_order_release);
+  return {};
+}
+
+std::optional<SlotHeader> SlotPair::header(int index) const {
+  TENAX_CHECK(index == 0 || index == 1);
+  const auto sealed = read_header(maps_[index].data());
+  if (!sealed || sealed->header.payload_bytes > payload_bytes_) return std::nullopt;
+  return sealed->header;
+}
+
+std::span<const std::byte> SlotPair::payload(int index) const {
+  TENAX_CHECK(index == 0 || index == 1);
+  return {maps_[index].data() + kHeaderBytes, payload_bytes_};
+}
+
+Result<SlotReader> SlotReader::open(const std::string& name) {
+  const std::string path = path_of(name);
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return from_errno("open slot", path, errno);
+  const std::uint64_t bytes = size_of(fd.get());
+  if (bytes < kHeaderBytes) {
+    return make_error(ErrorCode::kDataLoss,
+                      fmt::format("slot {}: {} bytes are less than its header", path, bytes));
+  }
+  void* data = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd.get(), 0);
+  if (data == MAP_FAILED) return from_errno("map slot", path, errno);
+  SlotReader reader;
+  reader.name_ = name;
+  reader.map_ = Mapping(static_cast<std::byte*>(data), bytes);
+  const auto sealed = read_header(reader.map_.data());
+  if (!sealed)
+    return make_error(ErrorCode::kUnavailable, fmt::format("slot {} is not sealed", path));
+  if (sealed->header.payload_bytes > bytes - kHeaderBytes) {
+    return make_error(ErrorCode::kDataLoss,
+                      fmt::format("slot {}: payload of {} bytes in a segment of {}", path,
+                                  sealed->header.payload_bytes, bytes));
+  }
+  reader.header_ = sealed->header;
+  reader.seal_ = sealed->seal;
+  return reader;
+}
+
+std::span<const std::byte> SlotReader::payload() const {
+  return {map_.data() + kHeaderBytes, header_.payload_bytes};
+}
+
+bool SlotReader::still_sealed() const {
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return word(map_.data(), kSeal).load(std::memory_order_relaxed) == seal_;
+}
+
+Status SlotReader::verify() const {
+  if (!header_.payload_hash) return {};
+  const Hash128 found = hash128(payload());
+  if (found == *header_.payload_hash) return {};
+  return make_error(
+      ErrorCode::kDataLoss,
+      fmt::format("slot {} (branch {}, step {}): expected hash {}, got {}", name_, header_.branch,
+                  header_.step, header_.payload_hash->hex(), found.hex()));
+}
+
+Result<SlotReader> find_sealed_slot(const std::string& prefix, std::uint64_t branch,
+                                    std::int64_t step) {
+  std::string held;
+  for (int i = 0; i < 2; ++i) {
+    auto reader = SlotReader::open(segment_name(prefix, i));
+    if (reader && reader->header().branch == branch && reader->header().step == step) return reader;
+    held += fmt::format(
+        "; slot {}: {}", i,
+        reader ? fmt::format("branch {}, step {}", reader->header().branch, reader->header().step)
+               : reader.error().message);
+  }
+  return make_error(
+      ErrorCode::kNotFound,
+      fmt::format("no slot of {} is sealed for branch {}, step {}{}", prefix, branch, step, held));
+}
+
+std::vector<SegmentInfo> list_segments(std::string_view run_id) {
+  const std::string prefix = fmt::format("tenax-{}-", escape(run_id));
+  std::vector<SegmentInfo> segments;
+  DIR* directory = ::opendir(kDirectory);
+  if (directory == nullptr) return segments;
+  while (const dirent* entry = ::readdir(directory)) {
+    const std::string name = entry->d_name;
+    struct stat info {};
+    if (name.rfind(prefix, 0) == 0 && ::stat(path_of(name).c_str(), &info) == 0) {
+      segments.push_back({name, static_cast<std::uint64_t>(info.st_size)});
+    }
+  }
+  ::closedir(directory);
+  std::sort(segments.begin(), segments.end(),
+            [](const SegmentInfo& a, const SegmentInfo& b) { return a.name < b.name; });
+  return segments;
+}
+
+Result<int> unlink_segments(std::string_view run_id) {
+  int count = 0;
+  for (const SegmentInfo& segment : list_segments(run_id)) {
+    if (::unlink(path_of(segment.name).c_str()) != 0 && errno != ENOENT) {
+      return from_errno("unlink slot", path_of(segment.name), errno);
+    }
+    ++count;
+  }
+  return count;
+}
+
+Status unlink_pair(const std::string& prefix) {
+  for (int i = 0; i < 2; ++i) {
+    const std::string path = path_of(segment_name(prefix, i));
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT)
+      return from_errno("unlink slot", path, errno);
+  }
+  return {};
+}
+
+}  // namespace tenax::checkpoint

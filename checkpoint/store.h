@@ -1,0 +1,124 @@
+// The store of a run: journal, manifests and shard data in one RocksDB, owned by the one process
+// that holds its LOCK.
+//
+//   <run>/db/       the database: families default (state), journal, manifests (all with a
+//   write-ahead log, synced) and shards
+//                   (SST files that are only ingested and dropped whole, never compacted)
+//   <run>/staging/  files being written by agents
+//   <run>/pins/     readers' pins
+//   <run>/HOLDER    who holds the LOCK
+//
+// Only a manifest makes a checkpoint exist. Writing calls block for the disk and belong to one
+// thread (the store thread); what StoreView offers may be called from others at the same time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/holder.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/shard_writer.h"
+#include "checkpoint/step_hook.h"
+#include "checkpoint/store_view.h"
+#include "common/result.h"
+
+namespace tenax::checkpoint {
+
+enum class Durability {
+  kSynced,   ///< survives a power failure when the call returns
+  kWritten,  ///< survives a crash of this process; a later synced write covers it
+};
+
+struct StoreOptions {
+  HolderInfo holder;  ///< of this process
+  /// Accept a journal with a damaged record: it ends before it. Only after a refusal, by the
+  /// operator.
+  bool salvage_journal = false;
+  StepHook hook;
+  rocksdb::Env* env = nullptr;  ///< null: the machine's files
+};
+
+/// What open() found and put in order.
+struct OpenReport {
+  std::vector<std::uint64_t>
+      swept;  ///< checkpoints whose data had no manifest: crashes in mid-commit or mid-removal
+  std::uint64_t num_staging_files = 0;  ///< that were removed
+  std::vector<std::string>
+      dropped;  ///< damaged shard files that had to go; their checkpoints fail verify()
+};
+
+struct SpaceInfo {
+  std::uint64_t total_bytes = 0;       ///< of the file system
+  std::uint64_t free_bytes = 0;        ///< for this user
+  std::uint64_t checkpoint_bytes = 0;  ///< of all live shard files
+};
+
+class Store final : public StoreView {
+ public:
+  /// Creates the directory if need be. kInUse, naming the holder, while another process (or this
+  /// one) has it open; kDataLoss if the journal is damaged; kPermission, kNoSpace, kIo with the
+  /// path.
+  static Result<std::unique_ptr<Store>> open(const std::string& run_path, StoreOptions options);
+
+  const OpenReport& open_report() const { return open_report_; }
+  std::string staging_dir() const;
+
+  /// Writes the records and the new state, if any, atomically. Records of one call rise in seq and
+  /// follow all earlier ones. After an error nothing of it counts, and the same call may be
+  /// repeated.
+  Status append_journal(std::span<const JournalRecord> records,
+                        std::optional<std::string_view> state = std::nullopt,
+                        Durability durability = Durability::kSynced);
+
+  /// Makes a checkpoint exist: ingests `files` (those in staging that add_to_manifest() named)
+  /// durably as one atomic step, then writes manifest, records and state in one synced write.
+  /// kInvalidArgument, before anything is touched, if the manifest has gaps (find_gaps) or its id
+  /// is not higher than every earlier one of a committed checkpoint. After any error the checkpoint
+  /// does not exist, its files are gone, and it must be written anew under a new id.
+  Status commit(const Manifest& manifest, std::span<const ShardFile> files,
+                std::span<const JournalRecord> records,
+                std::optional<std::string_view> state = std::nullopt);
+
+  /// Withdraws the manifest (with the records, in one synced write), then frees the bytes. kInUse
+  /// while a reader pins it; kNotFound. An error after the withdrawal leaves data that sweep()
+  /// removes.
+  Status remove(std::uint64_t checkpoint_id, std::span<const JournalRecord> records);
+
+  /// Stores hash_checkpoint() with the manifest, once a background reader has it.
+  Status record_weights_hash(std::uint64_t checkpoint_id, Hash128 hash);
+
+  /// Removes shard data without a manifest that nobody pins. Returns the checkpoints. open() calls
+  /// it too.
+  Result<std::vector<std::uint64_t>> sweep();
+
+  Result<SpaceInfo> space() const;
+
+ private:
+  Store(std::string path, std::unique_ptr<Database> database, StoreOptions options);
+
+  Status check_new(const Manifest& manifest, std::span<const ShardFile> files) const;
+  Status ingest(std::span<const ShardFile> files);
+  Status delete_data(std::uint64_t checkpoint_id);
+  void discard(const Manifest& manifest, std::span<const ShardFile> files, bool manifest_tried);
+  struct Batch;
+  Status write(Batch& batch, Durability durability);
+  Status recover();
+
+  StoreOptions options_;
+  OpenReport open_report_;
+  std::optional<std::uint64_t> last_seq_;
+  /// Checkpoints whose manifest's write failed and may yet be in the log: the next write withdraws
+  /// it before their data goes.
+  std::set<std::uint64_t> undecided_;
+};
+
+/// Where RocksDB's own files of a run are.
+std::string database_path(const std::string& run_path);
+
+}  // namespace tenax::checkpoint

@@ -1,0 +1,116 @@
+#include "checkpoint/store_view.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "checkpoint/rocks_db.h"
+#include "checkpoint/shard_key.h"
+
+namespace tenax::checkpoint {
+
+namespace {
+
+rocksdb::ReadOptions read_options() {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  return options;
+}
+
+}  // namespace
+
+StoreView::StoreView(std::string path, std::unique_ptr<Database> database)
+    : path_(std::move(path)), database_(std::move(database)) {}
+
+StoreView::~StoreView() = default;
+
+Result<std::vector<ManifestEntry>> StoreView::manifests() const {
+  std::vector<ManifestEntry> entries;
+  const std::unique_ptr<rocksdb::Iterator> it(
+      database_->db->NewIterator(read_options(), database_->family(kManifests)));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    TENAX_TRY(const std::uint64_t id, decode_id(it->key().ToStringView()));
+    entries.push_back({id, decode_manifest(it->value().ToStringView())});
+  }
+  TENAX_RETURN_IF_ERROR(to_status(it->status(), "list manifests of", path_));
+  return entries;
+}
+
+Result<Manifest> StoreView::manifest(std::uint64_t checkpoint_id) const {
+  std::string bytes;
+  const auto status = database_->db->Get(read_options(), database_->family(kManifests),
+                                         encode_id(checkpoint_id), &bytes);
+  const std::string what = fmt::format("checkpoint {} of {}", checkpoint_id, path_);
+  if (status.IsNotFound()) return make_error(ErrorCode::kNotFound, what + " has no manifest");
+  TENAX_RETURN_IF_ERROR(to_status(status, "read manifest of", what));
+  auto manifest = decode_manifest(bytes);
+  if (!manifest) return manifest.error().within(what);
+  return manifest;
+}
+
+Result<std::uint64_t> StoreView::highest_checkpoint_id() const {
+  std::string bytes;
+  const auto status =
+      database_->db->Get(read_options(), database_->family(kMeta), kHighestIdKey, &bytes);
+  if (status.IsNotFound()) return 0;
+  TENAX_RETURN_IF_ERROR(to_status(status, "read highest checkpoint id of", path_));
+  return decode_id(bytes);
+}
+
+Result<std::vector<JournalRecord>> StoreView::read_journal(std::uint64_t from_seq,
+                                                           std::size_t max_records) const {
+  std::vector<JournalRecord> records;
+  const std::unique_ptr<rocksdb::Iterator> it(
+      database_->db->NewIterator(read_options(), database_->family(kJournal)));
+  for (it->Seek(encode_id(from_seq)); it->Valid() && records.size() < max_records; it->Next()) {
+    TENAX_TRY(const std::uint64_t seq, decode_id(it->key().ToStringView()));
+    records.push_back({seq, it->value().ToString()});
+  }
+  TENAX_RETURN_IF_ERROR(to_status(it->status(), "read journal of", path_));
+  return records;
+}
+
+Result<std::optional<std::uint64_t>> StoreView::last_journal_seq() const {
+  const std::unique_ptr<rocksdb::Iterator> it(
+      database_->db->NewIterator(read_options(), database_->family(kJournal)));
+  it->SeekToLast();
+  TENAX_RETURN_IF_ERROR(to_status(it->status(), "read journal of", path_));
+  if (!it->Valid()) return std::optional<std::uint64_t>();
+  TENAX_TRY(const std::uint64_t seq, decode_id(it->key().ToStringView()));
+  return std::optional(seq);
+}
+
+Result<std::optional<std::string>> StoreView::state() const {
+  std::string bytes;
+  const auto status =
+      database_->db->Get(read_options(), database_->family(kMeta), kStateKey, &bytes);
+  if (status.IsNotFound()) return std::optional<std::string>();
+  TENAX_RETURN_IF_ERROR(to_status(status, "read state of", path_));
+  return std::optional(std::move(bytes));
+}
+
+Result<VerifyReport> StoreView::verify(std::uint64_t checkpoint_id, VerifyDepth depth) const {
+  TENAX_TRY(const Manifest found, manifest(checkpoint_id));
+  return verify_checkpoint(*this, *database_, found, depth);
+}
+
+Result<ChunkData> StoreView::read_chunk(const ShardKey& key) const {
+  auto value = std::make_shared<rocksdb::PinnableSlice>();
+  const auto status =
+      database_->db->Get(read_options(), database_->family(kShards), encode_key(key), value.get());
+  TENAX_RETURN_IF_ERROR(to_status(status, "read chunk from", path_));
+  ChunkData chunk;
+  chunk.bytes = std::as_bytes(std::span(value->data(), value->size()));
+  chunk.owner = std::move(value);
+  return chunk;
+}
+
+std::string StoreView::locate(const ShardKey& key) const {
+  const std::string bytes = encode_key(key);
+  for (const LiveFile& file : shard_files(*database_)) {
+    if (file.first_key <= bytes && bytes <= file.last_key) return file.path;
+  }
+  return fmt::format("{} (in no file)", path_);
+}
+
+}  // namespace tenax::checkpoint

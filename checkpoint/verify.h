@@ -1,0 +1,40 @@
+// Compares a checkpoint with its manifest, and a manifest with itself.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "checkpoint/chunk_source.h"
+#include "checkpoint/manifest.h"
+#include "common/result.h"
+
+namespace tenax::checkpoint {
+
+struct Database;
+
+enum class VerifyDepth {
+  kFast,  ///< metadata: every file is there with its size and checksum on record, every tensor is
+          ///< covered
+  kFull,  ///< and every byte has the hash in the manifest
+};
+
+struct VerifyReport {
+  std::uint64_t checkpoint_id = 0;
+  std::uint64_t num_files = 0;
+  std::uint64_t num_chunks = 0;       ///< whose bytes were hashed; 0 for kFast
+  std::uint64_t bytes = 0;            ///< of those
+  std::vector<std::string> problems;  ///< each names the tensor or file
+
+  bool ok() const { return problems.empty(); }
+};
+
+/// What is wrong with a manifest on its own: elements that no shard holds, shards that disagree
+/// about a tensor, chunks that do not add up, keys outside of every file. Empty if nothing: then
+/// "123 of 128 shards" is impossible.
+std::vector<std::string> find_gaps(const Manifest& manifest);
+
+Result<VerifyReport> verify_checkpoint(const ChunkSource& source, const Database& database,
+                                       const Manifest& manifest, VerifyDepth depth);
+
+}  // namespace tenax::checkpoint
