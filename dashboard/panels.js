@@ -1,0 +1,116 @@
+// The panels beside the charts: supervision tree, ranks, checkpoints, loss spikes. Each takes the state and brings its element up
+// to date.
+import {element, setData, setText, syncChildren} from './dom.js';
+import {formatBytes, formatClock, formatNumber, formatSeconds, kMissing} from './format.js';
+
+/** The actor tree, as the supervisor's parents and children really are; an actor whose parent is not listed is a root. */
+export function showTree(container, count, actors) {
+  const ids = new Set(actors.map((actor) => actor.id));
+  const children = new Map();
+  for (const actor of actors) {
+    const parent = ids.has(actor.parent) && actor.parent !== actor.id ? actor.parent : null;
+    if (!children.has(parent)) children.set(parent, []);
+    children.get(parent).push(actor);
+  }
+  let list = container.querySelector('ul');
+  if (!list) {
+    list = element('ul');
+    container.append(list);
+  }
+  showBranch(list, children, null);
+  const up = actors.filter((actor) => actor.state === 'up').length;
+  setText(count, actors.length ? `${up} of ${actors.length} up` : '');
+}
+
+function showBranch(list, children, parent) {
+  syncChildren(list, children.get(parent) ?? [], (actor) => actor.id, () => {
+    const line = () => [element('span.dot'), element('span.name'), element('span.tag'), element('span.detail')];
+    return element('li', element('details', {open: ''}, element('summary', ...line()), element('ul')));
+  }, (item, actor) => {
+    const details = item.firstElementChild;
+    const [dot, name, tag, detail] = details.firstElementChild.children;
+    setData(item, 'state', actor.state);
+    setData(item, 'leaf', String(!children.has(actor.id)));
+    dot.title = actor.state;
+    setText(name, actor.name || actor.id);
+    setText(tag, actor.state === 'up' ? '' : actor.state);
+    const facts = [];
+    if (actor.pid) facts.push(`pid ${actor.pid}`);
+    if (actor.restarts) facts.push(`${actor.restarts} restart${actor.restarts === 1 ? '' : 's'}`);
+    if (actor.detail) facts.push(actor.detail);
+    setText(detail, facts.join(' · '));
+    const since = formatClock(actor.since);
+    const title = `${actor.kind}, ${actor.state}${since === kMissing ? '' : ` since ${since}`}`;
+    if (details.firstElementChild.title !== title) details.firstElementChild.title = title;
+    showBranch(details.lastElementChild, children, actor.id);
+  });
+}
+
+/** One row a pipeline stage, one column a data-parallel replica, in each cell the ranks of its tensor-parallel group. */
+export function showRanks(container, ranks, newestStep) {
+  const replicas = [...new Set(ranks.map((rank) => rank.dp_rank ?? 0))].sort((a, b) => a - b);
+  const stages = [...new Set(ranks.map((rank) => rank.stage ?? 0))].sort((a, b) => a - b);
+  const shape = `${stages.join()}/${replicas.join()}`;
+  if (container.dataset.shape !== shape) {
+    container.dataset.shape = shape;
+    const head = element('tr', element('td'),
+                         ...replicas.map((replica) => element('th', {scope: 'col'}, `replica ${replica}`)));
+    const body = stages.map((stage) => element(
+        'tr', element('th', {scope: 'row'}, `stage ${stage}`),
+        ...replicas.map((replica) => element('td', {'data-cell': `${stage}/${replica}`}))));
+    container.replaceChildren(element('table', element('thead', head), element('tbody', ...body)));
+    if (ranks.length === 0) container.replaceChildren(element('p.empty', 'no ranks yet'));
+  }
+  for (const cell of container.querySelectorAll('td[data-cell]')) {
+    const own = ranks.filter((rank) => `${rank.stage ?? 0}/${rank.dp_rank ?? 0}` === cell.dataset.cell);
+    syncChildren(cell, own, (rank) => rank.rank, () => element(
+        'div.rank', element('span.dot'), element('b'), element('span.detail')), (node, rank) => {
+      setData(node, 'state', rank.state);
+      setText(node.children[1], `rank ${rank.rank}`);
+      const behind = newestStep - rank.last_step;
+      const where = rank.last_step >= 0 ? `step ${rank.last_step}` : rank.state;
+      setText(node.children[2], behind > 1 ? `${where} (−${behind})` : where);
+      const title = `${rank.state} on ${rank.agent}, slot ${rank.slot}, pid ${rank.pid}, ` +
+                    `incarnation ${rank.incarnation}`;
+      if (node.title !== title) node.title = title;
+    });
+  }
+}
+
+/** A table with fixed columns; `cells(item)` gives the texts. */
+function showTable(container, titles, items, keyOf, cells, emptyText) {
+  let body = container.querySelector('tbody');
+  if (!body) {
+    body = element('tbody');
+    const head = element('tr', ...titles.map((title) => element('th', {scope: 'col'}, title)));
+    container.append(element('table', element('thead', head), body), element('p.empty', emptyText));
+  }
+  container.dataset.empty = String(items.length === 0);
+  syncChildren(body, items, keyOf, () => element('tr', ...titles.map(() => element('td'))),
+               (row, item) => {
+                 setData(row, 'state', item.state ?? item.verdict ?? '');
+                 cells(item).forEach((text, i) => setText(row.children[i], text));
+               });
+}
+
+export function showCheckpoints(container, count, checkpoints) {
+  const newestFirst = [...checkpoints].reverse();
+  showTable(container, ['Step', 'State', 'Size', 'Took', 'Branch', 'Id'], newestFirst,
+            (checkpoint) => checkpoint.id,
+            (checkpoint) => [String(checkpoint.step), checkpoint.state, formatBytes(checkpoint.bytes),
+                             formatSeconds(checkpoint.seconds), String(checkpoint.branch),
+                             String(checkpoint.id)],
+            'none yet');
+  const kept = checkpoints.filter((c) => c.state !== 'deleted' && c.state !== 'writing').length;
+  setText(count, checkpoints.length ? `${kept} kept` : '');
+}
+
+export function showSpikes(container, status, spikes, detector) {
+  showTable(container, ['Step', 'Onset', 'Verdict', 'Reason'], [...spikes].reverse(),
+            (spike) => `${spike.step}/${spike.verdict}/${spike.onset}`,
+            (spike) => [String(spike.step), String(spike.onset ?? kMissing), spike.verdict, spike.reason],
+            'none seen');
+  const baseline = detector?.baseline === undefined || detector?.baseline === null ?
+      '' : `, baseline ${formatNumber(detector.baseline, 3)}`;
+  setText(status, detector?.state ? `detector ${detector.state}${baseline}` : '');
+}
