@@ -16,6 +16,9 @@ double progress(std::int64_t step, std::int64_t begin, std::int64_t end) {
   return static_cast<double>(step - begin) / static_cast<double>(end - begin);
 }
 
+/// From `start` to `end`, exact at both.
+double mix(double start, double end, double p) { return start * (1 - p) + end * p; }
+
 }  // namespace
 
 double learning_rate(const LrScheduleOptions& o, std::int64_t step) {
@@ -26,7 +29,7 @@ double learning_rate(const LrScheduleOptions& o, std::int64_t step) {
     case LrScheduleKind::kConstant:
       return o.peak;
     case LrScheduleKind::kLinear:
-      return o.peak + (end - o.peak) * progress(step, o.warmup_steps, o.total_steps);
+      return mix(o.peak, end, progress(step, o.warmup_steps, o.total_steps));
     case LrScheduleKind::kCosine: {
       const double p = progress(step, o.warmup_steps, o.total_steps);
       return end + (o.peak - end) * 0.5 * (1 + std::cos(std::numbers::pi * p));
@@ -36,7 +39,7 @@ double learning_rate(const LrScheduleOptions& o, std::int64_t step) {
       return o.peak * std::sqrt(start / std::max(start, static_cast<double>(step)));
     }
     case LrScheduleKind::kWsd:
-      return o.peak + (end - o.peak) * progress(step, o.total_steps - o.decay_steps, o.total_steps);
+      return mix(o.peak, end, progress(step, o.total_steps - o.decay_steps, o.total_steps));
   }
   return o.peak;
 }

@@ -1,0 +1,146 @@
+#include "compute/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "common/counter_rng.h"
+
+namespace tenax::compute {
+namespace {
+
+std::vector<float> random_floats(std::size_t n, std::uint64_t stream) {
+  const CounterRng rng(17, stream);
+  std::vector<float> x(n);
+  for (std::size_t i = 0; i < n; ++i) x[i] = rng.normal(i);
+  return x;
+}
+
+struct Operands {
+  GemmShape shape;
+  std::int64_t stride_a, stride_b, stride_c;
+  std::vector<float> a, b, c;
+};
+
+enum class Form { kNt, kNn, kTn };
+
+/// Rows are longer than the matrices are wide, so that a wrong stride shows.
+Operands make_operands(Form form, const GemmShape& s) {
+  const std::int64_t a_rows = form == Form::kTn ? s.k : s.m;
+  const std::int64_t a_columns = form == Form::kTn ? s.m : s.k;
+  const std::int64_t b_rows = form == Form::kNt ? s.n : s.k;
+  const std::int64_t b_columns = form == Form::kNt ? s.k : s.n;
+  Operands o;
+  o.shape = s;
+  o.stride_a = a_columns + 3;
+  o.stride_b = b_columns + 5;
+  o.stride_c = s.n + 2;
+  o.a = random_floats(static_cast<std::size_t>(a_rows * o.stride_a), 1);
+  o.b = random_floats(static_cast<std::size_t>(b_rows * o.stride_b), 2);
+  o.c = random_floats(static_cast<std::size_t>(s.m * o.stride_c), 3);
+  return o;
+}
+
+void multiply(Gemm& gemm, Form form, Operands& o, Write write) {
+  const ConstMatrix a{o.a.data(), o.stride_a};
+  const ConstMatrix b{o.b.data(), o.stride_b};
+  const Matrix c{o.c.data(), o.stride_c};
+  if (form == Form::kNt) gemm.nt(o.shape, a, b, c, write);
+  if (form == Form::kNn) gemm.nn(o.shape, a, b, c, write);
+  if (form == Form::kTn) gemm.tn(o.shape, a, b, c, write);
+}
+
+/// Every element of the product against a sum in double; elements beyond the product must be
+/// untouched.
+void expect_product(Gemm& gemm, Form form, const GemmShape& s, Write write) {
+  Operands o = make_operands(form, s);
+  const std::vector<float> before = o.c;
+  multiply(gemm, form, o, write);
+  for (std::int64_t i = 0; i < s.m; ++i)
+    for (std::int64_t j = 0; j < o.stride_c; ++j) {
+      const auto at = static_cast<std::size_t>(i * o.stride_c + j);
+      if (j >= s.n) {
+        ASSERT_EQ(o.c[at], before[at]) << "element (" << i << ", " << j << ") is not of C";
+        continue;
+      }
+      double sum = write == Write::kAdd ? before[at] : 0;
+      double magnitude = std::abs(sum);
+      for (std::int64_t k = 0; k < s.k; ++k) {
+        const float a = o.a[static_cast<std::size_t>(form == Form::kTn ? k * o.stride_a + i
+                                                                       : i * o.stride_a + k)];
+        const float b = o.b[static_cast<std::size_t>(form == Form::kNt ? j * o.stride_b + k
+                                                                       : k * o.stride_b + j)];
+        sum += static_cast<double>(a) * static_cast<double>(b);
+        magnitude += std::abs(static_cast<double>(a) * static_cast<double>(b));
+      }
+      // k + 1 roundings of at most 2^-24 of the terms' magnitudes, and the products' own where they
+      // are not fused.
+      const double bound = std::ldexp(static_cast<double>(s.k + 2) * magnitude, -24);
+      ASSERT_NEAR(o.c[at], sum, bound) << "element (" << i << ", " << j << ")";
+    }
+}
+
+class GemmOnIsa : public testing::TestWithParam<cpu::Isa> {};
+
+TEST_P(GemmOnIsa, EqualsSumsInDoubleForOddShapes) {
+  Gemm gemm(GetParam());
+  const std::vector<GemmShape> shapes = {
+      {1, 1, 1},    {1, 1, 300},  {2, 3, 4},     {12, 32, 256}, {13, 33, 257}, {11, 31, 255},
+      {5, 70, 1},   {70, 5, 3},   {24, 64, 512}, {25, 65, 600}, {145, 40, 20}, {300, 17, 29},
+      {7, 2049, 9}, {96, 96, 64}, {1, 257, 64},  {64, 1, 64},   {3, 7, 513},
+  };
+  for (const GemmShape& s : shapes)
+    for (const Form form : {Form::kNt, Form::kNn, Form::kTn})
+      for (const Write write : {Write::kOverwrite, Write::kAdd}) {
+        SCOPED_TRACE(testing::Message()
+                     << s.m << " x " << s.n << " x " << s.k << " form " << static_cast<int>(form)
+                     << " write " << static_cast<int>(write));
+        expect_product(gemm, form, s, write);
+      }
+}
+
+TEST_P(GemmOnIsa, OverwritesWhatWasNotFinite) {
+  Gemm gemm(GetParam());
+  Operands o = make_operands(Form::kNt, {5, 7, 3});
+  for (float& c : o.c) c = NAN;
+  multiply(gemm, Form::kNt, o, Write::kOverwrite);
+  for (std::int64_t i = 0; i < 5; ++i)
+    for (std::int64_t j = 0; j < 7; ++j)
+      EXPECT_TRUE(std::isfinite(o.c[static_cast<std::size_t>(i * o.stride_c + j)]));
+}
+
+TEST_P(GemmOnIsa, BitsOfARowDoNotDependOnTheOtherRows) {
+  Gemm gemm(GetParam());
+  Operands whole = make_operands(Form::kNt, {150, 37, 300});
+  Operands parts = whole;
+  multiply(gemm, Form::kNt, whole, Write::kAdd);
+  for (std::int64_t first = 0; first < 150; first += 7) {
+    const GemmShape rows{std::min<std::int64_t>(7, 150 - first), 37, 300};
+    gemm.nt(rows, {parts.a.data() + first * parts.stride_a, parts.stride_a},
+            {parts.b.data(), parts.stride_b},
+            {parts.c.data() + first * parts.stride_c, parts.stride_c}, Write::kAdd);
+  }
+  EXPECT_EQ(std::memcmp(whole.c.data(), parts.c.data(), whole.c.size() * sizeof(float)), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, GemmOnIsa, testing::ValuesIn(cpu::available_isas()),
+                         [](const auto& isa) { return std::string(cpu::to_string(isa.param)); });
+
+TEST(Gemm, Avx2AndAvx512GiveEqualBits) {
+  if (cpu::best_isa() != cpu::Isa::kAvx512) GTEST_SKIP() << "this processor has no AVX-512";
+  Gemm narrow(cpu::Isa::kAvx2);
+  Gemm wide(cpu::Isa::kAvx512);
+  for (const Form form : {Form::kNt, Form::kNn, Form::kTn}) {
+    Operands x = make_operands(form, {101, 203, 555});
+    Operands y = x;
+    multiply(narrow, form, x, Write::kAdd);
+    multiply(wide, form, y, Write::kAdd);
+    EXPECT_EQ(std::memcmp(x.c.data(), y.c.data(), x.c.size() * sizeof(float)), 0);
+  }
+}
+
+}  // namespace
+}  // namespace tenax::compute
