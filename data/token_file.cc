@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "common/check.h"
-#include "data/file_error.h"
+#include "data/durable_file.h"
 #include "data/token_file_format.h"
 
 namespace tenax::data {

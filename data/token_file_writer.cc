@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "common/check.h"
-#include "data/file_error.h"
+#include "data/durable_file.h"
 #include "data/token_file_format.h"
 
 namespace tenax::data {
@@ -18,27 +18,6 @@ namespace {
 
 constexpr std::size_t kWriteBytes = std::size_t{1} << 20;
 
-/// False with errno set.
-bool write_all(int fd, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno != EINTR) return false;
-    if (n > 0) bytes = bytes.subspan(static_cast<std::size_t>(n));
-  }
-  return true;
-}
-
-Status sync_folder_of(const std::filesystem::path& path) {
-  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return file_error("opening folder", folder, errno);
-  const int rc = ::fsync(fd);
-  const int error_number = errno;
-  ::close(fd);
-  if (rc != 0) return file_error("syncing folder", folder, error_number);
-  return {};
-}
-
 }  // namespace
 
 Result<TokenFileWriter> TokenFileWriter::create(const std::filesystem::path& path,
@@ -46,8 +25,7 @@ Result<TokenFileWriter> TokenFileWriter::create(const std::filesystem::path& pat
   TENAX_CHECK(options.vocabulary_size >= 1);
   TokenFileWriter writer;
   writer.path_ = path;
-  writer.temporary_path_ = path;
-  writer.temporary_path_ += fmt::format(".tmp.{}", ::getpid());
+  writer.temporary_path_ = temporary_path_for(path);
   writer.info_.vocabulary_size = options.vocabulary_size;
   writer.info_.token_width_bytes = options.vocabulary_size <= 65536 ? 2 : 4;
   writer.info_.tokenizer_digest = options.tokenizer_digest;
