@@ -1,14 +1,16 @@
 #include "compute/cpu/gloo_device.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <gloo/transport/tcp/device.h>
+#include <netdb.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-#include <array>
+#include <cerrno>
+#include <cstring>
 #include <exception>
 #include <mutex>
 
@@ -62,20 +64,38 @@ GlooDevice::GlooDevice(std::shared_ptr<gloo::transport::Device> device)
 
 GlooDevice::~GlooDevice() = default;
 
+namespace {
+
+/// Gloo crashes when it cannot look up an address and leaks when it cannot bind it, so this is
+/// found out before.
+Status check_bindable(const std::string& address) {
+  addrinfo hints{};
+  hints.ai_flags = AI_NUMERICHOST;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(address.c_str(), nullptr, &hints, &found) != 0) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      fmt::format("open Gloo device: '{}' is no numeric IP address", address));
+  }
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, freeaddrinfo);
+  const int descriptor = socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC, 0);
+  const bool bound = descriptor >= 0 && bind(descriptor, found->ai_addr, found->ai_addrlen) == 0;
+  const int cause = errno;
+  if (descriptor >= 0) close(descriptor);
+  if (bound) return {};
+  return make_error(ErrorCode::kInvalidArgument, fmt::format("open Gloo device: cannot bind {}: {}",
+                                                             address, std::strerror(cause)));
+}
+
+}  // namespace
+
 Result<std::shared_ptr<GlooDevice>> GlooDevice::open(const std::string& data_interface_address) {
   struct sigaction action {};
   if (sigaction(SIGPIPE, nullptr, &action) == 0 && action.sa_handler == SIG_DFL) {
     return make_error(ErrorCode::kInvalidArgument,
                       "open Gloo device: SIGPIPE has its default action; main() must ignore it");
   }
-  // Gloo does not survive a failed look-up of a name, hence numeric addresses only.
-  std::array<unsigned char, sizeof(in6_addr)> binary;
-  if (inet_pton(AF_INET, data_interface_address.c_str(), binary.data()) != 1 &&
-      inet_pton(AF_INET6, data_interface_address.c_str(), binary.data()) != 1) {
-    return make_error(
-        ErrorCode::kInvalidArgument,
-        fmt::format("open Gloo device: '{}' is no numeric IP address", data_interface_address));
-  }
+  TENAX_RETURN_IF_ERROR(check_bindable(data_interface_address));
   try {
     gloo::transport::tcp::attr attributes;
     attributes.hostname = data_interface_address;
