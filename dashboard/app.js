@@ -12,6 +12,7 @@ import {Store} from './store.js';
 const byId = (id) => document.getElementById(id);
 const store = new Store();
 const view = new View();
+let isLinkUp = false;
 const smoothing = byId('smoothing');
 const lossLog = byId('loss-log');
 const normLog = byId('norm-log');
@@ -47,7 +48,21 @@ function curves(column, color) {
   return series;
 }
 
+let chartsDrawnAt = 0;
+let buildCost = 0;  // milliseconds
+let chartTimer = 0;
+/** Long runs take longer to draw: new rows then wait, so that drawing takes at most a fifth of the page's time. */
+function drawChartsSoon() {
+  if (chartTimer) return;
+  const pause = 4 * (buildCost + lossChart.cost + normChart.cost);
+  chartTimer = setTimeout(() => {
+    chartTimer = 0;
+    soon(drawCharts);
+  }, Math.max(0, chartsDrawnAt + pause - performance.now()));
+}
+
 function drawCharts() {
+  chartsDrawnAt = performance.now();
   const progress = store.state?.progress ?? {};
   const marks = store.allMarks();
   const series = curves('loss', '--loss');
@@ -60,9 +75,9 @@ function drawCharts() {
   const uniform = numberOf(progress.uniform_loss);
   if (unigram > 0) baselines.push({value: unigram, text: `unigram ${formatFixed(unigram, 2)}`, color: '--baseline'});
   if (uniform > 0) baselines.push({value: uniform, text: `uniform ${formatFixed(uniform, 2)}`, color: '--baseline'});
-  const limit = view.range?.[1] ?? Infinity;
-  lossChart.set({series, baselines, marks: marks.filter((mark) => mark.step <= limit), logY: lossLog.checked});
+  lossChart.set({series, baselines, marks, logY: lossLog.checked});
   normChart.set({series: curves('grad_norm', '--norm'), baselines: [], marks, logY: normLog.checked});
+  buildCost = performance.now() - chartsDrawnAt;
 }
 
 function showTiles(state) {
@@ -73,7 +88,7 @@ function showTiles(state) {
   setText(byId('t-total'), total ? ` / ${total}` : '');
   byId('t-progress').value = total > 0 && step !== null ? Math.min(1, step / total) : 0;
   setText(byId('t-loss'), formatFixed(p.loss, 4));
-  setText(byId('t-loss-note'), `gradient norm ${formatNumber(p.grad_norm, 3)}`);
+  setText(byId('t-loss-note'), `norm ${formatNumber(p.grad_norm, 3)}`);
   setText(byId('t-eval'), formatFixed(p.eval_loss, 4));
   setText(byId('t-eval-note'), `unigram ${formatFixed(p.unigram_loss, 3)}`);
   setText(byId('t-tokens'), formatCount(p.tokens_per_second));
@@ -92,13 +107,19 @@ function showTiles(state) {
   setData(byId('t-rollbacks').parentElement, 'some', String(p.rollbacks > 0));
 }
 
+/** What is not known now is not claimed: without a connection the phase is that of the last word heard. */
+function showPhase() {
+  const phase = store.state?.run?.phase ?? 'unknown';
+  const isCurrent = isLinkUp || phase === 'finished';
+  setText(byId('phase'), isCurrent ? phase : `last seen ${phase}`);
+  setData(byId('phase'), 'phase', isCurrent ? phase : 'unknown');
+}
+
 function showHeader(state) {
   const run = state.run ?? {};
   const p = state.progress ?? {};
   setText(byId('run-name'), run.name || run.id || 'Tenax');
-  const phase = byId('phase');
-  setText(phase, run.phase ?? 'unknown');
-  setData(phase, 'phase', run.phase ?? 'unknown');
+  showPhase();
   const layout = state.layout ? `dp ${state.layout.dp} × pp ${state.layout.pp}` +
       (state.layout.tp > 1 ? ` × tp ${state.layout.tp}` : '') : '';
   setText(byId('layout'), layout);
@@ -145,6 +166,8 @@ function soon(show) {
 const showJournal = () => journal.show(store.journal);
 
 function showLink(up) {
+  isLinkUp = up;
+  if (store.state) showPhase();
   const link = byId('link');
   const isOver = store.state?.run?.phase === 'finished';
   const kind = up ? 'up' : isOver ? 'over' : 'down';
@@ -172,6 +195,6 @@ follow({
     store.apply(name, data);
     if (name === 'state') soon(showState);
     if (name === 'journal') soon(showJournal);
-    soon(drawCharts);
+    drawChartsSoon();
   },
 });

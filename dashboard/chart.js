@@ -5,6 +5,7 @@ import {bucketSegments, extent, linearTicks, logTicks, lowerBound} from './serie
 
 const kMargin = {left: 58, right: 14, top: 12, bottom: 26};
 const kMarkReach = 4;  // pixels around the cursor within which a mark is named
+const kMostMarks = 3;  // named in one tooltip
 
 /** The cursor (a step or null) and the range of steps shown ([low, high] or null for all) of several charts. */
 export class View extends EventTarget {
@@ -41,6 +42,7 @@ export class LineChart {
     container.append(this.canvas, this.empty, this.tip);
     this.drag = null;
     this.queued = false;
+    this.cost = 0;  // milliseconds that the last drawing took
     new ResizeObserver(() => this.redraw()).observe(container);
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.redraw());
     view.addEventListener('change', () => this.redraw());
@@ -61,7 +63,9 @@ export class LineChart {
     this.queued = true;
     requestAnimationFrame(() => {
       this.queued = false;
+      const begin = performance.now();
       this.draw();
+      this.cost = performance.now() - begin;
     });
   }
 
@@ -299,9 +303,10 @@ export class LineChart {
         started = true;
       }
       context.stroke();
+      if (dots.length > this.plotWidth / 8) dots.length = 0;  // the line alone is clearer
       for (const [x, y] of dots) {
         context.beginPath();
-        context.arc(x, y, dots.length > this.plotWidth / 8 ? 1.5 : 3, 0, 2 * Math.PI);
+        context.arc(x, y, 3, 0, 2 * Math.PI);
         context.fill();
       }
     } else {
@@ -383,11 +388,11 @@ export class LineChart {
     if (!isInside) return;
     const x = this.toX(step);
     const rows = this.describe(step);
-    for (const mark of this.data.marks) {
-      if (Math.abs(this.toX(mark.step) - x) <= kMarkReach) {
-        rows.push(['', `${mark.text}, step ${mark.step}`, `--mark-${mark.kind}`]);
-      }
+    const near = this.data.marks.filter((mark) => Math.abs(this.toX(mark.step) - x) <= kMarkReach);
+    for (const mark of near.slice(0, kMostMarks)) {
+      rows.push(['', `${mark.text}, step ${mark.step}`, `--mark-${mark.kind}`]);
     }
+    if (near.length > kMostMarks) rows.push(['', `and ${near.length - kMostMarks} more marks`]);
     this.tip.replaceChildren(...rows.map(([name, text, color]) => {
       const row = document.createElement('div');
       const value = document.createElement('b');

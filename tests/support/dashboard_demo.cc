@@ -61,7 +61,7 @@ class FakeRun {
     json data;
   };
 
-  /// One step further; returns what a supervisor would publish.
+  /// One step further; returns what a supervisor would publish, but for the state.
   std::vector<Published> advance() {
     std::lock_guard lock(mutex_);
     published_.clear();
@@ -111,11 +111,11 @@ class FakeRun {
       if (checkpoints_.size() > 1) checkpoints_.back()["state"] = "verified";
       if (checkpoints_.size() > 4) checkpoints_[checkpoints_.size() - 4]["state"] = "deleted";
       checkpoints_.push_back(checkpoint(step_));
+      if (checkpoints_.size() > 10) checkpoints_.erase(checkpoints_.begin());
       note("checkpoint_committed", "info", fmt::format("checkpoint of step {} committed", step_));
     }
     if (is_first_pass && step_ == kRollbackStep) roll_back();
     if (step_ == total_steps_) note("run_finished", "notice", "all steps done");
-    published_.push_back({"state", 0, state()});
     return std::exchange(published_, {});
   }
 
@@ -176,8 +176,8 @@ class FakeRun {
   }
 
   json checkpoint(int step) const {
-    return {{"id", checkpoints_.size() + 1}, {"branch", branch_},    {"step", step},
-            {"bytes", 13'500'000 + step},    {"state", "committed"}, {"seconds", 0.21}};
+    return {{"id", step + 1000 * branch_}, {"branch", branch_},    {"step", step},
+            {"bytes", 13'500'000 + step},  {"state", "committed"}, {"seconds", 0.21}};
   }
 
   void roll_back() {
@@ -317,6 +317,7 @@ int main(int argc, char** argv) {
   const auto pause = std::chrono::milliseconds(argument(argc, argv, 3, 200));
   while (!run.finished()) {
     for (const auto& [event, id, data] : run.advance()) (*server)->publish(event, id, data.dump());
+    (*server)->publish("state", 0, run.state_json());
     std::this_thread::sleep_for(pause);
   }
   for (char byte = 0; read(STDIN_FILENO, &byte, 1) > 0;) {
