@@ -29,8 +29,10 @@ struct GeluTanh {
 };
 
 struct Relu {
-  static TENAX_INLINE Float16 value(Float16 x) { return x < 0.0f ? Float16{} : x; }
-  static TENAX_INLINE Float16 slope(Float16 x) { return x > 0.0f ? splat(1.0f) : Float16{}; }
+  static TENAX_INLINE Float16 value(Float16 x) { return if_negative(x, Float16{}, x); }
+  static TENAX_INLINE Float16 slope(Float16 x) {
+    return if_less(Float16{}, x, splat(1.0f), Float16{});
+  }
 };
 
 struct Silu {

@@ -55,9 +55,38 @@ TENAX_INLINE void for_lanes(std::int64_t n, F&& f) {
 }
 
 TENAX_INLINE Float16 splat(float x) { return x - Float16{}; }
+/// a < b ? x : y in each lane. The compiler compares vectors wider than the machine's one lane at a
+/// time, so this goes by native registers.
+TENAX_INLINE Float16 if_less(Float16 a, Float16 b, Float16 x, Float16 y) {
+#if defined(__AVX512F__)
+  return a < b ? x : y;
+#else
+#if defined(__AVX2__)
+  typedef float Native __attribute__((vector_size(32)));
+#else
+  typedef float Native __attribute__((vector_size(16)));
+#endif
+  constexpr int kParts = sizeof(Float16) / sizeof(Native);
+  union Parts {
+    Float16 whole;
+    Native part[kParts];
+  };
+  const Parts pa{a}, pb{b}, px{x}, py{y};
+  Parts result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kParts; ++i)
+    result.part[i] = pa.part[i] < pb.part[i] ? px.part[i] : py.part[i];
+  return result.whole;
+#endif
+}
+
 // Where a is NaN the result is NaN: clamping must not hide a broken model from the step guard.
-TENAX_INLINE Float16 max16(Float16 a, Float16 b) { return a < b ? b : a; }
-TENAX_INLINE Float16 min16(Float16 a, Float16 b) { return a > b ? b : a; }
+TENAX_INLINE Float16 max16(Float16 a, Float16 b) { return if_less(a, b, b, a); }
+TENAX_INLINE Float16 min16(Float16 a, Float16 b) { return if_less(b, a, b, a); }
+/// x where t is negative, otherwise y.
+TENAX_INLINE Float16 if_negative(Float16 t, Float16 x, Float16 y) {
+  return if_less(t, Float16{}, x, y);
+}
 
 /// The lanes' sum, by halves: always the same tree.
 TENAX_INLINE float sum_lanes(Float16 x) {
@@ -104,7 +133,7 @@ TENAX_INLINE Float16 tanh16(Float16 x) {
 /// erf(x) within 1.2e-7: 1 - e^(-|x| q(|x|)), where q interpolates -log(erfc(x)) / x at Chebyshev
 /// nodes of [0, 4]; beyond 4 the result is 1 in single precision.
 TENAX_INLINE Float16 erf16(Float16 x) {
-  const Float16 a = min16(x < 0.0f ? -x : x, splat(4.0f));
+  const Float16 a = min16(if_negative(x, -x, x), splat(4.0f));
   const Float16 t = a * 0.5f - 1.0f;
   Float16 q = t * -0x1.ab3084p-14f + 0x1.1c435ep-12f;
   q = q * t + -0x1.00b670p-12f;
@@ -117,7 +146,7 @@ TENAX_INLINE Float16 erf16(Float16 x) {
   q = q * t + 0x1.bc5634p+0f;
   q = q * t + 0x1.575b32p+1f;
   const Float16 y = 1.0f - exp16(-(a * q));
-  return x < 0.0f ? -y : y;
+  return if_negative(x, -y, y);
 }
 
 }  // namespace
