@@ -12,7 +12,7 @@ namespace tenax::compute {
 namespace {
 
 constexpr std::size_t kMinSegment = 4096;
-constexpr std::size_t kMaxSegment = 65536;
+constexpr std::size_t kMaxSegment = 262144;
 
 /// Elements [begin, end) of a part that travel in one segment; empty behind the part's end.
 std::pair<std::size_t, std::size_t> segment_of(std::span<const std::size_t> parts, int member,
