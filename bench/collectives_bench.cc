@@ -107,7 +107,9 @@ void measure(Communicator& comm) {
   report("broadcast, 64 MiB", kBytes,
          time_all(comm, group, [&] { return broadcast(comm, group, kTag, 0, bytes); }));
   for (const int num_microbatches : {4, 6, 8}) {
-    TreeReduceOptions options{.num_microbatches = num_microbatches, .index = group.index};
+    TreeReduceOptions options;
+    options.num_microbatches = num_microbatches;
+    options.index = group.index;
     for (int i = 0; i < n; ++i) {
       options.ranges.push_back({num_microbatches * i / n, num_microbatches * (i + 1) / n});
     }
