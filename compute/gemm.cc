@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "common/check.h"
 #include "compute/cpu/gemm_call.h"
 
@@ -13,8 +11,7 @@ Gemm::Gemm(cpu::Isa isa)
     : isa_(isa),
       pack_a_(static_cast<std::size_t>(cpu::kPackAFloats)),
       pack_b_(static_cast<std::size_t>(cpu::kPackBFloats)) {
-  const auto isas = cpu::available_isas();
-  TENAX_CHECK(std::ranges::find(isas, isa) != isas.end());
+  TENAX_CHECK(cpu::is_available(isa));
 }
 
 void Gemm::nt(const GemmShape& shape, ConstMatrix a, ConstMatrix b, Matrix c, Write write) {

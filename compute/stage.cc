@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
 #include <new>
 
 #include "compute/cpu/cpu_stage.h"
@@ -15,8 +14,7 @@ namespace {
 Status check_arguments(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
                        const StageSettings& settings) {
   std::vector<std::string> found = stage_problems(options, spec, shape);
-  const auto isas = cpu::available_isas();
-  if (std::ranges::find(isas, settings.isa) == isas.end())
+  if (!cpu::is_available(settings.isa))
     found.push_back(
         fmt::format("this processor does not run the {} kernels", cpu::to_string(settings.isa)));
   if (!found.empty())

@@ -17,6 +17,8 @@ enum class Isa : std::uint8_t {
 
 /// "portable", "avx2" or "avx512".
 std::string_view to_string(Isa isa);
+/// Whether this processor runs that build.
+bool is_available(Isa isa);
 /// The builds that this processor runs, worst first; never empty.
 std::vector<Isa> available_isas();
 Isa best_isa();
