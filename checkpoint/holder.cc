@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "checkpoint/file_error.h"
+#include "checkpoint/files.h"
 
 namespace tenax::checkpoint {
 

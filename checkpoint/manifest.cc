@@ -176,6 +176,7 @@ Result<Manifest> decode_manifest(std::string_view bytes) {
                                   "use a newer Tenax",
                                   format, kManifestFormat));
   }
+  if (format == 0) return make_error(ErrorCode::kDataLoss, "manifest has format version 0");
   const std::string_view body = bytes.substr(kPrefixBytes);
   const auto hash = canonical_bytes(hash128(body));
   if (bytes.substr(8, 16) != std::string_view(hash.data(), hash.size())) {

@@ -12,7 +12,7 @@
 #include <memory>
 #include <utility>
 
-#include "checkpoint/file_error.h"
+#include "checkpoint/files.h"
 
 namespace tenax::checkpoint {
 

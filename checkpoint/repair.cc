@@ -24,39 +24,44 @@ std::string what_is_wrong(const LiveFile& file, rocksdb::Env* env) {
   return status.ok() ? std::string() : status.ToString();
 }
 
-Status drop_damaged(Database& database, const std::string& path, rocksdb::Env* env,
-                    std::vector<std::string>& dropped) {
-  for (const LiveFile& file : shard_files(database)) {
+Status drop_damaged(Rocks& shards, rocksdb::Env* env, std::vector<std::string>& dropped) {
+  for (const LiveFile& file : shard_files(shards)) {
     const std::string wrong = what_is_wrong(file, env);
     if (wrong.empty()) continue;
     const rocksdb::Slice first(file.first_key);
     const rocksdb::Slice last(file.last_key);
     TENAX_RETURN_IF_ERROR(
-        to_status(rocksdb::DeleteFilesInRange(database.db.get(), database.family(kShards), &first,
-                                              &last, true),
-                  "drop " + file.path + " from", path));
+        to_status(rocksdb::DeleteFilesInRange(shards.db.get(), shards.db->DefaultColumnFamily(),
+                                              &first, &last, true),
+                  "drop", file.path));
     dropped.push_back(fmt::format("{}: {}", file.path, wrong));
   }
   return {};
 }
 
+bool is_damage(const Error& error) {
+  return error.code != ErrorCode::kInUse && error.code != ErrorCode::kPermission &&
+         error.code != ErrorCode::kNoSpace;
+}
+
 }  // namespace
 
-Result<Database> open_or_repair(const std::string& path, bool salvage_journal, rocksdb::Env* env,
-                                std::vector<std::string>& dropped) {
-  auto database = open_database(path, OpenAs::kPrimary, env);
-  if (database) return database;
-  const Error refused = database.error();
-  if (refused.code == ErrorCode::kInUse || refused.code == ErrorCode::kPermission ||
-      refused.code == ErrorCode::kNoSpace) {
-    return refused;
-  }
+Result<Rocks> open_shards_or_repair(const std::string& path, rocksdb::Env* env,
+                                    std::vector<std::string>& dropped) {
+  auto shards = open_shards(path, OpenAs::kPrimary, env);
+  if (shards || !is_damage(shards.error())) return shards;
   {
-    TENAX_TRY(Database damaged,
-              open_database(path, salvage_journal ? OpenAs::kSalvage : OpenAs::kRepair, env));
-    TENAX_RETURN_IF_ERROR(drop_damaged(damaged, path, env, dropped));
+    TENAX_TRY(Rocks damaged, open_shards(path, OpenAs::kTolerant, env));
+    TENAX_RETURN_IF_ERROR(drop_damaged(damaged, env, dropped));
   }
-  return open_database(path, OpenAs::kPrimary, env);
+  return open_shards(path, OpenAs::kPrimary, env);
+}
+
+Result<Rocks> salvage_records(const std::string& path, rocksdb::Env* env) {
+  // Opening writes what was read into tables and starts a new log, so the damage is gone when this
+  // closes.
+  { TENAX_TRY(const Rocks damaged, open_records(path, OpenAs::kTolerant, env)); }
+  return open_records(path, OpenAs::kPrimary, env);
 }
 
 }  // namespace tenax::checkpoint

@@ -1,5 +1,5 @@
-// Opens a store's database although shard files of it are damaged: one bad file must not take the
-// journal and the other checkpoints with it. Internal to checkpoint/.
+// Opens a run's databases although files of them are damaged: one bad shard file must not take the
+// other checkpoints with it. Internal to checkpoint/.
 #pragma once
 
 #include <string>
@@ -10,10 +10,12 @@
 
 namespace tenax::checkpoint {
 
-/// Opens as primary. If that fails for damage, drops the shard files that are missing, cut or
-/// unreadable, appends a line for each to `dropped`, and opens again. A damaged journal is refused
-/// with kDataLoss unless `salvage_journal`.
-Result<Database> open_or_repair(const std::string& path, bool salvage_journal, rocksdb::Env* env,
-                                std::vector<std::string>& dropped);
+/// As primary. If that fails for damage, drops the shard files that are missing, cut or unreadable,
+/// appends a line for each to `dropped`, and opens again.
+Result<Rocks> open_shards_or_repair(const std::string& path, rocksdb::Env* env,
+                                    std::vector<std::string>& dropped);
+
+/// Opens records whose journal is damaged and keeps what stands before the damage.
+Result<Rocks> salvage_records(const std::string& path, rocksdb::Env* env);
 
 }  // namespace tenax::checkpoint

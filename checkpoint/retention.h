@@ -24,9 +24,9 @@ struct CheckpointInfo {
 
 struct RetentionPolicy {
   int keep_last = 3;  ///< newest on the current ancestry, verified or not; at least 1 is kept
-  std::int64_t keep_every = 0;     ///< steps that are multiples of it are kept for good; 0: none
-  int keep_verified = 3;           ///< verified ones at growing distances; at least 2 are kept (C3)
-  std::set<std::uint64_t> pinned;  ///< ids that a reader, an operator or a restore holds
+  std::int64_t keep_every = 0;  ///< steps that are multiples of it are kept for good; 0: none
+  int keep_verified = 3;        ///< verified ones at growing distances; at least 2 are kept (C3)
+  std::set<std::uint64_t> pinned{};  ///< ids that a reader, an operator or a restore holds
 };
 
 struct Retained {

@@ -38,13 +38,6 @@ rocksdb::DBOptions db_options(OpenAs as, rocksdb::Env* env) {
   options.env = env_or_default(env);
   options.create_if_missing = as == OpenAs::kPrimary;
   options.create_missing_column_families = as == OpenAs::kPrimary;
-  options.paranoid_checks = as == OpenAs::kPrimary;
-  // A torn last record is a crash; anything else in the log is damage, and a journal that silently
-  // ends earlier would be worse than a refusal.
-  options.wal_recovery_mode = as == OpenAs::kPrimary || as == OpenAs::kRepair
-                                  ? rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords
-                                  : rocksdb::WALRecoveryMode::kPointInTimeRecovery;
-  options.max_total_wal_size = 16 << 20;
   options.max_open_files = 512;
   options.skip_stats_update_on_db_open = true;
   options.file_checksum_gen_factory = rocksdb::GetFileChecksumGenCrc32cFactory();
@@ -52,6 +45,19 @@ rocksdb::DBOptions db_options(OpenAs as, rocksdb::Env* env) {
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
   options.max_log_file_size = 4 << 20;
   return options;
+}
+
+Result<Rocks> open_rocks(const std::string& path, OpenAs as, const rocksdb::DBOptions& options,
+                         const std::vector<rocksdb::ColumnFamilyDescriptor>& families) {
+  Rocks rocks;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status status =
+      as == OpenAs::kReadOnly
+          ? rocksdb::DB::OpenForReadOnly(options, path, families, &rocks.families, &db)
+          : rocksdb::DB::Open(options, path, families, &rocks.families, &db);
+  if (!status.ok()) return from_rocks(status, "open", path);
+  rocks.db.reset(db);
+  return rocks;
 }
 
 bool contains(const std::string& text, std::string_view part) {
@@ -75,42 +81,42 @@ rocksdb::Options shard_file_options(rocksdb::Env* env) {
   return options;
 }
 
-Database::Database(Database&& other) noexcept
+Rocks::Rocks(Rocks&& other) noexcept
     : db(std::move(other.db)), families(std::exchange(other.families, {})) {}
 
-Database& Database::operator=(Database&& other) noexcept {
+Rocks& Rocks::operator=(Rocks&& other) noexcept {
   std::swap(db, other.db);
   std::swap(families, other.families);
   return *this;
 }
 
-Database::~Database() {
+Rocks::~Rocks() {
   if (!db) return;
   for (rocksdb::ColumnFamilyHandle* handle : families) {
-    if (handle != nullptr) db->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+    db->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
   }
 }
 
-Result<Database> open_database(const std::string& path, OpenAs as, rocksdb::Env* env) {
-  const rocksdb::ColumnFamilyOptions shards(shard_file_options(env));
-  const std::vector<rocksdb::ColumnFamilyDescriptor> descriptors = {
-      {rocksdb::kDefaultColumnFamilyName, record_family()},
-      {"journal", record_family()},
-      {"manifests", record_family()},
-      {"shards", shards},
-  };
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  rocksdb::DB* db = nullptr;
-  const rocksdb::DBOptions options = db_options(as, env);
-  const rocksdb::Status status =
-      as == OpenAs::kReadOnly
-          ? rocksdb::DB::OpenForReadOnly(options, path, descriptors, &handles, &db)
-          : rocksdb::DB::Open(options, path, descriptors, &handles, &db);
-  if (!status.ok()) return from_rocks(status, "open store", path);
-  Database database;
-  database.db.reset(db);
-  std::copy(handles.begin(), handles.end(), database.families.begin());
-  return database;
+Result<Rocks> open_records(const std::string& path, OpenAs as, rocksdb::Env* env) {
+  rocksdb::DBOptions options = db_options(as, env);
+  // A torn last record is a crash; anything else in the log is damage, and a journal that silently
+  // ends earlier is worse than a refusal. Readers see the owner's log while it grows.
+  options.wal_recovery_mode = as == OpenAs::kPrimary
+                                  ? rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords
+                                  : rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  options.max_total_wal_size = 16 << 20;
+  return open_rocks(path, as, options,
+                    {{rocksdb::kDefaultColumnFamilyName, record_family()},
+                     {"journal", record_family()},
+                     {"manifests", record_family()}});
+}
+
+Result<Rocks> open_shards(const std::string& path, OpenAs as, rocksdb::Env* env) {
+  rocksdb::DBOptions options = db_options(as, env);
+  options.paranoid_checks = as == OpenAs::kPrimary;
+  return open_rocks(
+      path, as, options,
+      {{rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions(shard_file_options(env))}});
 }
 
 Error from_rocks(const rocksdb::Status& status, std::string_view doing, std::string_view path) {
@@ -142,9 +148,9 @@ Status to_status(const rocksdb::Status& status, std::string_view doing, std::str
   return from_rocks(status, doing, path);
 }
 
-std::vector<LiveFile> shard_files(const Database& database) {
+std::vector<LiveFile> shard_files(const Rocks& shards) {
   rocksdb::ColumnFamilyMetaData meta;
-  database.db->GetColumnFamilyMetaData(database.family(kShards), &meta);
+  shards.db->GetColumnFamilyMetaData(shards.db->DefaultColumnFamily(), &meta);
   std::vector<LiveFile> files;
   for (const rocksdb::LevelMetaData& level : meta.levels) {
     for (const rocksdb::SstFileMetaData& f : level.files) {

@@ -5,7 +5,6 @@
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
 
-#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -15,44 +14,54 @@
 
 namespace tenax::checkpoint {
 
-/// Order of the handles in Database.
-enum Family : std::size_t { kMeta, kJournal, kManifests, kShards, kNumFamilies };
+/// Families of the records database, in the order of Rocks::families.
+enum Family : std::size_t { kMeta, kJournal, kManifests };
 
 /// Keys of the meta family (RocksDB's "default").
 inline constexpr const char* kStateKey = "state";
 inline constexpr const char* kHighestIdKey = "highest_checkpoint_id";
 
-enum class OpenAs {
-  kPrimary,   ///< takes the LOCK; refuses a damaged journal
-  kRepair,    ///< primary that accepts damaged tables, to drop them
-  kSalvage,   ///< kRepair that also accepts a damaged journal: it ends before the damage
-  kReadOnly,  ///< beside a primary: a snapshot, damaged files found only when read
-};
-
-/// An open database and its families; closed by the destructor.
-struct Database {
+/// An open RocksDB and its families; closed by the destructor.
+struct Rocks {
   std::unique_ptr<rocksdb::DB> db;
-  std::array<rocksdb::ColumnFamilyHandle*, kNumFamilies> families{};
+  std::vector<rocksdb::ColumnFamilyHandle*> families;
 
-  Database() = default;
-  Database(Database&& other) noexcept;
-  Database& operator=(Database&& other) noexcept;
-  ~Database();
-  rocksdb::ColumnFamilyHandle* family(Family f) const { return families[f]; }
+  Rocks() = default;
+  Rocks(Rocks&& other) noexcept;
+  Rocks& operator=(Rocks&& other) noexcept;
+  ~Rocks();
 };
 
-/// For SstFileWriter and the shards' family: 7.8 and 9.10 read each other's files.
+/// The two databases of a run. Damage in one of many large shard files must not come near the
+/// journal, and RocksDB decides per database how much damage it opens with.
+struct Database {
+  Rocks records;  ///< state, journal, manifests; its LOCK is the lease of the run
+  Rocks shards;   ///< ingested files only
+
+  rocksdb::ColumnFamilyHandle* family(Family f) const { return records.families[f]; }
+};
+
+enum class OpenAs {
+  kPrimary,   ///< takes the LOCK; refuses damage
+  kTolerant,  ///< primary that opens in spite of damage, to drop what is damaged
+  kReadOnly,  ///< beside a primary: a snapshot
+};
+
+/// For SstFileWriter and the shards database: 7.8 and 9.10 read each other's files.
 rocksdb::Options shard_file_options(rocksdb::Env* env);
 
 rocksdb::Env* env_or_default(rocksdb::Env* env);
 
-Result<Database> open_database(const std::string& path, OpenAs as, rocksdb::Env* env);
+/// kTolerant: the journal ends before the first damaged record. kReadOnly: likewise.
+Result<Rocks> open_records(const std::string& path, OpenAs as, rocksdb::Env* env);
+/// kReadOnly opens whatever the damage, which is found when it is read.
+Result<Rocks> open_shards(const std::string& path, OpenAs as, rocksdb::Env* env);
 
 /// "<doing> <path>: <RocksDB's words>" with the code a caller can act on.
 Error from_rocks(const rocksdb::Status& status, std::string_view doing, std::string_view path);
 Status to_status(const rocksdb::Status& status, std::string_view doing, std::string_view path);
 
-/// A live file of the shards' family.
+/// A live file of the shards database.
 struct LiveFile {
   std::string path;
   std::uint64_t bytes = 0;
@@ -63,6 +72,6 @@ struct LiveFile {
 };
 
 /// From memory, without I/O, in key order.
-std::vector<LiveFile> shard_files(const Database& database);
+std::vector<LiveFile> shard_files(const Rocks& shards);
 
 }  // namespace tenax::checkpoint

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "checkpoint/files.h"
 #include "checkpoint/parallel.h"
 #include "checkpoint/rocks_db.h"
 #include "checkpoint/shard_key.h"
@@ -179,6 +180,10 @@ Status add_to_manifest(const ShardFiles& from, Manifest& manifest) {
     manifest.files.push_back({f.bytes, f.checksum, f.first_key, f.last_key});
   }
   return {};
+}
+
+Result<int> discard_staged(const std::string& staging_dir, std::uint64_t checkpoint_id) {
+  return remove_files(staging_dir, fmt::format("{}-", checkpoint_id));
 }
 
 }  // namespace tenax::checkpoint

@@ -71,4 +71,8 @@ Result<ShardFiles> write_shard(const ShardWriteRequest& request);
 /// chunk size differs from that of earlier writers.
 Status add_to_manifest(const ShardFiles& from, Manifest& manifest);
 
+/// Removes what any writer left in staging for a checkpoint that will not be committed, because
+/// another writer failed or the generation ended. Returns the number of files.
+Result<int> discard_staged(const std::string& staging_dir, std::uint64_t checkpoint_id);
+
 }  // namespace tenax::checkpoint

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,9 +13,10 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
-#include "checkpoint/file_error.h"
+#include "checkpoint/files.h"
 #include "common/check.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -95,6 +97,26 @@ std::uint64_t size_of(int fd) {
   return ::fstat(fd, &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
 }
 
+/// A shared-memory file system may be larger than the memory: filling it would wake the OOM killer,
+/// so what does not fit is refused.
+Status check_memory(std::size_t bytes, const std::string& path) {
+  struct statvfs info {};
+  if (::statvfs(kDirectory, &info) != 0) return from_errno("look at", kDirectory, errno);
+  std::uint64_t available = static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
+  std::ifstream meminfo("/proc/meminfo");
+  std::string field;
+  std::uint64_t kibibytes = 0;
+  while (meminfo >> field) {
+    if (field == "MemAvailable:" && meminfo >> kibibytes) {
+      available = std::min(available, kibibytes * 1024);
+    }
+  }
+  if (bytes <= available) return {};
+  return make_error(ErrorCode::kNoSpace,
+                    fmt::format("slot {} needs {} bytes of shared memory, {} are available", path,
+                                bytes, available));
+}
+
 /// A segment of exactly `bytes`: the one that exists, or a new one in its place.
 Result<Mapping> map_segment(const std::string& name, std::size_t bytes) {
   const std::string path = path_of(name);
@@ -107,6 +129,12 @@ Result<Mapping> map_segment(const std::string& name, std::size_t bytes) {
   const Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (fd.get() < 0) return from_errno("open slot", path, errno);
   const bool created = size_of(fd.get()) == 0;
+  if (created) {
+    if (Status fits = check_memory(bytes, path); !fits) {
+      ::unlink(path.c_str());
+      return fits.error();
+    }
+  }
   if (created && ::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
     return from_errno("size slot", path, errno);
   }

@@ -1,6 +1,5 @@
 #include "checkpoint/store.h"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/write_batch.h>
@@ -13,7 +12,7 @@
 #include <cstring>
 #include <utility>
 
-#include "checkpoint/file_error.h"
+#include "checkpoint/files.h"
 #include "checkpoint/pin.h"
 #include "checkpoint/repair.h"
 #include "checkpoint/rocks_db.h"
@@ -25,25 +24,10 @@ namespace {
 
 Status make_directories(const std::string& run_path) {
   TENAX_RETURN_IF_ERROR(make_directory(run_path));
-  for (const char* part : {"/staging", "/pins", "/db"}) {
+  for (const char* part : {"/staging", "/pins", "/records", "/shards"}) {
     TENAX_RETURN_IF_ERROR(make_directory(run_path + part));
   }
   return sync_directory(run_path);
-}
-
-/// Files of writers that died. A writer that still lives fails its checkpoint and writes it anew.
-Result<std::uint64_t> clear_staging(const std::string& directory) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(directory.c_str()), ::closedir);
-  if (!dir) return from_errno("list", directory, errno);
-  std::uint64_t count = 0;
-  while (const dirent* entry = ::readdir(dir.get())) {
-    const std::string name = entry->d_name;
-    if (name == "." || name == "..") continue;
-    const std::string path = directory + "/" + name;
-    if (::unlink(path.c_str()) != 0 && errno != ENOENT) return from_errno("remove", path, errno);
-    ++count;
-  }
-  return count;
 }
 
 Error name_holder(const std::string& run_path, const Error& error) {
@@ -56,7 +40,8 @@ Error name_holder(const std::string& run_path, const Error& error) {
 
 }  // namespace
 
-std::string database_path(const std::string& run_path) { return run_path + "/db"; }
+std::string records_path(const std::string& run_path) { return run_path + "/records"; }
+std::string shards_path(const std::string& run_path) { return run_path + "/shards"; }
 
 /// What one synced write changes.
 struct Store::Batch {
@@ -71,19 +56,26 @@ Store::Store(std::string path, std::unique_ptr<Database> database, StoreOptions 
 
 Result<std::unique_ptr<Store>> Store::open(const std::string& run_path, StoreOptions options) {
   TENAX_RETURN_IF_ERROR(make_directories(run_path));
-  OpenReport report;
-  auto database =
-      open_or_repair(database_path(run_path), options.salvage_journal, options.env, report.dropped);
-  if (!database) {
-    if (database.error().code == ErrorCode::kInUse) return name_holder(run_path, database.error());
-    return database.error();
+  auto records = open_records(records_path(run_path), OpenAs::kPrimary, options.env);
+  if (!records && records.error().code == ErrorCode::kDataLoss && options.salvage_journal) {
+    records = salvage_records(records_path(run_path), options.env);
   }
-  std::unique_ptr<Store> store(
-      new Store(run_path, std::make_unique<Database>(std::move(*database)), std::move(options)));
+  if (!records) {
+    if (records.error().code == ErrorCode::kInUse) return name_holder(run_path, records.error());
+    return records.error();
+  }
+  OpenReport report;
+  TENAX_TRY(Rocks shards,
+            open_shards_or_repair(shards_path(run_path), options.env, report.dropped));
+  auto database = std::make_unique<Database>();
+  database->records = *std::move(records);
+  database->shards = std::move(shards);
+  std::unique_ptr<Store> store(new Store(run_path, std::move(database), std::move(options)));
   store->open_report_ = std::move(report);
   TENAX_RETURN_IF_ERROR(write_holder(run_path, store->options_.holder));
   TENAX_TRY(store->last_seq_, store->last_journal_seq());
-  TENAX_TRY(store->open_report_.num_staging_files, clear_staging(store->staging_dir()));
+  // Of writers that died; one that still lives fails its checkpoint and writes it anew.
+  TENAX_TRY(store->open_report_.num_staging_files, remove_files(store->staging_dir(), ""));
   TENAX_TRY(store->open_report_.swept, store->sweep());
   return store;
 }
@@ -128,8 +120,8 @@ Status Store::write(Batch& batch, Durability durability) {
   TENAX_RETURN_IF_ERROR(reach(options_.hook, "journal.write"));
   rocksdb::WriteOptions how;
   how.sync = durability == Durability::kSynced || !undecided_.empty();
-  rocksdb::Status status = database_->db->Write(how, &updates);
-  if (!status.ok() && recover()) status = database_->db->Write(how, &updates);
+  rocksdb::Status status = database_->records.db->Write(how, &updates);
+  if (!status.ok() && recover()) status = database_->records.db->Write(how, &updates);
   TENAX_RETURN_IF_ERROR(to_status(status, "write to", path_));
 
   if (!batch.records.empty()) last_seq_ = before;
@@ -141,7 +133,7 @@ Status Store::write(Batch& batch, Durability durability) {
   return {};
 }
 
-Status Store::recover() { return to_status(database_->db->Resume(), "resume", path_); }
+Status Store::recover() { return to_status(database_->records.db->Resume(), "resume", path_); }
 
 Status Store::append_journal(std::span<const JournalRecord> records,
                              std::optional<std::string_view> state, Durability durability) {
@@ -193,7 +185,7 @@ Status Store::check_new(const Manifest& manifest, std::span<const ShardFile> fil
 Status Store::ingest(std::span<const ShardFile> files) {
   if (files.empty()) return {};
   rocksdb::IngestExternalFileArg arg;
-  arg.column_family = database_->family(kShards);
+  arg.column_family = database_->shards.db->DefaultColumnFamily();
   for (const ShardFile& f : files) {
     arg.external_files.push_back(f.path);
     arg.files_checksums.push_back(f.checksum);
@@ -208,7 +200,7 @@ Status Store::ingest(std::span<const ShardFile> files) {
   arg.options.write_global_seqno = false;
   arg.options.fail_if_not_bottommost_level = true;
   arg.options.verify_file_checksum = false;
-  return to_status(database_->db->IngestExternalFiles({arg}), "ingest into", path_);
+  return to_status(database_->shards.db->IngestExternalFiles({arg}), "ingest into", path_);
 }
 
 void Store::discard(const Manifest& manifest, std::span<const ShardFile> files,
@@ -255,7 +247,8 @@ Status Store::delete_data(std::uint64_t checkpoint_id) {
   const std::string end = encode_id(checkpoint_id + 1);
   const rocksdb::Slice begin_slice(begin);
   const rocksdb::Slice end_slice(end);
-  return to_status(rocksdb::DeleteFilesInRange(database_->db.get(), database_->family(kShards),
+  return to_status(rocksdb::DeleteFilesInRange(database_->shards.db.get(),
+                                               database_->shards.db->DefaultColumnFamily(),
                                                &begin_slice, &end_slice, false),
                    fmt::format("free checkpoint {} in", checkpoint_id), path_);
 }
@@ -263,8 +256,8 @@ Status Store::delete_data(std::uint64_t checkpoint_id) {
 Status Store::remove(std::uint64_t checkpoint_id, std::span<const JournalRecord> records) {
   const std::string doing = fmt::format("remove checkpoint {}", checkpoint_id);
   std::string found;
-  const auto status = database_->db->Get(rocksdb::ReadOptions(), database_->family(kManifests),
-                                         encode_id(checkpoint_id), &found);
+  const auto status = database_->records.db->Get(
+      rocksdb::ReadOptions(), database_->family(kManifests), encode_id(checkpoint_id), &found);
   if (status.IsNotFound()) {
     return make_error(ErrorCode::kNotFound, doing + ": it has no manifest");
   }
@@ -291,18 +284,18 @@ Status Store::record_weights_hash(std::uint64_t checkpoint_id, Hash128 hash) {
   found.weights_hash = hash;
   rocksdb::WriteOptions how;
   how.sync = true;
-  return to_status(database_->db->Put(how, database_->family(kManifests), encode_id(checkpoint_id),
-                                      encode_manifest(found)),
+  return to_status(database_->records.db->Put(how, database_->family(kManifests),
+                                              encode_id(checkpoint_id), encode_manifest(found)),
                    fmt::format("record weights hash of checkpoint {} in", checkpoint_id), path_);
 }
 
 Result<std::vector<std::uint64_t>> Store::sweep() {
   std::set<std::uint64_t> orphans;
-  for (const LiveFile& file : shard_files(*database_)) {
+  for (const LiveFile& file : shard_files(database_->shards)) {
     TENAX_TRY(const std::uint64_t id, decode_id(file.first_key));
     std::string found;
-    const auto status = database_->db->Get(rocksdb::ReadOptions(), database_->family(kManifests),
-                                           encode_id(id), &found);
+    const auto status = database_->records.db->Get(
+        rocksdb::ReadOptions(), database_->family(kManifests), encode_id(id), &found);
     if (status.IsNotFound()) {
       if (!undecided_.contains(id)) orphans.insert(id);
     } else {
@@ -325,7 +318,7 @@ Result<SpaceInfo> Store::space() const {
   SpaceInfo space;
   space.total_bytes = static_cast<std::uint64_t>(info.f_blocks) * info.f_frsize;
   space.free_bytes = static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
-  for (const LiveFile& f : shard_files(*database_)) space.checkpoint_bytes += f.bytes;
+  for (const LiveFile& f : shard_files(database_->shards)) space.checkpoint_bytes += f.bytes;
   return space;
 }
 

@@ -48,7 +48,7 @@ struct StoreOptions {
 struct OpenReport {
   std::vector<std::uint64_t>
       swept;  ///< checkpoints whose data had no manifest: crashes in mid-commit or mid-removal
-  std::uint64_t num_staging_files = 0;  ///< that were removed
+  int num_staging_files = 0;  ///< that were removed
   std::vector<std::string>
       dropped;  ///< damaged shard files that had to go; their checkpoints fail verify()
 };
@@ -119,6 +119,7 @@ class Store final : public StoreView {
 };
 
 /// Where RocksDB's own files of a run are.
-std::string database_path(const std::string& run_path);
+std::string records_path(const std::string& run_path);
+std::string shards_path(const std::string& run_path);
 
 }  // namespace tenax::checkpoint

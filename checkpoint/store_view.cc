@@ -27,7 +27,7 @@ StoreView::~StoreView() = default;
 Result<std::vector<ManifestEntry>> StoreView::manifests() const {
   std::vector<ManifestEntry> entries;
   const std::unique_ptr<rocksdb::Iterator> it(
-      database_->db->NewIterator(read_options(), database_->family(kManifests)));
+      database_->records.db->NewIterator(read_options(), database_->family(kManifests)));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     TENAX_TRY(const std::uint64_t id, decode_id(it->key().ToStringView()));
     entries.push_back({id, decode_manifest(it->value().ToStringView())});
@@ -38,8 +38,8 @@ Result<std::vector<ManifestEntry>> StoreView::manifests() const {
 
 Result<Manifest> StoreView::manifest(std::uint64_t checkpoint_id) const {
   std::string bytes;
-  const auto status = database_->db->Get(read_options(), database_->family(kManifests),
-                                         encode_id(checkpoint_id), &bytes);
+  const auto status = database_->records.db->Get(read_options(), database_->family(kManifests),
+                                                 encode_id(checkpoint_id), &bytes);
   const std::string what = fmt::format("checkpoint {} of {}", checkpoint_id, path_);
   if (status.IsNotFound()) return make_error(ErrorCode::kNotFound, what + " has no manifest");
   TENAX_RETURN_IF_ERROR(to_status(status, "read manifest of", what));
@@ -51,7 +51,7 @@ Result<Manifest> StoreView::manifest(std::uint64_t checkpoint_id) const {
 Result<std::uint64_t> StoreView::highest_checkpoint_id() const {
   std::string bytes;
   const auto status =
-      database_->db->Get(read_options(), database_->family(kMeta), kHighestIdKey, &bytes);
+      database_->records.db->Get(read_options(), database_->family(kMeta), kHighestIdKey, &bytes);
   if (status.IsNotFound()) return 0;
   TENAX_RETURN_IF_ERROR(to_status(status, "read highest checkpoint id of", path_));
   return decode_id(bytes);
@@ -61,7 +61,7 @@ Result<std::vector<JournalRecord>> StoreView::read_journal(std::uint64_t from_se
                                                            std::size_t max_records) const {
   std::vector<JournalRecord> records;
   const std::unique_ptr<rocksdb::Iterator> it(
-      database_->db->NewIterator(read_options(), database_->family(kJournal)));
+      database_->records.db->NewIterator(read_options(), database_->family(kJournal)));
   for (it->Seek(encode_id(from_seq)); it->Valid() && records.size() < max_records; it->Next()) {
     TENAX_TRY(const std::uint64_t seq, decode_id(it->key().ToStringView()));
     records.push_back({seq, it->value().ToString()});
@@ -72,7 +72,7 @@ Result<std::vector<JournalRecord>> StoreView::read_journal(std::uint64_t from_se
 
 Result<std::optional<std::uint64_t>> StoreView::last_journal_seq() const {
   const std::unique_ptr<rocksdb::Iterator> it(
-      database_->db->NewIterator(read_options(), database_->family(kJournal)));
+      database_->records.db->NewIterator(read_options(), database_->family(kJournal)));
   it->SeekToLast();
   TENAX_RETURN_IF_ERROR(to_status(it->status(), "read journal of", path_));
   if (!it->Valid()) return std::optional<std::uint64_t>();
@@ -83,7 +83,7 @@ Result<std::optional<std::uint64_t>> StoreView::last_journal_seq() const {
 Result<std::optional<std::string>> StoreView::state() const {
   std::string bytes;
   const auto status =
-      database_->db->Get(read_options(), database_->family(kMeta), kStateKey, &bytes);
+      database_->records.db->Get(read_options(), database_->family(kMeta), kStateKey, &bytes);
   if (status.IsNotFound()) return std::optional<std::string>();
   TENAX_RETURN_IF_ERROR(to_status(status, "read state of", path_));
   return std::optional(std::move(bytes));
@@ -96,8 +96,8 @@ Result<VerifyReport> StoreView::verify(std::uint64_t checkpoint_id, VerifyDepth 
 
 Result<ChunkData> StoreView::read_chunk(const ShardKey& key) const {
   auto value = std::make_shared<rocksdb::PinnableSlice>();
-  const auto status =
-      database_->db->Get(read_options(), database_->family(kShards), encode_key(key), value.get());
+  const auto status = database_->shards.db->Get(
+      read_options(), database_->shards.db->DefaultColumnFamily(), encode_key(key), value.get());
   TENAX_RETURN_IF_ERROR(to_status(status, "read chunk from", path_));
   ChunkData chunk;
   chunk.bytes = std::as_bytes(std::span(value->data(), value->size()));
@@ -107,7 +107,7 @@ Result<ChunkData> StoreView::read_chunk(const ShardKey& key) const {
 
 std::string StoreView::locate(const ShardKey& key) const {
   const std::string bytes = encode_key(key);
-  for (const LiveFile& file : shard_files(*database_)) {
+  for (const LiveFile& file : shard_files(database_->shards)) {
     if (file.first_key <= bytes && bytes <= file.last_key) return file.path;
   }
   return fmt::format("{} (in no file)", path_);

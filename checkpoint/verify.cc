@@ -95,7 +95,7 @@ void check_coverage(const std::vector<const StoredShard*>& shards,
 void check_files(const Database& database, const Manifest& manifest,
                  std::vector<std::string>& problems) {
   std::map<std::string, LiveFile> live;
-  for (LiveFile& f : shard_files(database)) live.emplace(f.first_key, std::move(f));
+  for (LiveFile& f : shard_files(database.shards)) live.emplace(f.first_key, std::move(f));
   for (const StoredFile& expected : manifest.files) {
     const auto it = live.find(expected.first_key);
     if (it == live.end() || it->second.last_key != expected.last_key) {

@@ -142,7 +142,13 @@ Result<Prepared> prepare(const std::string& staging_dir, std::uint64_t id, const
 
 Result<Manifest> save(Store& store, std::uint64_t id, const Model& model,
                       const SaveOptions& options) {
-  TENAX_TRY(const Prepared prepared, prepare(store.staging_dir(), id, model, options));
+  const auto written = prepare(store.staging_dir(), id, model, options);
+  if (!written) {
+    TENAX_TRY(const int discarded, discard_staged(store.staging_dir(), id));
+    static_cast<void>(discarded);
+    return written.error();
+  }
+  const Prepared& prepared = *written;
   std::vector<JournalRecord> records;
   if (options.journal_seq != 0) {
     records.push_back({options.journal_seq, fmt::format("committed {}", id)});

@@ -1,5 +1,6 @@
-#include "checkpoint/file_error.h"
+#include "checkpoint/files.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -7,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 namespace tenax::checkpoint {
 
@@ -36,6 +38,20 @@ Status sync_directory(const std::string& path) {
   ::close(fd);
   if (!synced) return from_errno("sync directory", path, error);
   return {};
+}
+
+Result<int> remove_files(const std::string& directory, std::string_view prefix) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(directory.c_str()), ::closedir);
+  if (!dir) return from_errno("list", directory, errno);
+  int count = 0;
+  while (const dirent* entry = ::readdir(dir.get())) {
+    const std::string name = entry->d_name;
+    if (name == "." || name == ".." || name.rfind(prefix, 0) != 0) continue;
+    const std::string path = directory + "/" + name;
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) return from_errno("remove", path, errno);
+    ++count;
+  }
+  return count;
 }
 
 }  // namespace tenax::checkpoint

@@ -1,4 +1,5 @@
-// errno as an Error, and the durable directory entry. Internal to checkpoint/.
+// Files as this room needs them: errno as an Error, durable directory entries. Internal to
+// checkpoint/.
 #pragma once
 
 #include <string>
@@ -16,5 +17,8 @@ Status make_directory(const std::string& path);
 
 /// fsync of the directory: its entries survive a power failure.
 Status sync_directory(const std::string& path);
+
+/// Unlinks the files of a directory whose names start with `prefix`. Returns how many there were.
+Result<int> remove_files(const std::string& directory, std::string_view prefix);
 
 }  // namespace tenax::checkpoint
