@@ -120,15 +120,15 @@ function showHeader(state) {
   const p = state.progress ?? {};
   setText(byId('run-name'), run.name || run.id || 'Tenax');
   showPhase();
-  const layout = state.layout ? `dp ${state.layout.dp} × pp ${state.layout.pp}` +
-      (state.layout.tp > 1 ? ` × tp ${state.layout.tp}` : '') : '';
+  const layout = state.layout ? `dp ${state.layout.dp} \u00d7 pp ${state.layout.pp}` +
+      (state.layout.tp > 1 ? ` \u00d7 tp ${state.layout.tp}` : '') : '';
   setText(byId('layout'), layout);
   const facts = [];
   if (state.world_size) facts.push(`${state.world_size} ranks, ${layout}`);
   if (run.started_at) facts.push(`started ${formatClock(run.started_at)}`);
   if (run.pid) facts.push(`supervisor pid ${run.pid}`);
   if (run.run_dir) facts.push(run.run_dir);
-  setText(byId('facts'), facts.join('  ·  '));
+  setText(byId('facts'), facts.join('  \u00b7  '));
   const notice = byId('notice');
   const isOver = run.phase === 'finished';
   notice.hidden = !isOver;
@@ -137,7 +137,7 @@ function showHeader(state) {
     setText(notice, `Finished: ${run.finished_reason || 'done'}` +
                         (run.exit_code === null || run.exit_code === undefined ? '' : ` (exit code ${run.exit_code})`));
   }
-  document.title = p.step ? `${p.step} · ${formatFixed(p.loss, 3)} · ${run.name || 'Tenax'}` : 'Tenax';
+  document.title = p.step ? `${p.step} \u00b7 ${formatFixed(p.loss, 3)} \u00b7 ${run.name || 'Tenax'}` : 'Tenax';
 }
 
 function showState() {

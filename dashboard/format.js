@@ -1,6 +1,6 @@
 // Numbers and times as people read them. Pure functions; a missing value (null, undefined) is an en dash.
 
-export const kMissing = '–';
+export const kMissing = '\u2013';
 
 /** JSON has no NaN: the server writes "NaN", "Infinity" and "-Infinity" as strings. null and undefined stay null. */
 export function numberOf(value) {
@@ -13,7 +13,7 @@ export function formatNumber(value, digits = 4) {
   const x = numberOf(value);
   if (x === null) return kMissing;
   if (Number.isNaN(x)) return 'NaN';
-  if (!Number.isFinite(x)) return x > 0 ? '∞' : '−∞';
+  if (!Number.isFinite(x)) return x > 0 ? '\u221e' : '\u2212\u221e';
   const size = Math.abs(x);
   if (size !== 0 && (size >= 1e6 || size < 1e-3)) return x.toExponential(Math.max(0, digits - 2));
   return x.toPrecision(digits).includes('e') ? String(Math.round(x)) : x.toPrecision(digits);

@@ -38,7 +38,7 @@ function showBranch(list, children, parent) {
     if (actor.pid) facts.push(`pid ${actor.pid}`);
     if (actor.restarts) facts.push(`${actor.restarts} restart${actor.restarts === 1 ? '' : 's'}`);
     if (actor.detail) facts.push(actor.detail);
-    setText(detail, facts.join(' · '));
+    setText(detail, facts.join(' \u00b7 '));
     const since = formatClock(actor.since);
     const title = `${actor.kind}, ${actor.state}${since === kMissing ? '' : ` since ${since}`}`;
     if (details.firstElementChild.title !== title) details.firstElementChild.title = title;
@@ -69,7 +69,7 @@ export function showRanks(container, ranks, newestStep) {
       setText(node.children[1], `rank ${rank.rank}`);
       const behind = newestStep - rank.last_step;
       const where = rank.last_step >= 0 ? `step ${rank.last_step}` : rank.state;
-      setText(node.children[2], behind > 1 ? `${where} (−${behind})` : where);
+      setText(node.children[2], behind > 1 ? `${where} (\u2212${behind})` : where);
       const title = `${rank.state} on ${rank.agent}, slot ${rank.slot}, pid ${rank.pid}, ` +
                     `incarnation ${rank.incarnation}`;
       if (node.title !== title) node.title = title;

@@ -64,7 +64,7 @@ test('the tooltip shows the newest branch that has the step', () => {
 test('numbers, sizes and times are written for people', () => {
   assert.equal(formatNumber(2.34567), '2.346');
   assert.equal(formatNumber('NaN'), 'NaN');
-  assert.equal(formatNumber(null), '–');
+  assert.equal(formatNumber(null), '\u2013');
   assert.equal(formatNumber(0.0003, 3), '3.0e-4');
   assert.equal(formatCount(41234), '41.2 k');
   assert.equal(formatCount(1.5e6), '1.50 M');
