@@ -31,6 +31,10 @@ struct Range {
 constexpr Range at_least(double low) { return {.low = low}; }
 constexpr Range above(double low) { return {.low = low, .low_open = true}; }
 constexpr Range between(double low, double high) { return {.low = low, .high = high}; }
+/// (low, high]
+constexpr Range above_to(double low, double high) {
+  return {.low = low, .high = high, .low_open = true};
+}
 /// [low, high)
 constexpr Range from_to_below(double low, double high) {
   return {.low = low, .high = high, .high_open = true};

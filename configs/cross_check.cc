@@ -51,6 +51,12 @@ void check_layout(const RunConfig& c, Found& found) {
                      fmt::format("{} = {} is not built yet: only data and pipeline parallelism are",
                                  key, degree)});
   }
+  constexpr std::int64_t kMaxWorkers = 1 << 16;
+  if (l.world_size() > kMaxWorkers) {
+    found.push_back({{"layout"},
+                     fmt::format("the layout has {} workers, at most {} are possible",
+                                 l.world_size(), kMaxWorkers)});
+  }
   if (l.pipeline_parallel > c.model.num_layers) {
     found.push_back(
         {{"layout.pipeline_parallel", "model.layers"},
@@ -94,7 +100,15 @@ void check_optimizer(const RunConfig& c, Found& found) {
                                  "optimizer.learning_rate {}",
                                  o.min_learning_rate, o.learning_rate)});
   }
-  if (o.decay_steps > 0 && o.decay_steps < o.warmup_steps) {
+  if (o.decay == Decay::kWsd) {
+    if (o.decay_steps < 1 || o.warmup_steps + o.decay_steps > c.train.steps) {
+      found.push_back(
+          {{"optimizer.decay_steps", "optimizer.warmup_steps", "train.steps"},
+           fmt::format("optimizer.decay_steps {} with decay \"wsd\": must be at least 1 "
+                       "and with {} warm-up steps fit into train.steps {}",
+                       o.decay_steps, o.warmup_steps, c.train.steps)});
+    }
+  } else if (o.decay_steps > 0 && o.decay_steps < o.warmup_steps) {
     found.push_back({{"optimizer.decay_steps", "optimizer.warmup_steps"},
                      fmt::format("optimizer.decay_steps {} is less than optimizer.warmup_steps {}: "
                                  "the decay would end before the warm-up",
@@ -111,10 +125,11 @@ void check_supervision(const RunConfig& c, Found& found) {
                      "supervision.heartbeat_interval {}: every host would look dead",
                      format_duration(s.heartbeat_timeout), format_duration(s.heartbeat_interval))});
   }
-  if (c.spikes.confirm_count > c.spikes.confirm_of) {
-    found.push_back({{"spikes.confirm_count", "spikes.confirm_of"},
-                     fmt::format("spikes.confirm_count {} is more than spikes.confirm_of {}",
-                                 c.spikes.confirm_count, c.spikes.confirm_of)});
+}
+
+void check_spikes(const RunConfig& c, Found& found) {
+  if (const Status status = scheduler::validate(c.spikes); !status) {
+    found.push_back({{"spikes"}, status.error().message});
   }
 }
 
@@ -151,6 +166,7 @@ std::vector<Contradiction> find_contradictions(const RunConfig& config) {
   check_layout(config, found);
   check_optimizer(config, found);
   check_supervision(config, found);
+  check_spikes(config, found);
   return found;
 }
 

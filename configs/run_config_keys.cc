@@ -1,6 +1,7 @@
 // The table of a run's keys: name, member, meaning, range. Everything else about keys (reading,
 // --help, docs/config.md, canonical text) comes from here.
 #include "configs/run_config.h"
+#include "configs/spike_keys.h"
 
 namespace tenax::configs {
 
@@ -42,9 +43,10 @@ void bind_data(Binder& b, DataSection& c) {
 
 void bind_model(Binder& b, compute::ModelOptions& c) {
   using namespace compute;
-  b.add("model.width", c.width, {.doc = "Width of the residual stream.", .range = at_least(1)});
-  b.add("model.layers", c.num_layers, {.doc = "Transformer layers.", .range = at_least(1)});
-  b.add("model.heads", c.num_heads, {.doc = "Attention heads.", .range = at_least(1)});
+  b.add("model.width", c.width,
+        {.doc = "Width of the residual stream.", .range = between(1, 1 << 24)});
+  b.add("model.layers", c.num_layers, {.doc = "Transformer layers.", .range = between(1, 1 << 16)});
+  b.add("model.heads", c.num_heads, {.doc = "Attention heads.", .range = between(1, 1 << 16)});
   b.add("model.kv_heads", c.num_kv_heads,
         {.doc = "Key and value heads: 1 is multi-query attention; 0 means as many as heads.",
          .range = at_least(0)});
@@ -97,7 +99,7 @@ void bind_model(Binder& b, compute::ModelOptions& c) {
 }
 
 void bind_layout(Binder& b, LayoutSection& c) {
-  const Range degree = between(1, 1 << 16);
+  const Range degree = between(1, 1 << 14);
   b.add("layout.data_parallel", c.data_parallel, {.doc = "Replicas.", .range = degree});
   b.add("layout.tensor_parallel", c.tensor_parallel,
         {.doc = "Ranks that share each matrix; 1 for now.", .range = degree});
@@ -146,7 +148,7 @@ void bind_train(Binder& b, TrainSection& c) {
 void bind_optimizer(Binder& b, OptimizerSection& c) {
   b.add("optimizer.learning_rate", c.learning_rate,
         {.doc = "AdamW's learning rate after the warm-up.",
-         .range = at_least(0),
+         .range = above(0),
          .changeable = kMayChange});
   b.add("optimizer.min_learning_rate", c.min_learning_rate,
         {.doc = "Learning rate at the end of the decay.",
@@ -165,7 +167,7 @@ void bind_optimizer(Binder& b, OptimizerSection& c) {
               {"wsd", Decay::kWsd}},
              {.doc = "Course of the learning rate after the warm-up."});
   b.add("optimizer.decay_steps", c.decay_steps,
-        {.doc = "Step at which the decay ends; 0 means train.steps.",
+        {.doc = "Step at which the decay ends, 0 means train.steps; of wsd, length of the decay.",
          .unit = "steps",
          .range = between(0, kMaxSteps),
          .changeable = kMayChange});
@@ -200,176 +202,6 @@ void bind_checkpoint(Binder& b, CheckpointSection& c) {
              {{"skip", SlotPolicy::kSkip}, {"wait", SlotPolicy::kWait}},
              {.doc = "When the last checkpoint is still being written: skip this one, or wait.",
               .changeable = kMayChange});
-}
-
-void bind_spikes(Binder& b, scheduler::SpikeOptions& c) {
-  b.add("spikes.enabled", c.enabled,
-        {.doc = "Detect loss spikes and act on them.", .changeable = kMayChange});
-  b.add("spikes.window", c.window,
-        {.doc = "Accepted samples that make the baseline.",
-         .unit = "samples",
-         .range = between(8, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.warmup_samples", c.warmup_samples,
-        {.doc = "No soft verdict in the first so many samples of a fresh run.",
-         .unit = "samples",
-         .range = between(0, 1 << 30),
-         .changeable = kMayChange});
-  b.add("spikes.sigmas", c.sigmas,
-        {.doc = "Suspicious: above the baseline by so many robust sigmas.",
-         .unit = "sigmas",
-         .range = above(0),
-         .changeable = kMayChange});
-  b.add("spikes.min_relative_rise", c.min_relative_rise,
-        {.doc = "Suspicious needs a rise by this share of the baseline.",
-         .range = at_least(0),
-         .changeable = kMayChange});
-  b.add("spikes.min_rise", c.min_rise,
-        {.doc = "Suspicious needs a rise by so much.",
-         .unit = "nats",
-         .range = at_least(0),
-         .changeable = kMayChange});
-  b.add("spikes.release_fraction", c.release_fraction,
-        {.doc = "Back to normal: excess under this share of the suspicious one.",
-         .range = between(0, 1),
-         .changeable = kMayChange});
-  b.add("spikes.ramp_tolerance", c.ramp_tolerance,
-        {.doc = "Thresholds grow by this factor during an announced ramp.",
-         .range = at_least(1),
-         .changeable = kMayChange});
-  b.add("spikes.grad_norm_factor", c.grad_norm_factor,
-        {.doc = "A gradient norm so many times its median arms the detector.",
-         .range = above(1),
-         .changeable = kMayChange});
-  b.add("spikes.confirm_of", c.confirm_of,
-        {.doc = "Samples looked at to confirm a spike.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.confirm_count", c.confirm_count,
-        {.doc = "So many of them must be suspicious.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.recovery_samples", c.recovery_samples,
-        {.doc = "Recovered: the median of so many samples is back to normal.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.patience", c.patience,
-        {.doc = "Samples from the onset before a rollback is decided.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.patience_share", c.patience_share,
-        {.doc = "Share of them that must be suspicious.",
-         .range = between(0, 1),
-         .changeable = kMayChange});
-  b.add("spikes.divergence_samples", c.divergence_samples,
-        {.doc = "So many in a row near an untrained loss: no waiting.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.divergence_share", c.divergence_share,
-        {.doc = "Share of the way from the baseline back to the first losses.",
-         .range = between(0, 1),
-         .changeable = kMayChange});
-  b.add("spikes.adopt_samples", c.adopt_samples,
-        {.doc = "After an undone verdict the new level becomes the baseline.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.non_finite_patience", c.non_finite_patience,
-        {.doc = "So many non-finite or zero losses in a row: roll back.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.overflow_burst", c.overflow_burst,
-        {.doc = "Non-finite gradient norms among the last 8 samples: not scaling.",
-         .unit = "samples",
-         .range = between(1, 8),
-         .changeable = kMayChange});
-  b.add("spikes.missing_patience", c.missing_patience,
-        {.doc = "So many reports in a row without a loss: a verdict.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.shift_block", c.shift_block,
-        {.doc = "Samples in a block whose median is remembered.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.shift_history", c.shift_history,
-        {.doc = "Blocks remembered.", .range = between(1, 1 << 20), .changeable = kMayChange});
-  b.add("spikes.shift_sigmas", c.shift_sigmas,
-        {.doc = "Level shift: two block medians so far above the lowest.",
-         .unit = "sigmas",
-         .range = above(0),
-         .changeable = kMayChange});
-  b.add("spikes.drop_sigmas", c.drop_sigmas,
-        {.doc = "Abnormal drop: so far below the extrapolated trend.",
-         .unit = "sigmas",
-         .range = above(0),
-         .changeable = kMayChange});
-  b.add("spikes.drop_relative", c.drop_relative,
-        {.doc = "And by this share of the baseline.",
-         .range = between(0, 1),
-         .changeable = kMayChange});
-  b.add("spikes.drop_confirm", c.drop_confirm,
-        {.doc = "Samples in a row that show an abnormal drop.",
-         .unit = "samples",
-         .range = between(1, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.resume_hold", c.resume_hold,
-        {.doc = "Samples after a resume or a rollback that arm nothing.",
-         .unit = "samples",
-         .range = between(0, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.restore_sigmas", c.restore_sigmas,
-        {.doc = "First loss further from the baseline: the restore failed.",
-         .unit = "sigmas",
-         .range = above(0),
-         .changeable = kMayChange});
-  b.add("spikes.cooldown_samples", c.cooldown_samples,
-        {.doc = "No rollback for persistence so soon after another.",
-         .unit = "samples",
-         .range = between(0, 1 << 30),
-         .changeable = kMayChange});
-  b.add("spikes.margin_steps", c.margin_steps,
-        {.doc = "Skip window: so far before the onset and after it.",
-         .unit = "steps",
-         .range = between(0, kMaxSteps),
-         .changeable = kMayChange});
-  b.add("spikes.region_steps", c.region_steps,
-        {.doc = "An onset so near an earlier one is the same trouble.",
-         .unit = "steps",
-         .range = between(0, kMaxSteps),
-         .changeable = kMayChange});
-  b.add("spikes.max_rollbacks_per_region", c.max_rollbacks_per_region,
-        {.doc = "Rollbacks for the same trouble before the run stops.",
-         .range = between(0, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.max_rollbacks", c.max_rollbacks,
-        {.doc = "Rollbacks over the run before it stops.",
-         .range = between(0, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.max_skipped_fraction", c.max_skipped_fraction,
-        {.doc = "Share of all steps whose samples may be skipped.",
-         .range = between(0, 1),
-         .changeable = kMayChange});
-  b.add("spikes.max_restore_failures", c.max_restore_failures,
-        {.doc = "Older checkpoints tried before stopping.",
-         .range = between(0, 1 << 20),
-         .changeable = kMayChange});
-  b.add("spikes.soften_lr_factor", c.soften_lr_factor,
-        {.doc = "Learning rate per rollback from the second in a region on.",
-         .range = between(0, 1),
-         .changeable = kMayChange});
-  b.add("spikes.soften_steps", c.soften_steps,
-        {.doc = "Steps after the window until the learning rate is as planned.",
-         .unit = "steps",
-         .range = between(0, kMaxSteps),
-         .changeable = kMayChange});
 }
 
 void bind_faults(Binder& b, FaultsSection& c) {

@@ -91,6 +91,31 @@ TEST(CrossCheck, RefusesTimeoutsUnderWhichEveryHostLooksDead) {
                      "supervision.heartbeat_interval 250ms: every host would look dead"});
 }
 
+TEST(CrossCheck, TheFinalDecayOfWsdMustFit) {
+  RunConfig c = sound();
+  c.optimizer.decay = Decay::kWsd;
+  EXPECT_EQ(cross_check(c),
+            Messages{"optimizer.decay_steps 0 with decay \"wsd\": must be at least 1 and with 20 "
+                     "warm-up steps fit into train.steps 200"});
+  c.optimizer.decay_steps = 180;
+  EXPECT_EQ(cross_check(c), Messages{});
+}
+
+TEST(CrossCheck, PassesOnWhatTheSpikeDetectorSays) {
+  RunConfig c = sound();
+  c.spikes.recovery_samples = 65;
+  EXPECT_EQ(cross_check(c), Messages{"spike options: recovery_samples must be in [1, window]"});
+}
+
+TEST(CrossCheck, RefusesMoreWorkersThanCanBeCounted) {
+  RunConfig c = sound();
+  c.layout.data_parallel = 1 << 14;
+  c.layout.pipeline_parallel = 8;
+  c.model.num_layers = 8;
+  c.train.global_batch_size = 1 << 15;
+  EXPECT_EQ(cross_check(c), Messages{"the layout has 131072 workers, at most 65536 are possible"});
+}
+
 TEST(CrossCheck, AsksForTextAndForTheFilesOfATokenizer) {
   RunConfig c = sound();
   c.data.text.clear();

@@ -92,7 +92,7 @@ std::vector<std::string> candidates(const KeyInfo& k) {
   if (k.type == "string") return {"\"other\""};
   if (k.type == "list of strings") return {"[\"other\"]"};
   if (k.type == "duration") return {"\"7s\""};
-  if (k.type == "integer") return {"1", "2", "300"};
+  if (k.type == "integer") return {"1", "2", "9", "300"};
   if (k.type == "number") return {"0.25", "0.75", "1.5"};
   const std::size_t first_end = k.type.find('|');
   return {"\"" + k.type.substr(0, first_end) + "\"",
@@ -127,6 +127,19 @@ TEST(RunConfig, EveryKeyCanBeSetAndIsSeenInTheDiff) {
     EXPECT_TRUE(has_changed);
   }
   EXPECT_EQ(digests.size(), list_keys().size() + 1);
+}
+
+TEST(RunConfig, EverySpikeOptionHasAKey) {
+  std::set<std::string> expected;
+  scheduler::SpikeOptions options;
+  scheduler::for_each_spike_option(options, [&](std::string_view name, const auto&) {
+    expected.insert("spikes." + std::string(name));
+  });
+  std::set<std::string> keys;
+  for (const KeyInfo& k : list_keys()) {
+    if (k.key.starts_with("spikes.")) keys.insert(k.key);
+  }
+  EXPECT_EQ(keys, expected);
 }
 
 TEST(RunConfig, KeysChangeableOnResumeAreTheOnesThatLeaveTheRunTheSameRun) {

@@ -47,6 +47,7 @@ TEST(TomlSource, ReportsEveryProblemAtOnceInTheOrderOfTheText) {
                   "beta1 = inf\n"
                   "[spikes]\n"
                   "patience = 3000000000\n"
+                  "drop_confirm = 3000000000\n"
                   "[generate.tokens]\n"
                   "x = 1\n"),
       (std::vector<std::string>{
@@ -67,11 +68,11 @@ TEST(TomlSource, ReportsEveryProblemAtOnceInTheOrderOfTheText) {
           "bad.toml:18:11: dashboard.enabled: expected true or false, got string \"yes\"",
           "bad.toml:19:1: unknown key 'dashboard.frobnicate'",
           "bad.toml:20:8: dashboard.port is 70000, must be at least 0 and at most 65535",
-          "bad.toml:22:17: optimizer.learning_rate is nan, must be at least 0",
+          "bad.toml:22:17: optimizer.learning_rate is nan, must be above 0",
           "bad.toml:23:9: optimizer.beta1 is inf, must be at least 0 and below 1",
-          "bad.toml:25:12: spikes.patience is 3000000000, must be at least 1 and at most "
-          "1048576",
-          "bad.toml:26:11: generate.tokens: expected an integer, got a table",
+          "bad.toml:25:12: spikes.patience is 3000000000, must be at least 1 and at most 64",
+          "bad.toml:26:16: spikes.drop_confirm is 3000000000, must be at most 2147483647",
+          "bad.toml:27:11: generate.tokens: expected an integer, got a table",
       }));
 }
 
