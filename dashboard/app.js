@@ -112,7 +112,8 @@ function showPhase() {
   const phase = store.state?.run?.phase ?? 'unknown';
   const isCurrent = isLinkUp || phase === 'finished';
   setText(byId('phase'), isCurrent ? phase : `last seen ${phase}`);
-  setData(byId('phase'), 'phase', isCurrent ? phase : 'unknown');
+  const hasFailed = phase === 'finished' && store.state.run.exit_code > 0;
+  setData(byId('phase'), 'phase', hasFailed ? 'failed' : isCurrent ? phase : 'unknown');
 }
 
 function showHeader(state) {
