@@ -24,6 +24,7 @@ ErrorCode code_of(int error_number) {
       return ErrorCode::kPermission;
     case ENOSPC:
     case EDQUOT:
+    case EFBIG:
       return ErrorCode::kNoSpace;
     default:
       return ErrorCode::kIo;

@@ -17,7 +17,7 @@ bool has_wildcard(std::string_view component) {
 }
 
 bool is_left_out(std::string_view folder) {
-  return folder.starts_with("build") || folder == ".git" || folder == "runs" ||
+  return folder.starts_with('.') || folder.starts_with("build") || folder == "runs" ||
          folder == "node_modules";
 }
 
@@ -57,7 +57,10 @@ class Expansion {
         if (!is_folder && is_last) add(entries->path());
       }
     }
-    if (error) return file_error("reading folder", folder, error.value());
+    // A folder that vanished since it was listed holds nothing.
+    if (error && error != std::errc::no_such_file_or_directory) {
+      return file_error("reading folder", folder, error.value());
+    }
     return {};
   }
 

@@ -45,9 +45,10 @@ std::string error_of(const std::filesystem::path& base, const std::vector<std::s
 class Corpus : public ::testing::Test {
  protected:
   Corpus() {
-    for (const char* name : {"a.md", "b.txt", "docs/c.md", "docs/deep/er/d.md", "docs/deep/e.cc",
-                             "build/x.md", "build-asan/x.md", "docs/building/x.md", ".git/x.md",
-                             "runs/x.md", "docs/node_modules/x.md", ".hidden.md", "Z.md"}) {
+    for (const char* name :
+         {"a.md", "b.txt", "docs/c.md", "docs/deep/er/d.md", "docs/deep/e.cc", "build/x.md",
+          "build-asan/x.md", "docs/building/x.md", ".git/x.md", "docs/.cache/x.md", "runs/x.md",
+          "docs/node_modules/x.md", ".hidden.md", "Z.md"}) {
       folder_.write(name, "text");
     }
   }

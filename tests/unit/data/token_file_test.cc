@@ -1,6 +1,8 @@
 #include "data/token_file.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include <numeric>
 
@@ -165,6 +167,31 @@ TEST(TokenFileWriter, LeavesTheOldFileUntilItIsFinishedAndNothingBehindWhenItIsN
   }
   EXPECT_EQ(TokenFile::open(folder / "t")->num_tokens(), 3);
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
+}
+
+TEST(TokenFileWriter, ReportsAFileThatCannotGrowAndLeavesNothingBehind) {
+  const TempFolder folder;
+  struct rlimit before {};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  struct rlimit small = before;
+  small.rlim_cur = 1000;
+  const auto old_handler = ::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  Status status;
+  {
+    auto writer = TokenFileWriter::create(folder / "t", {257, kTokenizer});
+    ASSERT_TRUE(writer);
+    status = writer->append(std::vector<std::int32_t>(2000, 1));
+    if (status) {
+      const auto finished = writer->finish();
+      if (!finished) status = finished.error();
+    }
+  }
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  ::signal(SIGXFSZ, old_handler);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kNoSpace);
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 TEST(TokenFileWriter, ReportsAFolderThatIsNotThere) {
