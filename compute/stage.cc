@@ -17,6 +17,8 @@ Status check_arguments(const ModelOptions& options, const StageSpec& spec, const
   if (!cpu::is_available(settings.isa))
     found.push_back(
         fmt::format("this processor does not run the {} kernels", cpu::to_string(settings.isa)));
+  if (settings.num_threads < 1)
+    found.push_back(fmt::format("num_threads is {}, must be at least 1", settings.num_threads));
   if (!found.empty())
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: {}", fmt::join(found, "; ")));

@@ -45,6 +45,8 @@ enum class Recompute : std::uint8_t {
 struct StageSettings {
   cpu::Isa isa = cpu::best_isa();
   Recompute recompute = Recompute::kNone;
+  int num_threads =
+      1;  ///< that compute, the caller's included; the bits are the same for any number
 };
 
 /// Which contribution to a tensor's gradient a region of the gradient buffer holds.
@@ -110,7 +112,7 @@ class Stage {
   /// Floats of a boundary tensor (B, T, C): what input, output and their gradients hold.
   virtual std::size_t boundary_size() const = 0;
   virtual StageMemory memory() const = 0;
-  /// The kernels in use, for manifests: "cpu avx512 gemm 12x32x256".
+  /// The kernels in use, for manifests: "cpu gemm avx512 k256".
   virtual std::string kernel_description() const = 0;
 
   /// Writes every parameter's initial value: initial_values(spec, seed).

@@ -18,23 +18,27 @@ struct RowBlock {
   float slope = 0;
 };
 
-/// Calls f for each block of each head of each sample, in a fixed order.
+/// Calls f(block, thread) for every block of query rows. One task is all query heads that share a
+/// key/value head, in order, so that the gradients of keys and values are summed in one order.
 template <class F>
-void for_blocks(const AttentionShape& s, F&& f) {
+void for_blocks(ThreadPool& pool, const AttentionShape& s, F&& f) {
   const std::int64_t group = s.heads / s.kv_heads;
-  for (std::int64_t b = 0; b < s.batch; ++b)
-    for (std::int64_t h = 0; h < s.heads; ++h)
+  pool.run(static_cast<std::uint32_t>(s.batch * s.kv_heads), [&](std::uint32_t task, int thread) {
+    const std::int64_t b = task / s.kv_heads;
+    const std::int64_t kv_head = task % s.kv_heads;
+    for (std::int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h)
       for (std::int64_t first = 0; first < s.length; first += kQueryBlock) {
         RowBlock block;
         block.first = first;
         block.rows = std::min(kQueryBlock, s.length - first);
         block.keys = first + block.rows;
         block.q_at = ((b * s.length + first) * s.heads + h) * s.head_dim;
-        block.kv_at = (b * s.length * s.kv_heads + h / group) * s.head_dim;
+        block.kv_at = (b * s.length * s.kv_heads + kv_head) * s.head_dim;
         block.log_sum_at = (b * s.heads + h) * s.length + first;
         block.slope = s.slopes != nullptr ? s.slopes[h] : 0.0f;
-        f(block);
+        f(block, static_cast<std::size_t>(thread));
       }
+  });
 }
 
 SoftmaxCall softmax_call(const AttentionShape& s, const RowBlock& block, float* scores,
@@ -62,45 +66,50 @@ AttentionWorkspace AttentionWorkspace::place(Arena& arena, std::int64_t max_leng
 }
 
 void attention_forward(Kernels& kernels, const AttentionShape& s, const AttentionTensors& t,
-                       const AttentionWorkspace& w) {
+                       const std::vector<AttentionWorkspace>& workspaces) {
   const std::int64_t q_stride = s.heads * s.head_dim;
   const std::int64_t kv_stride = s.kv_heads * s.head_dim;
-  for_blocks(s, [&](const RowBlock& block) {
+  for_blocks(kernels.pool, s, [&](const RowBlock& block, std::size_t thread) {
+    const AttentionWorkspace& w = workspaces[thread];
+    Gemm& gemm = kernels.gemms[thread];
     const Matrix scores{w.scores, block.keys};
-    kernels.gemm.nt({block.rows, block.keys, s.head_dim}, {t.q + block.q_at, q_stride},
-                    {t.k + block.kv_at, kv_stride}, scores, Write::kOverwrite);
+    gemm.nt({block.rows, block.keys, s.head_dim}, {t.q + block.q_at, q_stride},
+            {t.k + block.kv_at, kv_stride}, scores, Write::kOverwrite);
     kernels.ops.softmax_forward(softmax_call(s, block, w.scores, t.log_sum));
-    kernels.gemm.nn({block.rows, s.head_dim, block.keys}, scores, {t.v + block.kv_at, kv_stride},
-                    {t.out + block.q_at, q_stride}, Write::kOverwrite);
+    gemm.nn({block.rows, s.head_dim, block.keys}, scores, {t.v + block.kv_at, kv_stride},
+            {t.out + block.q_at, q_stride}, Write::kOverwrite);
   });
 }
 
 void attention_backward(Kernels& kernels, const AttentionShape& s, const AttentionTensors& t,
-                        const AttentionGradients& g, const AttentionWorkspace& w) {
+                        const AttentionGradients& g,
+                        const std::vector<AttentionWorkspace>& workspaces) {
   const std::int64_t q_stride = s.heads * s.head_dim;
   const std::int64_t kv_stride = s.kv_heads * s.head_dim;
   const std::int64_t kv_size = s.batch * s.length * kv_stride;
   std::fill_n(g.dk, kv_size, 0.0f);
   std::fill_n(g.dv, kv_size, 0.0f);
-  for_blocks(s, [&](const RowBlock& block) {
+  for_blocks(kernels.pool, s, [&](const RowBlock& block, std::size_t thread) {
+    const AttentionWorkspace& w = workspaces[thread];
+    Gemm& gemm = kernels.gemms[thread];
     const Matrix scores{w.scores, block.keys};
     const Matrix dp{w.dp, block.keys};
     const ConstMatrix q{t.q + block.q_at, q_stride};
     const ConstMatrix k{t.k + block.kv_at, kv_stride};
     const ConstMatrix dout{g.dout + block.q_at, q_stride};
     const GemmShape row_by_key{block.rows, block.keys, s.head_dim};
-    kernels.gemm.nt(row_by_key, q, k, scores, Write::kOverwrite);
-    kernels.gemm.nt(row_by_key, dout, {t.v + block.kv_at, kv_stride}, dp, Write::kOverwrite);
+    gemm.nt(row_by_key, q, k, scores, Write::kOverwrite);
+    gemm.nt(row_by_key, dout, {t.v + block.kv_at, kv_stride}, dp, Write::kOverwrite);
     kernels.ops.row_dots(block.rows, s.head_dim, q_stride, dout.data, t.out + block.q_at, w.delta);
     SoftmaxCall call = softmax_call(s, block, w.scores, t.log_sum);
     call.dp = w.dp;
     call.delta = w.delta;
     kernels.ops.softmax_backward(call);
-    kernels.gemm.nn({block.rows, s.head_dim, block.keys}, dp, k, {g.dq + block.q_at, q_stride},
-                    Write::kOverwrite);
+    gemm.nn({block.rows, s.head_dim, block.keys}, dp, k, {g.dq + block.q_at, q_stride},
+            Write::kOverwrite);
     const GemmShape key_by_dim{block.keys, s.head_dim, block.rows};
-    kernels.gemm.tn(key_by_dim, dp, q, {g.dk + block.kv_at, kv_stride}, Write::kAdd);
-    kernels.gemm.tn(key_by_dim, scores, dout, {g.dv + block.kv_at, kv_stride}, Write::kAdd);
+    gemm.tn(key_by_dim, dp, q, {g.dk + block.kv_at, kv_stride}, Write::kAdd);
+    gemm.tn(key_by_dim, scores, dout, {g.dv + block.kv_at, kv_stride}, Write::kAdd);
   });
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "compute/aligned_buffer.h"
 #include "compute/cpu/linear.h"
@@ -23,7 +24,7 @@ struct AttentionShape {
   const float* slopes = nullptr;  ///< (H) of ALiBi, or nullptr
 };
 
-/// Scratch for one block of rows.
+/// Scratch for one block of rows; each thread has one.
 struct AttentionWorkspace {
   float* scores = nullptr;  // (kQueryBlock, T)
   float* dp = nullptr;      // (kQueryBlock, T)
@@ -49,10 +50,11 @@ struct AttentionGradients {
 
 /// out = softmax(Q K^T / sqrt(D) + biases) V under the causal mask; overwrites out and log_sum.
 void attention_forward(Kernels& kernels, const AttentionShape& shape, const AttentionTensors& t,
-                       const AttentionWorkspace& workspace);
+                       const std::vector<AttentionWorkspace>& workspaces);
 
 void attention_backward(Kernels& kernels, const AttentionShape& shape, const AttentionTensors& t,
-                        const AttentionGradients& g, const AttentionWorkspace& workspace);
+                        const AttentionGradients& g,
+                        const std::vector<AttentionWorkspace>& workspaces);
 
 /// ALiBi's slope of head `h`: a geometric series from 2^(-8/n); where n is not a power of two, the
 /// series of the power below and then every other term of the one above.

@@ -165,7 +165,7 @@ class Block {
     if (a_.gate != nullptr) linear(x, call_.at.gate, o_.ffn_width, a_.gate);
     ActivationCall call = activation_call();
     call.out = a_.activated;
-    k_.ops.activation_forward(call);
+    for_elements(call, k_.ops.activation_forward);
     project(a_.activated, call_.at.down, o_.ffn_width, residual);
   }
 
@@ -177,12 +177,22 @@ class Block {
     call.dout = w_.dhidden;
     call.dup = w_.dhidden;
     call.dgate = w_.dgate;
-    k_.ops.activation_backward(call);
+    for_elements(call, k_.ops.activation_backward);
     linear_weight_gradient(w_.dhidden, x, call_.at.up, o_.width, o_.ffn_width);
     linear_input_gradient(w_.dhidden, call_.at.up, o_.width, o_.ffn_width, dx, write);
     if (a_.gate == nullptr) return;
     linear_weight_gradient(w_.dgate, x, call_.at.gate, o_.width, o_.ffn_width);
     linear_input_gradient(w_.dgate, call_.at.gate, o_.width, o_.ffn_width, dx, Write::kAdd);
+  }
+
+  /// Runs an activation's kernel on all threads.
+  void for_elements(const ActivationCall& whole, void (*kernel)(const ActivationCall&)) const {
+    constexpr std::int64_t kGrain = 32768;
+    k_.for_ranges(whole.count, kGrain, [&](std::int64_t begin, std::int64_t end) {
+      const auto at = [&](auto* p) { return p == nullptr ? nullptr : p + begin; };
+      kernel({whole.function, end - begin, at(whole.up), at(whole.gate), at(whole.out),
+              at(whole.dout), at(whole.dup), at(whole.dgate)});
+    });
   }
 
   ActivationCall activation_call() const {
@@ -301,7 +311,8 @@ LayerActivations LayerActivations::place(Arena& arena, const ModelOptions& o,
   return a;
 }
 
-BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const BatchShape& shape) {
+BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const BatchShape& shape,
+                                     int num_threads) {
   const Sizes size(o, shape);
   BlockWorkspace w;
   w.dnormed = arena.take(size.width);
@@ -311,7 +322,8 @@ BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const 
   w.dv = arena.take(size.kv);
   w.dhidden = arena.take(size.ffn);
   if (is_gated(o.activation)) w.dgate = arena.take(size.ffn);
-  w.attention = AttentionWorkspace::place(arena, shape.sequence_length);
+  for (int i = 0; i < num_threads; ++i)
+    w.attention.push_back(AttentionWorkspace::place(arena, shape.sequence_length));
   return w;
 }
 

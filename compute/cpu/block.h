@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "compute/aligned_buffer.h"
 #include "compute/cpu/attention.h"
@@ -43,16 +44,17 @@ struct LayerActivations {
 
 /// Gradients that live only while one layer's backward runs.
 struct BlockWorkspace {
-  float* dnormed = nullptr;    // (B, T, C)
-  float* dattended = nullptr;  // (B, T, H, D)
-  float* dq = nullptr;         // (B, T, H, D)
-  float* dk = nullptr;         // (B, T, K, D)
-  float* dv = nullptr;         // (B, T, K, D)
-  float* dhidden = nullptr;    // (B, T, F)
-  float* dgate = nullptr;      // (B, T, F)
-  AttentionWorkspace attention;
+  float* dnormed = nullptr;                   // (B, T, C)
+  float* dattended = nullptr;                 // (B, T, H, D)
+  float* dq = nullptr;                        // (B, T, H, D)
+  float* dk = nullptr;                        // (B, T, K, D)
+  float* dv = nullptr;                        // (B, T, K, D)
+  float* dhidden = nullptr;                   // (B, T, F)
+  float* dgate = nullptr;                     // (B, T, F)
+  std::vector<AttentionWorkspace> attention;  ///< one a thread
 
-  static BlockWorkspace place(Arena& arena, const ModelOptions& options, const BatchShape& shape);
+  static BlockWorkspace place(Arena& arena, const ModelOptions& options, const BatchShape& shape,
+                              int num_threads);
 };
 
 /// What all layers of a stage share. `options` are resolved().

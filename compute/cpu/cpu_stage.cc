@@ -35,9 +35,9 @@ void place_slot(Arena& arena, const ModelOptions& o, const StageSpec& spec, cons
 }
 
 StageWorkspace place_workspace(Arena& arena, const ModelOptions& o, const StageSpec& spec,
-                               const BatchShape& shape) {
+                               const BatchShape& shape, int num_threads) {
   StageWorkspace w;
-  w.block = BlockWorkspace::place(arena, o, shape);
+  w.block = BlockWorkspace::place(arena, o, shape, num_threads);
   w.layer = LayerActivations::place(arena, o, shape);
   for (float*& stream : w.stream) stream = arena.take(stream_size(o, shape));
   w.normed = arena.take(stream_size(o, shape));
@@ -106,9 +106,10 @@ StageMemory CpuStage::plan(const ModelOptions& options, const StageSpec& spec,
   memory.slot =
       bytes(measure([&](Arena& a) { place_slot(a, o, spec, shape, settings.recompute, slot); })) +
       static_cast<std::int64_t>(2 * num_tokens(shape) * sizeof(std::int32_t));
-  memory.workspace = bytes(measure([&](Arena& a) { place_workspace(a, o, spec, shape); })) +
-                     bytes(measure([&](Arena& a) { place_tables(a, o); })) +
-                     Gemm::workspace_bytes();
+  memory.workspace =
+      bytes(measure([&](Arena& a) { place_workspace(a, o, spec, shape, settings.num_threads); })) +
+      bytes(measure([&](Arena& a) { place_tables(a, o); })) +
+      settings.num_threads * Gemm::workspace_bytes();
   return memory;
 }
 
@@ -119,17 +120,17 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
       shape_(shape),
       settings_(settings),
       layout_(lay_out_stage(options_, spec)),
-      kernels_(settings.isa),
+      kernels_(settings.isa, settings.num_threads),
       values_(static_cast<std::size_t>(layout_.values_size)) {
   tables_ = AlignedBuffer(measure([&](Arena& a) { place_tables(a, options_); }));
   Arena table_arena(tables_.data());
   const Tables tables = place_tables(table_arena, options_);
   fill_tables(options_, tables);
 
-  workspace_buffer_ =
-      AlignedBuffer(measure([&](Arena& a) { place_workspace(a, options_, spec_, shape_); }));
+  workspace_buffer_ = AlignedBuffer(measure(
+      [&](Arena& a) { place_workspace(a, options_, spec_, shape_, settings_.num_threads); }));
   Arena workspace_arena(workspace_buffer_.data());
-  workspace_ = place_workspace(workspace_arena, options_, spec_, shape_);
+  workspace_ = place_workspace(workspace_arena, options_, spec_, shape_, settings_.num_threads);
 
   slots_.resize(static_cast<std::size_t>(num_slots));
   StageSlot counted;
@@ -153,7 +154,7 @@ std::size_t CpuStage::boundary_size() const { return stream_size(options_, shape
 StageMemory CpuStage::memory() const { return plan(options_, spec_, shape_, settings_); }
 
 std::string CpuStage::kernel_description() const {
-  return fmt::format("cpu gemm {}", kernels_.gemm.description());
+  return fmt::format("cpu gemm {}", kernels_.gemms.front().description());
 }
 
 void CpuStage::initialise(std::uint64_t seed) {

@@ -49,7 +49,16 @@ LossSum head_loss(Kernels& kernels, const ModelOptions& o, const HeadCall& call,
     loss.loss = w.loss;
     loss.z_term = w.z_term;
     loss.with_gradient = call.dx != nullptr;
-    kernels.ops.cross_entropy(loss);
+    constexpr std::int64_t kGrain = 16;
+    kernels.for_ranges(rows, kGrain, [&](std::int64_t begin, std::int64_t end) {
+      CrossEntropyCall part = loss;
+      part.rows = end - begin;
+      part.logits += begin * loss.n;
+      part.targets += begin;
+      part.loss += begin;
+      part.z_term += begin;
+      kernels.ops.cross_entropy(part);
+    });
     if (call.dx != nullptr) {
       linear_backward_input(kernels, shape, w.logits, call.weight, call.dx + first * o.width,
                             Write::kOverwrite);

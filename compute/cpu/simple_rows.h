@@ -18,14 +18,6 @@ inline void scale(std::int64_t count, float factor, float* x) {
                        TENAX_LAMBDA { store(x + i, load(x + i, lanes) * factor, lanes); });
 }
 
-inline void add_bias(std::int64_t rows, std::int64_t n, const float* bias, float* y) {
-  for (std::int64_t r = 0; r < rows; ++r) add(n, bias, y + r * n);
-}
-
-inline void add_column_sums(std::int64_t rows, std::int64_t n, const float* x, float* sums) {
-  for (std::int64_t r = 0; r < rows; ++r) add(n, x + r * n, sums);
-}
-
 inline void row_dots(std::int64_t rows, std::int64_t n, std::int64_t stride, const float* x,
                      const float* y, float* out) {
   for (std::int64_t r = 0; r < rows; ++r) {

@@ -108,10 +108,6 @@ struct VectorOps {
   void (*add)(std::int64_t count, const float* x, float* y);
   /// x *= factor.
   void (*scale)(std::int64_t count, float factor, float* x);
-  /// Every row of y (rows, n) += bias (n).
-  void (*add_bias)(std::int64_t rows, std::int64_t n, const float* bias, float* y);
-  /// sums (n) += the rows of x (rows, n), one after another.
-  void (*add_column_sums)(std::int64_t rows, std::int64_t n, const float* x, float* sums);
   /// out[r] = dot product of row r of x and of y, rows `stride` apart.
   void (*row_dots)(std::int64_t rows, std::int64_t n, std::int64_t stride, const float* x,
                    const float* y, float* out);

@@ -22,8 +22,6 @@ inline constexpr VectorOps kThisBuild = {
     adamw,
     add,
     scale,
-    add_bias,
-    add_column_sums,
     row_dots,
 };
 

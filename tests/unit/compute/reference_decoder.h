@@ -163,18 +163,24 @@ class ReferenceDecoder {
   std::vector<Vector> attention(const Tensors& p, const std::string& prefix,
                                 const std::vector<Vector>& x) const {
     const auto dim = static_cast<std::size_t>(o_.head_dim);
+    std::vector<Vector> all_q, all_k, all_v;
+    for (const Vector& row : x) {
+      all_q.push_back(linear(p, prefix + "query", row));
+      all_k.push_back(linear(p, prefix + "key", row));
+      all_v.push_back(linear(p, prefix + "value", row));
+    }
+    const std::vector<double> slope = slopes(o_.num_heads);
     std::vector<Vector> mixed(x.size(), Vector(static_cast<std::size_t>(o_.num_heads) * dim));
     for (std::int64_t h = 0; h < o_.num_heads; ++h) {
       const std::int64_t kv = h / (o_.num_heads / o_.num_kv_heads);
       std::vector<Vector> keys, values;
       for (std::size_t t = 0; t < x.size(); ++t) {
-        keys.push_back(head(p, prefix + "key_norm", linear(p, prefix + "key", x[t]), kv, t));
-        const Vector all = linear(p, prefix + "value", x[t]);
-        const auto begin = all.begin() + kv * o_.head_dim;
+        keys.push_back(head(p, prefix + "key_norm", all_k[t], kv, t));
+        const auto begin = all_v[t].begin() + kv * o_.head_dim;
         values.emplace_back(begin, begin + o_.head_dim);
       }
       for (std::size_t t = 0; t < x.size(); ++t) {
-        const Vector q = head(p, prefix + "query_norm", linear(p, prefix + "query", x[t]), h, t);
+        const Vector q = head(p, prefix + "query_norm", all_q[t], h, t);
         Vector weights(t + 1);
         Scalar total = 0;
         for (std::size_t s = 0; s <= t; ++s) {
@@ -182,7 +188,7 @@ class ReferenceDecoder {
           for (std::size_t i = 0; i < dim; ++i) score += q[i] * keys[s][i];
           score /= std::sqrt(Scalar(dim));
           if (o_.positions == PositionKind::kAlibi)
-            score -= Scalar(slopes(o_.num_heads)[static_cast<std::size_t>(h)]) * Scalar(t - s);
+            score -= Scalar(slope[static_cast<std::size_t>(h)]) * Scalar(t - s);
           weights[s] = std::exp(score);
           total += weights[s];
         }
