@@ -48,6 +48,7 @@ struct Store::Batch {
   std::span<const JournalRecord> records;
   std::optional<std::string_view> state;
   const Manifest* commit = nullptr;
+  const Manifest* replace = nullptr;
   std::optional<std::uint64_t> withdraw;
 };
 
@@ -85,6 +86,7 @@ std::string Store::staging_dir() const { return path_ + "/staging"; }
 Status Store::write(Batch& batch, Durability durability) {
   std::uint64_t before = last_seq_.value_or(0);
   bool any = last_seq_.has_value();
+  if (!database_->records.db) TENAX_RETURN_IF_ERROR(recover_records());
   rocksdb::WriteBatch updates;
   for (const JournalRecord& r : batch.records) {
     if (any && r.seq <= before) {
@@ -116,12 +118,22 @@ Status Store::write(Batch& batch, Durability durability) {
     TENAX_RETURN_IF_ERROR(put(kManifests, id, encode_manifest(*batch.commit)));
     TENAX_RETURN_IF_ERROR(put(kMeta, kHighestIdKey, id));
   }
+  if (batch.replace != nullptr) {
+    TENAX_RETURN_IF_ERROR(
+        put(kManifests, encode_id(batch.replace->checkpoint_id), encode_manifest(*batch.replace)));
+  }
 
   TENAX_RETURN_IF_ERROR(reach(options_.hook, "journal.write"));
   rocksdb::WriteOptions how;
   how.sync = durability == Durability::kSynced || !undecided_.empty();
   rocksdb::Status status = database_->records.db->Write(how, &updates);
-  if (!status.ok() && recover()) status = database_->records.db->Write(how, &updates);
+  if (!status.ok()) {
+    const Error first = from_rocks(status, "write to", path_);
+    // On a full disk RocksDB recovers by itself as soon as there is space; until then it must be
+    // left alone.
+    if (first.code == ErrorCode::kNoSpace || !recover_records()) return first;
+    status = database_->records.db->Write(how, &updates);
+  }
   TENAX_RETURN_IF_ERROR(to_status(status, "write to", path_));
 
   if (!batch.records.empty()) last_seq_ = before;
@@ -133,7 +145,24 @@ Status Store::write(Batch& batch, Durability durability) {
   return {};
 }
 
-Status Store::recover() { return to_status(database_->records.db->Resume(), "resume", path_); }
+Status Store::recover_records() {
+  if (database_->records.db && database_->records.db->Resume().ok()) return {};
+  // What failed to be synced may be in the log or not; a new log is started behind what opening
+  // finds.
+  const std::unique_lock lock(mutex_);
+  database_->records = Rocks();
+  TENAX_TRY(database_->records, open_records(records_path(path_), OpenAs::kPrimary, options_.env));
+  return {};
+}
+
+Status Store::recover_shards() {
+  if (database_->shards.db && database_->shards.db->Resume().ok()) return {};
+  const std::unique_lock lock(mutex_);
+  database_->shards = Rocks();
+  TENAX_TRY(database_->shards,
+            open_shards_or_repair(shards_path(path_), options_.env, open_report_.dropped));
+  return {};
+}
 
 Status Store::append_journal(std::span<const JournalRecord> records,
                              std::optional<std::string_view> state, Durability durability) {
@@ -200,7 +229,13 @@ Status Store::ingest(std::span<const ShardFile> files) {
   arg.options.write_global_seqno = false;
   arg.options.fail_if_not_bottommost_level = true;
   arg.options.verify_file_checksum = false;
-  return to_status(database_->shards.db->IngestExternalFiles({arg}), "ingest into", path_);
+  if (!database_->shards.db) TENAX_RETURN_IF_ERROR(recover_shards());
+  const rocksdb::Status status = database_->shards.db->IngestExternalFiles({arg});
+  if (status.ok()) return {};
+  const Error failed = from_rocks(status, "ingest into", path_);
+  // The files may be in or not; the caller discards them either way.
+  if (failed.code != ErrorCode::kNoSpace) static_cast<void>(recover_shards());
+  return failed;
 }
 
 void Store::discard(const Manifest& manifest, std::span<const ShardFile> files,
@@ -247,14 +282,20 @@ Status Store::delete_data(std::uint64_t checkpoint_id) {
   const std::string end = encode_id(checkpoint_id + 1);
   const rocksdb::Slice begin_slice(begin);
   const rocksdb::Slice end_slice(end);
-  return to_status(rocksdb::DeleteFilesInRange(database_->shards.db.get(),
-                                               database_->shards.db->DefaultColumnFamily(),
-                                               &begin_slice, &end_slice, false),
-                   fmt::format("free checkpoint {} in", checkpoint_id), path_);
+  const auto drop = [&] {
+    return rocksdb::DeleteFilesInRange(database_->shards.db.get(),
+                                       database_->shards.db->DefaultColumnFamily(), &begin_slice,
+                                       &end_slice, false);
+  };
+  if (!database_->shards.db) TENAX_RETURN_IF_ERROR(recover_shards());
+  rocksdb::Status status = drop();
+  if (!status.ok() && !status.IsNoSpace() && recover_shards()) status = drop();
+  return to_status(status, fmt::format("free checkpoint {} in", checkpoint_id), path_);
 }
 
 Status Store::remove(std::uint64_t checkpoint_id, std::span<const JournalRecord> records) {
   const std::string doing = fmt::format("remove checkpoint {}", checkpoint_id);
+  if (!database_->records.db) TENAX_RETURN_IF_ERROR(recover_records());
   std::string found;
   const auto status = database_->records.db->Get(
       rocksdb::ReadOptions(), database_->family(kManifests), encode_id(checkpoint_id), &found);
@@ -282,14 +323,14 @@ Status Store::remove(std::uint64_t checkpoint_id, std::span<const JournalRecord>
 Status Store::record_weights_hash(std::uint64_t checkpoint_id, Hash128 hash) {
   TENAX_TRY(Manifest found, manifest(checkpoint_id));
   found.weights_hash = hash;
-  rocksdb::WriteOptions how;
-  how.sync = true;
-  return to_status(database_->records.db->Put(how, database_->family(kManifests),
-                                              encode_id(checkpoint_id), encode_manifest(found)),
-                   fmt::format("record weights hash of checkpoint {} in", checkpoint_id), path_);
+  Batch batch;
+  batch.replace = &found;
+  return write(batch, Durability::kSynced);
 }
 
 Result<std::vector<std::uint64_t>> Store::sweep() {
+  if (!database_->records.db) TENAX_RETURN_IF_ERROR(recover_records());
+  if (!database_->shards.db) TENAX_RETURN_IF_ERROR(recover_shards());
   std::set<std::uint64_t> orphans;
   for (const LiveFile& file : shard_files(database_->shards)) {
     TENAX_TRY(const std::uint64_t id, decode_id(file.first_key));
@@ -318,6 +359,8 @@ Result<SpaceInfo> Store::space() const {
   SpaceInfo space;
   space.total_bytes = static_cast<std::uint64_t>(info.f_blocks) * info.f_frsize;
   space.free_bytes = static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
+  const std::shared_lock lock(mutex_);
+  if (!database_->shards.db) return space;
   for (const LiveFile& f : shard_files(database_->shards)) space.checkpoint_bytes += f.bytes;
   return space;
 }

@@ -70,8 +70,9 @@ class Store final : public StoreView {
   std::string staging_dir() const;
 
   /// Writes the records and the new state, if any, atomically. Records of one call rise in seq and
-  /// follow all earlier ones. After an error nothing of it counts, and the same call may be
-  /// repeated.
+  /// follow all acknowledged ones. After an I/O error the database is opened again and the write
+  /// repeated once. If that fails too, repeat the same call: until it succeeds, a crash may keep
+  /// the records or lose them, but all of them together.
   Status append_journal(std::span<const JournalRecord> records,
                         std::optional<std::string_view> state = std::nullopt,
                         Durability durability = Durability::kSynced);
@@ -108,7 +109,8 @@ class Store final : public StoreView {
   void discard(const Manifest& manifest, std::span<const ShardFile> files, bool manifest_tried);
   struct Batch;
   Status write(Batch& batch, Durability durability);
-  Status recover();
+  Status recover_records();
+  Status recover_shards();
 
   StoreOptions options_;
   OpenReport open_report_;

@@ -24,7 +24,15 @@ StoreView::StoreView(std::string path, std::unique_ptr<Database> database)
 
 StoreView::~StoreView() = default;
 
+Status StoreView::check_open() const {
+  if (database_->records.db && database_->shards.db) return {};
+  return make_error(ErrorCode::kUnavailable,
+                    fmt::format("store {} could not be opened again after an I/O error", path_));
+}
+
 Result<std::vector<ManifestEntry>> StoreView::manifests() const {
+  const std::shared_lock lock(mutex_);
+  TENAX_RETURN_IF_ERROR(check_open());
   std::vector<ManifestEntry> entries;
   const std::unique_ptr<rocksdb::Iterator> it(
       database_->records.db->NewIterator(read_options(), database_->family(kManifests)));
@@ -37,6 +45,8 @@ Result<std::vector<ManifestEntry>> StoreView::manifests() const {
 }
 
 Result<Manifest> StoreView::manifest(std::uint64_t checkpoint_id) const {
+  const std::shared_lock lock(mutex_);
+  TENAX_RETURN_IF_ERROR(check_open());
   std::string bytes;
   const auto status = database_->records.db->Get(read_options(), database_->family(kManifests),
                                                  encode_id(checkpoint_id), &bytes);
@@ -49,6 +59,8 @@ Result<Manifest> StoreView::manifest(std::uint64_t checkpoint_id) const {
 }
 
 Result<std::uint64_t> StoreView::highest_checkpoint_id() const {
+  const std::shared_lock lock(mutex_);
+  TENAX_RETURN_IF_ERROR(check_open());
   std::string bytes;
   const auto status =
       database_->records.db->Get(read_options(), database_->family(kMeta), kHighestIdKey, &bytes);
@@ -59,6 +71,8 @@ Result<std::uint64_t> StoreView::highest_checkpoint_id() const {
 
 Result<std::vector<JournalRecord>> StoreView::read_journal(std::uint64_t from_seq,
                                                            std::size_t max_records) const {
+  const std::shared_lock lock(mutex_);
+  TENAX_RETURN_IF_ERROR(check_open());
   std::vector<JournalRecord> records;
   const std::unique_ptr<rocksdb::Iterator> it(
       database_->records.db->NewIterator(read_options(), database_->family(kJournal)));
@@ -71,6 +85,8 @@ Result<std::vector<JournalRecord>> StoreView::read_journal(std::uint64_t from_se
 }
 
 Result<std::optional<std::uint64_t>> StoreView::last_journal_seq() const {
+  const std::shared_lock lock(mutex_);
+  TENAX_RETURN_IF_ERROR(check_open());
   const std::unique_ptr<rocksdb::Iterator> it(
       database_->records.db->NewIterator(read_options(), database_->family(kJournal)));
   it->SeekToLast();
@@ -81,6 +97,8 @@ Result<std::optional<std::uint64_t>> StoreView::last_journal_seq() const {
 }
 
 Result<std::optional<std::string>> StoreView::state() const {
+  const std::shared_lock lock(mutex_);
+  TENAX_RETURN_IF_ERROR(check_open());
   std::string bytes;
   const auto status =
       database_->records.db->Get(read_options(), database_->family(kMeta), kStateKey, &bytes);
@@ -91,10 +109,18 @@ Result<std::optional<std::string>> StoreView::state() const {
 
 Result<VerifyReport> StoreView::verify(std::uint64_t checkpoint_id, VerifyDepth depth) const {
   TENAX_TRY(const Manifest found, manifest(checkpoint_id));
-  return verify_checkpoint(*this, *database_, found, depth);
+  std::vector<LiveFile> files;
+  {
+    const std::shared_lock lock(mutex_);
+    TENAX_RETURN_IF_ERROR(check_open());
+    files = shard_files(database_->shards);
+  }
+  return verify_checkpoint(*this, files, found, depth);
 }
 
 Result<ChunkData> StoreView::read_chunk(const ShardKey& key) const {
+  const std::shared_lock lock(mutex_);
+  TENAX_RETURN_IF_ERROR(check_open());
   auto value = std::make_shared<rocksdb::PinnableSlice>();
   const auto status = database_->shards.db->Get(
       read_options(), database_->shards.db->DefaultColumnFamily(), encode_key(key), value.get());
@@ -107,6 +133,8 @@ Result<ChunkData> StoreView::read_chunk(const ShardKey& key) const {
 
 std::string StoreView::locate(const ShardKey& key) const {
   const std::string bytes = encode_key(key);
+  const std::shared_lock lock(mutex_);
+  if (!check_open()) return path_;
   for (const LiveFile& file : shard_files(database_->shards)) {
     if (file.first_key <= bytes && bytes <= file.last_key) return file.path;
   }

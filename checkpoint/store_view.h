@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <shared_mutex>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,13 @@ class StoreView : public ChunkSource {
 
   std::string path_;
   std::unique_ptr<Database> database_;
+  /// Held shared by reads; exclusively by an owner that closes and opens a database again after an
+  /// I/O error.
+  mutable std::shared_mutex mutex_;
+
+ private:
+  /// kUnavailable while the database could not be opened again.
+  Status check_open() const;
 };
 
 }  // namespace tenax::checkpoint

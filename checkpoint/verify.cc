@@ -92,10 +92,10 @@ void check_coverage(const std::vector<const StoredShard*>& shards,
 
 /// Every file of the manifest is live, has its recorded size and checksum, and has that size on
 /// disk.
-void check_files(const Database& database, const Manifest& manifest,
+void check_files(std::span<const LiveFile> files, const Manifest& manifest,
                  std::vector<std::string>& problems) {
   std::map<std::string, LiveFile> live;
-  for (LiveFile& f : shard_files(database.shards)) live.emplace(f.first_key, std::move(f));
+  for (const LiveFile& f : files) live.emplace(f.first_key, f);
   for (const StoredFile& expected : manifest.files) {
     const auto it = live.find(expected.first_key);
     if (it == live.end() || it->second.last_key != expected.last_key) {
@@ -137,13 +137,13 @@ std::vector<std::string> find_gaps(const Manifest& manifest) {
   return problems;
 }
 
-Result<VerifyReport> verify_checkpoint(const ChunkSource& source, const Database& database,
-                                       const Manifest& manifest, VerifyDepth depth) {
+VerifyReport verify_checkpoint(const ChunkSource& source, std::span<const LiveFile> files,
+                               const Manifest& manifest, VerifyDepth depth) {
   VerifyReport report;
   report.checkpoint_id = manifest.checkpoint_id;
   report.num_files = manifest.files.size();
   report.problems = find_gaps(manifest);
-  check_files(database, manifest, report.problems);
+  check_files(files, manifest, report.problems);
   if (depth == VerifyDepth::kFast) return report;
 
   for (const StoredShard& s : manifest.shards) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,7 @@
 
 namespace tenax::checkpoint {
 
-struct Database;
+struct LiveFile;
 
 enum class VerifyDepth {
   kFast,  ///< metadata: every file is there with its size and checksum on record, every tensor is
@@ -34,7 +35,8 @@ struct VerifyReport {
 /// "123 of 128 shards" is impossible.
 std::vector<std::string> find_gaps(const Manifest& manifest);
 
-Result<VerifyReport> verify_checkpoint(const ChunkSource& source, const Database& database,
-                                       const Manifest& manifest, VerifyDepth depth);
+/// `files`: those that the store has.
+VerifyReport verify_checkpoint(const ChunkSource& source, std::span<const LiveFile> files,
+                               const Manifest& manifest, VerifyDepth depth);
 
 }  // namespace tenax::checkpoint
