@@ -11,6 +11,7 @@
 #include <random>
 
 #include "checkpoint/box.h"
+#include "checkpoint/rocks_db.h"
 #include "checkpoint/store_reader.h"
 #include "tests/unit/checkpoint/model_on_disk.h"
 
@@ -157,11 +158,25 @@ TEST_F(DamageTest, ADamagedJournalIsRefusedUnlessSalvaged) {
 }
 
 TEST_F(DamageTest, ANewerManifestIsListedAsSuchAndHidesNoOther) {
+  {
+    auto records = open_records(records_path(run_), OpenAs::kPrimary, nullptr);
+    ASSERT_OK(records);
+    std::string newer = encode_manifest(Manifest{});
+    newer[4] = 99;
+    ASSERT_TRUE(
+        records->db
+            ->Put(rocksdb::WriteOptions(), records->families[kManifests], encode_id(3), newer)
+            .ok());
+  }
   const auto store = Store::open(run_, store_options());
   ASSERT_OK(store);
   const auto manifests = (*store)->manifests();
   ASSERT_OK(manifests);
-  EXPECT_EQ(manifests->size(), 2u);
+  ASSERT_EQ(manifests->size(), 3u);
+  EXPECT_OK((*manifests)[1].manifest);
+  ASSERT_FALSE((*manifests)[2].manifest);
+  EXPECT_EQ((*manifests)[2].manifest.error().code, ErrorCode::kUnsupported);
+  EXPECT_OK(compare(**store, *(*manifests)[1].manifest, two_));
 }
 
 /// A small file system of its own; needs root.
@@ -239,6 +254,31 @@ TEST(FullDisk, SavesFailWithNoSpaceTheOldStaysAndTrainingGoesOnWhenThereIsSpace)
   const auto records = (*store)->read_journal(0);
   ASSERT_OK(records);
   EXPECT_EQ(records->size(), seq + 1) << "no record of a failed write counts twice or is missing";
+}
+
+TEST(FullDisk, ClosingOnAFullDiskAndOpeningAgainKeepsEveryAcknowledgedRecord) {
+  const TempDir dir;
+  const std::string disk_path = dir / "disk";
+  const SmallDisk disk(disk_path, "size=8m");
+  if (!disk.mounted()) GTEST_SKIP() << "mounting a tmpfs needs root";
+  std::uint64_t acknowledged = 0;
+  {
+    const auto store = Store::open(disk_path + "/run", store_options());
+    ASSERT_OK(store);
+    Status journal;
+    while (journal) {
+      const std::vector<JournalRecord> record = {{acknowledged + 1, std::string(4096, 'r')}};
+      journal = (*store)->append_journal(record);
+      if (journal) ++acknowledged;
+    }
+    EXPECT_EQ(journal.error().code, ErrorCode::kNoSpace) << journal.error().message;
+  }
+  ASSERT_EQ(::mount("tmpfs", disk_path.c_str(), "tmpfs", MS_REMOUNT, "size=64m"), 0);
+  const auto store = Store::open(disk_path + "/run", store_options());
+  ASSERT_OK(store);
+  const std::uint64_t found = (*store)->read_journal(0)->size();
+  EXPECT_GE(found, acknowledged);
+  EXPECT_LE(found, acknowledged + 1);
 }
 
 TEST(ReadOnlyDisk, IsRefusedToTheOwnerAndFineForAReader) {
