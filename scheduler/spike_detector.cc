@@ -65,7 +65,7 @@ void SpikeDetector::observe_finite(const MetricPoint& point, Events& events) {
   }
   const bool norm_suspicious = measure().grad_norm_suspicious(point);
   if (state_.phase == SpikePhase::kOk || state_.phase == SpikePhase::kRecovered) {
-    if (loss_suspicious || norm_suspicious)
+    if (loss_suspicious || norm_suspicious || rising(point))
       begin_excursion(point, loss_suspicious, events);
     else
       calm_sample(point, events);
@@ -97,6 +97,11 @@ void SpikeDetector::check_restore(const MetricPoint& point, Events& events) {
           point.loss, distance, state_.baseline.level)));
 }
 
+bool SpikeDetector::rising(const MetricPoint& point) const {
+  return measure().score(point.loss, point.step) > options_.release_fraction * options_.sigmas &&
+         measure().confirmed(point.step);
+}
+
 void SpikeDetector::begin_excursion(const MetricPoint& point, bool loss_suspicious,
                                     Events& events) {
   const bool again = state_.phase == SpikePhase::kRecovered;
@@ -107,7 +112,7 @@ void SpikeDetector::begin_excursion(const MetricPoint& point, bool loss_suspicio
   state_.arming = 1;
   state_.divergent = measure().diverged(point.loss) ? 1 : 0;
   state_.peak = point.loss;
-  if (again && loss_suspicious) {
+  if ((again && loss_suspicious) || measure().confirmed(point.step)) {
     confirm_spike(point, events);
     return;
   }
@@ -133,8 +138,7 @@ void SpikeDetector::calm_sample(const MetricPoint& point, Events& events) {
 
 void SpikeDetector::armed_sample(const MetricPoint& point, bool loss_suspicious, Events& events) {
   const bool norm_armed = (state_.arming & ~state_.suspicious) != 0;
-  if (count_newest(state_.suspicious, options_.confirm_of) >= options_.confirm_count ||
-      (norm_armed && loss_suspicious)) {
+  if (measure().confirmed(point.step) || (norm_armed && loss_suspicious)) {
     confirm_spike(point, events);
     return;
   }

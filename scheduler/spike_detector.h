@@ -73,6 +73,7 @@ class SpikeDetector {
   void armed_sample(const MetricPoint& point, bool loss_suspicious, Events& events);
   void spiking_sample(const MetricPoint& point, Events& events);
   void undone_rollback_sample(const MetricPoint& point, Events& events);
+  bool rising(const MetricPoint& point) const;
   void begin_excursion(const MetricPoint& point, bool loss_suspicious, Events& events);
   void confirm_spike(const MetricPoint& point, Events& events);
   void decide_rollback(const MetricPoint& point, SpikeVerdict verdict, std::string why,

@@ -41,6 +41,15 @@ bool SpikeMeasure::loss_suspicious(const MetricPoint& point) const {
   return score(point.loss, point.step) > options_.sigmas;
 }
 
+bool SpikeMeasure::confirmed(std::int64_t step) const {
+  const std::size_t n =
+      std::min(state_.recent.size(), static_cast<std::size_t>(options_.confirm_of));
+  double weight = 0;
+  for (std::size_t i = state_.recent.size() - n; i < state_.recent.size(); ++i)
+    weight += std::clamp(score(state_.recent[i], step), 0.0, options_.sigmas);
+  return weight >= options_.confirm_count * options_.sigmas;
+}
+
 bool SpikeMeasure::grad_norm_suspicious(const MetricPoint& point) const {
   const double factor =
       options_.grad_norm_factor * (in_ramp(point.step) ? options_.ramp_tolerance : 1);

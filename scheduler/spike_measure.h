@@ -26,6 +26,10 @@ class SpikeMeasure {
   /// Excess over the baseline in robust sigmas after the floors.
   double score(double loss, std::int64_t step) const;
   bool loss_suspicious(const MetricPoint& point) const;
+  /// Whether the newest `confirm_of` losses together weigh as much as `confirm_count` suspicious
+  /// ones: the sum of their scores, each taken as at least 0 and at most `sigmas`. So three losses
+  /// at 4 sigmas confirm like two at 6, and no single loss does.
+  bool confirmed(std::int64_t step) const;
   bool grad_norm_suspicious(const MetricPoint& point) const;
   /// The newest losses are near the baseline again.
   bool back_to_normal(std::int64_t step) const;

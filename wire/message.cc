@@ -172,6 +172,7 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           b.setRank(m.rank);
                           write(b.initState(), m.state);
                           b.setReason(m.reason);
+                          b.setBadCheckpoint(m.bad_checkpoint);
                         },
                         [&](const RankFinished& m) {
                           auto b = e.initRankFinished();
@@ -278,7 +279,8 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       return Body(StepDone{read(e.getStepDone())});
     case E::RANK_STOPPED: {
       auto b = e.getRankStopped();
-      return Body(RankStopped{b.getRank(), read(b.getState()), text(b.getReason())});
+      return Body(
+          RankStopped{b.getRank(), read(b.getState()), text(b.getReason()), b.getBadCheckpoint()});
     }
     case E::RANK_FINISHED: {
       auto b = e.getRankFinished();

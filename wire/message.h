@@ -52,6 +52,7 @@ struct RankStopped {
   std::int32_t rank = -1;
   RankState state;
   std::string reason;
+  std::uint64_t bad_checkpoint = 0;
 };
 struct RankFinished {
   std::uint32_t rank = 0;

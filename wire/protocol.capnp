@@ -110,6 +110,7 @@ struct RankStopped {
   rank @0 :Int32;
   state @1 :RankState;
   reason @2 :Text;             # evidence, not verdict: "recv from rank 3: connection closed by peer"
+  badCheckpoint @3 :UInt64;    # a checkpoint that could not be read back; 0 = none
 }
 
 struct RankFinished {

@@ -1,0 +1,395 @@
+#include "actors/agent.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <deque>
+#include <map>
+#include <utility>
+
+#include "actors/caf_messages.h"
+#include "actors/process.h"
+#include "actors/process_watcher.h"
+#include "actors/run_directory.h"
+#include "actors/slot_writer.h"
+#include "checkpoint/slot.h"
+#include "configs/run_config.h"
+#include "wire/peer_sockets.h"
+
+namespace tenax::actors {
+
+namespace {
+
+constexpr std::size_t kMaxReports = 100000;
+constexpr auto kExitWait = std::chrono::seconds(2);
+
+struct WorkerRecord {
+  std::uint64_t incarnation = 0;
+  std::uint32_t pid = 0;
+  std::int32_t rank = -1;
+  std::uint64_t generation = 0;
+  bool training = false;
+  bool expected_to_end = false;
+};
+
+struct AgentState {
+  static inline const char* name = "agent";
+  std::uint64_t term = 0;
+  std::uint64_t generation = 0;
+  std::map<std::uint32_t, WorkerRecord> workers;  ///< by slot
+  std::deque<wire::Message> reports;              ///< sent, not yet acknowledged
+  std::int64_t newest_report = -1;                ///< step, of this generation
+  wire::PeerSockets::SocketId supervisor = -1;
+  wire::PeerSockets::SocketId router = -1;
+  std::string endpoint;  ///< that workers dial
+  std::chrono::steady_clock::time_point last_heard;
+  std::uint64_t heartbeats = 0;
+  bool ending = false;
+  std::chrono::steady_clock::time_point ending_since;
+  caf::actor writer;
+};
+
+struct Environment {
+  const AgentOptions& options;
+  const RunDirectory& directory;
+  const RunIdentity& identity;
+  const configs::RunConfig& config;
+  wire::PeerSockets& sockets;
+  ProcessWatcher& watcher;
+  int& exit_code;
+};
+
+class Agent {
+ public:
+  Agent(caf::stateful_actor<AgentState>* self, const Environment& e)
+      : self_(self), s_(self->state), e_(e) {}
+
+  void start() {
+    s_.last_heard = std::chrono::steady_clock::now();
+    const auto bound = e_.sockets.bind_router("tcp://127.0.0.1:*");
+    if (!bound) {
+      spdlog::error("{}", bound.error().message);
+      finish(1);
+      return;
+    }
+    s_.router = bound->socket;
+    s_.endpoint = bound->endpoint;
+    s_.writer = self_->spawn<caf::detached + caf::linked>(slot_writer, e_.options.run_dir,
+                                                          e_.identity.id, e_.options.agent,
+                                                          caf::actor_cast<caf::actor>(self_));
+    look_for_supervisor();
+    tick();
+  }
+
+  void tick() {
+    const auto now = std::chrono::steady_clock::now();
+    if (s_.ending) {
+      end_if_possible(now);
+    } else {
+      wire::Message beat = message(wire::Heartbeat{++s_.heartbeats});
+      send_up(std::move(beat));
+      const auto silent = now - s_.last_heard;
+      if (silent > 2 * scaled(e_.config.supervision.heartbeat_interval)) look_for_supervisor();
+      if (silent > scaled(e_.config.supervision.supervisor_grace)) {
+        spdlog::error("no supervisor for {:.1f} s: the workers are stopped", to_seconds(silent));
+        begin_end(75);
+      }
+    }
+    self_->delayed_send(self_,
+                        s_.ending ? Duration(std::chrono::milliseconds(10))
+                                  : scaled(e_.config.supervision.heartbeat_interval),
+                        TickAtom::value);
+  }
+
+  void on(const Frame& frame) {
+    const wire::Message& m = *frame.message;
+    if (m.run_id != e_.identity.secret) return;
+    if (frame.socket == s_.router) {
+      from_worker(m);
+    } else {
+      from_supervisor(m);
+    }
+  }
+
+  void on(const ChildExited& exited) {
+    for (auto& [slot, w] : s_.workers) {
+      if (w.incarnation != exited.token) continue;
+      spdlog::info("worker {} (pid {}) {}", slot, exited.pid, exited.status);
+      wire::Message m = message(wire::WorkerExited{static_cast<std::uint32_t>(exited.pid),
+                                                   exited.status, w.expected_to_end});
+      m.slot = slot;
+      m.worker_incarnation = w.incarnation;
+      s_.workers.erase(slot);
+      send_up(std::move(m));
+      return;
+    }
+  }
+
+  void on(SlotWritten& written) {
+    wire::Message m = message(std::move(written.answer));
+    m.generation = written.generation;
+    m.slot = written.worker_slot;
+    m.worker_incarnation = written.worker_incarnation;
+    send_up(std::move(m));
+  }
+
+ private:
+  Duration scaled(Duration d) const {
+    return from_seconds(to_seconds(d) * e_.config.run.time_scale);
+  }
+
+  wire::Message message(wire::Body body) const {
+    wire::Message m;
+    m.run_id = e_.identity.secret;
+    m.term = s_.term;
+    m.generation = s_.generation;
+    m.agent = e_.options.agent;
+    m.agent_incarnation = e_.options.incarnation;
+    m.body = std::move(body);
+    return m;
+  }
+  void send_up(const wire::Message& m) {
+    if (s_.supervisor >= 0) e_.sockets.send(s_.supervisor, "", wire::encode(m));
+  }
+  void send_down(std::uint32_t slot, const wire::Message& m) {
+    const auto it = s_.workers.find(slot);
+    if (it == s_.workers.end()) return;
+    wire::Message copy = m;
+    copy.slot = slot;
+    copy.worker_incarnation = it->second.incarnation;
+    e_.sockets.send(s_.router, fmt::format("w{}.{}", slot, it->second.incarnation),
+                    wire::encode(copy));
+  }
+  void send_to_all(const wire::Message& m) {
+    for (const auto& [slot, w] : s_.workers) send_down(slot, m);
+  }
+
+  /// Dials the supervisor of the newest term, if the run directory names a newer one than the one
+  /// known.
+  void look_for_supervisor() {
+    const auto address = e_.directory.read_address();
+    if (!address || address->term <= s_.term) return;
+    const auto socket = e_.sockets.connect_dealer(
+        address->endpoint, fmt::format("a{}.{}", e_.options.agent, e_.options.incarnation));
+    if (!socket) {
+      spdlog::warn("{}", socket.error().message);
+      return;
+    }
+    if (s_.supervisor >= 0) e_.sockets.close(s_.supervisor);
+    s_.supervisor = *socket;
+    s_.term = address->term;
+    wire::AgentHello hello;
+    hello.pid = static_cast<std::uint32_t>(getpid());
+    char host[256] = "localhost";
+    gethostname(host, sizeof host - 1);
+    hello.host = host;
+    hello.num_slots = static_cast<std::uint32_t>(s_.workers.size());
+    for (const auto& [slot, w] : s_.workers) {
+      hello.workers.push_back({slot, w.incarnation, w.pid, w.rank, w.generation, w.training});
+    }
+    spdlog::info("dialling the supervisor of term {} at {}", s_.term, address->endpoint);
+    send_up(message(std::move(hello)));
+    for (wire::Message& report : s_.reports) {
+      report.term = s_.term;
+      send_up(report);
+    }
+  }
+
+  void from_worker(const wire::Message& in) {
+    const auto it = s_.workers.find(in.slot);
+    if (it == s_.workers.end() || it->second.incarnation != in.worker_incarnation) return;
+    WorkerRecord& w = it->second;
+    wire::Message m = in;
+    m.term = s_.term;
+    m.agent_incarnation = e_.options.incarnation;
+    if (const auto* up = std::get_if<wire::WorkerUp>(&m.body)) {
+      w.pid = up->pid;
+    } else if (std::holds_alternative<wire::RankFormed>(m.body)) {
+      w.training = true;
+    } else if (std::holds_alternative<wire::RankStopped>(m.body) ||
+               std::holds_alternative<wire::RankFinished>(m.body)) {
+      w.training = false;
+    } else if (const auto* sealed = std::get_if<wire::SnapshotSealed>(&m.body)) {
+      if (m.generation == s_.generation) {
+        self_->send(s_.writer, WriteSlot{m.generation, m.slot, m.worker_incarnation, *sealed});
+      }
+      return;
+    } else if (const auto* done = std::get_if<wire::StepDone>(&m.body)) {
+      // Every rank reports every step; one report a host is enough.
+      if (m.generation != s_.generation || done->report.step <= s_.newest_report) return;
+      s_.newest_report = done->report.step;
+      s_.reports.push_back(m);
+      if (s_.reports.size() > kMaxReports) s_.reports.pop_front();
+    }
+    send_up(m);
+  }
+
+  void from_supervisor(const wire::Message& m) {
+    if (m.term < s_.term || m.agent_incarnation != e_.options.incarnation) return;  // G2
+    s_.last_heard = std::chrono::steady_clock::now();
+    if (std::holds_alternative<wire::SpawnWorker>(m.body)) {
+      spawn(m.slot, m.worker_incarnation);
+    } else if (const auto* kill = std::get_if<wire::KillWorker>(&m.body)) {
+      spdlog::warn("worker {} is killed: {}", m.slot, kill->reason);
+      e_.watcher.signal(m.worker_incarnation, SIGKILL);
+    } else if (const auto* plan = std::get_if<wire::PlanFor>(&m.body)) {
+      enter(m.generation);
+      const auto it = s_.workers.find(m.slot);
+      if (it == s_.workers.end() || it->second.incarnation != m.worker_incarnation) return;
+      it->second.rank = static_cast<std::int32_t>(plan->rank);
+      it->second.generation = m.generation;
+      it->second.training = false;
+      send_down(m.slot, m);
+    } else if (std::holds_alternative<wire::Abort>(m.body)) {
+      enter(m.generation);
+      send_to_all(m);
+    } else if (const auto* ack = std::get_if<wire::ReportAck>(&m.body)) {
+      while (!s_.reports.empty() &&
+             std::get<wire::StepDone>(s_.reports.front().body).report.step <= ack->step) {
+        s_.reports.pop_front();
+      }
+    } else if (const auto* shutdown = std::get_if<wire::Shutdown>(&m.body)) {
+      spdlog::info("shutdown: {}", shutdown->reason);
+      begin_end(0);
+    } else if (std::holds_alternative<wire::RendezvousValue>(m.body) ||
+               std::holds_alternative<wire::Command>(m.body) ||
+               std::holds_alternative<wire::CheckpointClosed>(m.body)) {
+      send_to_all(m);
+    }
+  }
+
+  /// Reports of an older generation reach the supervisor with the ranks' answers to the abort.
+  void enter(std::uint64_t generation) {
+    if (generation <= s_.generation) return;
+    s_.generation = generation;
+    s_.reports.clear();
+    s_.newest_report = -1;
+  }
+
+  void spawn(std::uint32_t slot, std::uint64_t incarnation) {
+    if (s_.ending) return;
+    if (const auto it = s_.workers.find(slot); it != s_.workers.end()) {
+      it->second.expected_to_end = true;
+      e_.watcher.signal(it->second.incarnation, SIGKILL);
+    }
+    Process::SpawnOptions spawn;
+    spawn.arguments = {self_path(),
+                       "worker",
+                       "--run-dir",
+                       e_.options.run_dir.string(),
+                       "--agent-endpoint",
+                       s_.endpoint,
+                       "--agent",
+                       std::to_string(e_.options.agent),
+                       "--agent-incarnation",
+                       std::to_string(e_.options.incarnation),
+                       "--slot",
+                       std::to_string(slot),
+                       "--incarnation",
+                       std::to_string(incarnation),
+                       "--parent-pid",
+                       std::to_string(getpid())};
+    spawn.log_path =
+        (e_.directory.logs() / fmt::format("worker-{}.{}.log", e_.options.agent, slot)).string();
+    auto process = Process::spawn(spawn);
+    WorkerRecord record;
+    record.incarnation = incarnation;
+    if (!process) {
+      spdlog::error("{}", process.error().message);
+      wire::Message m = message(wire::WorkerExited{0, process.error().message, false});
+      m.slot = slot;
+      m.worker_incarnation = incarnation;
+      send_up(m);
+      return;
+    }
+    record.pid = static_cast<std::uint32_t>(process->pid());
+    s_.workers[slot] = record;
+    e_.watcher.watch(incarnation, *std::move(process));
+  }
+
+  void begin_end(int code) {
+    if (s_.ending) return;
+    s_.ending = true;
+    e_.exit_code = code;
+    s_.ending_since = std::chrono::steady_clock::now();
+    send_to_all(message(wire::Shutdown{"the agent ends"}));
+    self_->send(self_, TickAtom::value);
+  }
+
+  void end_if_possible(std::chrono::steady_clock::time_point now) {
+    if (s_.workers.empty()) {
+      finish(e_.exit_code);
+    } else if (now - s_.ending_since > kExitWait) {
+      for (const auto& [slot, w] : s_.workers) e_.watcher.signal(w.incarnation, SIGKILL);
+    }
+  }
+
+  void finish(int code) {
+    e_.exit_code = code;
+    if (const auto n = checkpoint::unlink_segments(e_.identity.id); !n) {
+      spdlog::warn("{}", n.error().message);
+    }
+    self_->quit();
+  }
+
+  caf::stateful_actor<AgentState>* self_;
+  AgentState& s_;
+  Environment e_;
+};
+
+caf::behavior agent_actor(caf::stateful_actor<AgentState>* self, const Environment& environment) {
+  self->set_exception_handler(
+      [](caf::scheduled_actor*, std::exception_ptr& e) { return to_exit_reason(e); });
+  auto agent = std::make_shared<Agent>(self, environment);
+  return {[agent](const Frame& frame) { agent->on(frame); },
+          [agent](const ChildExited& exited) { agent->on(exited); },
+          [agent](SlotWritten& written) { agent->on(written); },
+          [agent](StartAtom) { agent->start(); }, [agent](TickAtom) { agent->tick(); }};
+}
+
+}  // namespace
+
+int run_agent(const AgentOptions& options) {
+  signal(SIGPIPE, SIG_IGN);
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ agent %P %l %v", spdlog::pattern_time_type::utc);
+  const RunDirectory directory(options.run_dir);
+  const auto identity = directory.identity();
+  if (!identity) {
+    spdlog::error("{}", identity.error().message);
+    return 1;
+  }
+  const auto config = configs::load_run_config(directory.config(), {});
+  if (!config) {
+    spdlog::error("{}", config.error().message);
+    return 1;
+  }
+  int exit_code = 1;
+  caf::actor agent;
+  ActorConfig actor_config(2);
+  caf::actor_system system(actor_config);
+  wire::PeerSockets sockets(
+      [&](int socket, const std::string& peer, std::span<const std::byte> frame) {
+        auto message = wire::decode(frame);
+        if (!message) {
+          spdlog::warn("dropped a frame: {}", message.error().message);
+          return;
+        }
+        caf::anon_send(
+            agent, Frame{socket, peer, std::make_shared<const wire::Message>(*std::move(message))});
+      });
+  ProcessWatcher watcher([&](std::uint64_t token, pid_t pid, std::string status) {
+    caf::anon_send(agent, ChildExited{token, pid, std::move(status)});
+  });
+  agent = system.spawn(agent_actor, Environment{options, directory, *identity, *config, sockets,
+                                                watcher, exit_code});
+  {
+    caf::scoped_actor self(system);
+    self->wait_for(agent);
+  }
+  spdlog::default_logger()->flush();
+  _exit(exit_code);  // worker processes die with this one; nothing needs unwinding
+}
+
+}  // namespace tenax::actors

@@ -1,0 +1,20 @@
+// An agent process: one a host. Owns the worker processes, their shared-memory slots and the
+// writing of checkpoints; relays between its workers and the supervisor. Outlives a supervisor by
+// supervisor_grace.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+namespace tenax::actors {
+
+struct AgentOptions {
+  std::filesystem::path run_dir;
+  std::uint32_t agent = 0;
+  std::uint64_t incarnation = 0;
+};
+
+/// Runs until the supervisor says shutdown (exit code 0) or stays away for supervisor_grace (75).
+int run_agent(const AgentOptions& options);
+
+}  // namespace tenax::actors

@@ -1,0 +1,135 @@
+#include "actors/run_directory.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+using nlohmann::json;
+
+namespace tenax::actors {
+
+namespace {
+
+Error file_error(const std::filesystem::path& path, const char* doing) {
+  const int e = errno;
+  const ErrorCode code = e == ENOSPC || e == EDQUOT                ? ErrorCode::kNoSpace
+                         : e == EACCES || e == EPERM || e == EROFS ? ErrorCode::kPermission
+                         : e == ENOENT                             ? ErrorCode::kNotFound
+                                                                   : ErrorCode::kIo;
+  return make_error(code, fmt::format("{} {}: {}", doing, path.string(), std::strerror(e)));
+}
+
+Result<std::string> random_hex(std::size_t bytes) {
+  std::string raw(bytes, '\0');
+  if (getrandom(raw.data(), raw.size(), 0) != static_cast<ssize_t>(bytes)) {
+    return make_error(ErrorCode::kIo, "no random numbers from the system");
+  }
+  std::string hex;
+  for (const unsigned char c : raw) hex += fmt::format("{:02x}", c);
+  return hex;
+}
+
+template <class F>
+auto parse_file(const std::filesystem::path& path, F f) -> Result<decltype(f(json()))> {
+  TENAX_TRY(const std::string text, read_file(path));
+  try {
+    return f(json::parse(text));
+  } catch (const json::exception& e) {
+    return make_error(ErrorCode::kDataLoss,
+                      fmt::format("{} is damaged: {}", path.string(), e.what()));
+  }
+}
+
+}  // namespace
+
+Status write_file(const std::filesystem::path& path, const std::string& text, unsigned mode) {
+  std::filesystem::path temporary = path;
+  temporary += fmt::format(".{}.tmp", getpid());
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+  if (fd < 0) return file_error(temporary, "create");
+  std::size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const Error error = file_error(temporary, "write");
+      ::close(fd);
+      ::unlink(temporary.c_str());
+      return error;
+    }
+    done += static_cast<std::size_t>(n);
+  }
+  if (::fsync(fd) != 0) {
+    const Error error = file_error(temporary, "sync");
+    ::close(fd);
+    ::unlink(temporary.c_str());
+    return error;
+  }
+  ::close(fd);
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return file_error(path, "rename to");
+  return {};
+}
+
+Result<std::string> read_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return file_error(path, "read");
+  return std::string((std::istreambuf_iterator<char>(in)), {});
+}
+
+bool RunDirectory::exists() const { return std::filesystem::exists(path_ / "run.json"); }
+
+Result<RunIdentity> RunDirectory::create(const std::string& name) const {
+  std::error_code ec;
+  std::filesystem::create_directories(path_ / "data", ec);
+  if (!ec) std::filesystem::create_directories(path_ / "logs", ec);
+  if (ec) {
+    errno = ec.value();
+    return file_error(path_, "create the run directory");
+  }
+  if (exists()) return identity();
+  RunIdentity identity;
+  identity.name = name;
+  TENAX_TRY(const std::string id, random_hex(6));
+  identity.id = id;
+  TENAX_TRY(identity.secret, random_hex(16));
+  const json j = {{"id", identity.id}, {"name", identity.name}, {"secret", identity.secret}};
+  TENAX_RETURN_IF_ERROR(write_file(path_ / "run.json", j.dump(2) + "\n", 0600));
+  return identity;
+}
+
+Result<RunIdentity> RunDirectory::identity() const {
+  if (!exists()) {
+    return make_error(
+        ErrorCode::kNotFound,
+        fmt::format("{} is not a run directory (it has no run.json)", path_.string()));
+  }
+  return parse_file(path_ / "run.json", [](const json& j) {
+    return RunIdentity{j.at("id"), j.at("name"), j.at("secret")};
+  });
+}
+
+Status RunDirectory::write_address(const SupervisorAddress& a) const {
+  const json j = {{"endpoint", a.endpoint},
+                  {"dashboard_url", a.dashboard_url},
+                  {"control_token", a.control_token},
+                  {"pid", a.pid},
+                  {"term", a.term},
+                  {"host", a.host}};
+  return write_file(path_ / "supervisor.json", j.dump(2) + "\n", 0600);
+}
+
+Result<SupervisorAddress> RunDirectory::read_address() const {
+  return parse_file(path_ / "supervisor.json", [](const json& j) {
+    return SupervisorAddress{j.at("endpoint"), j.at("dashboard_url"), j.at("control_token"),
+                             j.at("pid"),      j.at("term"),          j.at("host")};
+  });
+}
+
+}  // namespace tenax::actors

@@ -1,0 +1,63 @@
+// A run's directory: where everything of it lies, and the small files that processes find each
+// other by.
+//
+//   run.json         who the run is: id, name, secret (mode 0600), created once
+//   config.toml      the canonical configuration, as last started
+//   supervisor.json  the current supervisor's addresses, pid and term, replaced at each start (mode
+//   0600) data/            token files, data.json (digests, baselines) db/ staging/ ... the store
+//   (checkpoint/store.h) logs/            what agents and workers wrote
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "common/result.h"
+
+namespace tenax::actors {
+
+struct RunIdentity {
+  std::string id;  ///< names shared memory and logs
+  std::string name;
+  std::string secret;  ///< 128 random bits; every control message carries it (W2)
+};
+
+struct SupervisorAddress {
+  std::string endpoint;       ///< of the control socket
+  std::string dashboard_url;  ///< empty: none
+  std::string control_token;  ///< for POST /api/stop
+  std::int64_t pid = 0;
+  std::uint64_t term = 0;
+  std::string host;
+};
+
+class RunDirectory {
+ public:
+  explicit RunDirectory(std::filesystem::path path) : path_(std::move(path)) {}
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path config() const { return path_ / "config.toml"; }
+  std::filesystem::path train_tokens() const { return path_ / "data" / "train.tok"; }
+  std::filesystem::path heldout_tokens() const { return path_ / "data" / "heldout.tok"; }
+  std::filesystem::path data_info() const { return path_ / "data" / "data.json"; }
+  std::filesystem::path tokenizer() const { return path_ / "data" / "tokenizer.json"; }
+  std::filesystem::path logs() const { return path_ / "logs"; }
+
+  bool exists() const;
+  /// Makes the folders and run.json if they do not exist.
+  Result<RunIdentity> create(const std::string& name) const;
+  /// kNotFound with a hint when this is no run directory.
+  Result<RunIdentity> identity() const;
+
+  Status write_address(const SupervisorAddress& address) const;
+  Result<SupervisorAddress> read_address() const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// Writes a file atomically and durably: a temporary file beside it, fsync, rename.
+Status write_file(const std::filesystem::path& path, const std::string& text, unsigned mode);
+Result<std::string> read_file(const std::filesystem::path& path);
+
+}  // namespace tenax::actors

@@ -1,0 +1,289 @@
+#include "actors/run_view.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "scheduler/layout.h"
+
+using nlohmann::json;
+
+namespace tenax::actors {
+
+namespace {
+
+constexpr std::size_t kMaxJournal = 5000;
+constexpr std::size_t kRateSteps = 20;  ///< steps that tokens per second are measured over
+
+json number(double v) {
+  if (std::isnan(v)) return "NaN";
+  if (std::isinf(v)) return v > 0 ? "Infinity" : "-Infinity";
+  return v;
+}
+
+json metrics_row(const StepReport& r) {
+  const double rate = r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
+  return json::array({r.branch, r.step, number(r.loss), number(r.grad_norm), r.learning_rate, rate,
+                      r.has_eval ? number(r.eval_loss) : json(nullptr),
+                      r.update == UpdateKind::kApplied ? "applied" : "skipped"});
+}
+
+std::string_view phase_word(const scheduler::RunState& s) {
+  switch (s.phase) {
+    case scheduler::Phase::kGathering:
+      return s.counted_step == 0 && s.restarts == 0 ? "starting" : "recovering";
+    case scheduler::Phase::kForming:
+      return "forming";
+    case scheduler::Phase::kRunning:
+      return s.stop_requested ? "stopping" : "running";
+    case scheduler::Phase::kFinishing:
+      return "stopping";
+    case scheduler::Phase::kFinished:
+      return "finished";
+  }
+  return "unknown";
+}
+
+std::string_view checkpoint_word(const scheduler::CheckpointInfo& c) {
+  if (c.quarantined) return "quarantined";
+  if (c.verified) return "verified";
+  return c.committed ? "committed" : "writing";
+}
+
+}  // namespace
+
+RunView::RunView(RunFacts facts, const Clock& clock, const ActorRegistry& registry)
+    : facts_(std::move(facts)), clock_(clock), registry_(registry), started_(clock.now()) {}
+
+void RunView::remember(const scheduler::JournalEntry& entry) {
+  journal_.emplace_back(entry.seq, scheduler::to_json(entry));
+  if (journal_.size() > kMaxJournal) journal_.pop_front();
+}
+
+void RunView::preload(const scheduler::JournalEntry& entry) {
+  MutexLock lock(mutex_);
+  metrics_.add(entry);
+  useful_before_ = metrics_.useful_seconds();
+  remember(entry);
+}
+
+void RunView::measure(const scheduler::RunState& s) {
+  Progress& p = progress_;
+  p.phase = s.phase;
+  p.step = s.counted_step;
+  p.total_steps = s.total_steps;
+  p.restarts = s.restarts;
+  p.rollbacks = s.rollbacks;
+  p.generation = s.generation;
+  p.branch = s.branch;
+  p.checkpoints = 0;
+  p.newest_checkpoint = -1;
+  for (const scheduler::CheckpointInfo& c : s.checkpoints) {
+    if (!c.committed) continue;
+    ++p.checkpoints;
+    p.newest_checkpoint = std::max(p.newest_checkpoint, c.step);
+  }
+  p.wall_seconds = to_seconds(clock_.now() - started_);
+  p.goodput =
+      p.wall_seconds > 0 ? (metrics_.useful_seconds() - useful_before_) / p.wall_seconds : 0;
+  const auto& reports = metrics_.reports();
+  if (reports.empty()) return;
+  p.loss = reports.back().loss;
+  p.grad_norm = reports.back().grad_norm;
+  p.learning_rate = reports.back().learning_rate;
+  double seconds = 0;
+  double tokens = 0;
+  for (std::size_t i = reports.size() - std::min(reports.size(), kRateSteps); i < reports.size();
+       ++i) {
+    seconds += reports[i].seconds;
+    tokens += static_cast<double>(reports[i].tokens);
+  }
+  p.tokens_per_second = seconds > 0 ? tokens / seconds : 0;
+  const double per_step = seconds / static_cast<double>(std::min(reports.size(), kRateSteps));
+  p.eta_seconds = per_step * static_cast<double>(std::max<std::int64_t>(0, p.total_steps - p.step));
+  if (reports.back().has_eval) {
+    p.eval_loss = reports.back().eval_loss;
+    p.has_eval = true;
+  }
+}
+
+void RunView::update(const scheduler::RunState& state, const scheduler::JournalEntry& entry,
+                     HttpServer* http) {
+  std::vector<StepReport> fresh;
+  {
+    MutexLock lock(mutex_);
+    state_ = state;
+    fresh = metrics_.add(entry);
+    measure(state);
+    remember(entry);
+    for (const scheduler::Command& c : entry.commands) {
+      const auto* note = std::get_if<scheduler::Note>(&c);
+      if (note == nullptr) continue;
+      if (note->severity >= scheduler::Severity::kNotice) notes_.push_back(note->text);
+    }
+  }
+  if (http == nullptr) return;
+  for (const StepReport& r : fresh) {
+    http->publish("step", static_cast<std::uint64_t>(r.step), metrics_row(r).dump());
+  }
+  http->publish("journal", entry.seq, scheduler::to_json(entry));
+  http->publish("state", entry.seq, state_json());
+}
+
+Progress RunView::progress() const {
+  MutexLock lock(mutex_);
+  return progress_;
+}
+
+std::vector<std::string> RunView::take_notes() {
+  MutexLock lock(mutex_);
+  return std::exchange(notes_, {});
+}
+
+std::string RunView::state_json() const {
+  MutexLock lock(mutex_);
+  const scheduler::RunState& s = state_;
+  const Progress& p = progress_;
+  json j;
+  j["run"] = {{"id", facts_.id},
+              {"name", facts_.name},
+              {"config_path", facts_.config_path},
+              {"run_dir", facts_.run_dir},
+              {"phase", phase_word(s)},
+              {"started_at", format_time(started_)},
+              {"finished_reason", s.finish_reason},
+              {"exit_code", s.exit_code},
+              {"pid", facts_.pid}};
+  j["progress"] = {{"step", p.step},
+                   {"total_steps", p.total_steps},
+                   {"loss", number(p.loss)},
+                   {"grad_norm", number(p.grad_norm)},
+                   {"learning_rate", p.learning_rate},
+                   {"tokens_per_second", p.tokens_per_second},
+                   {"eta_seconds", p.eta_seconds},
+                   {"goodput", p.goodput},
+                   {"restarts", p.restarts},
+                   {"rollbacks", p.rollbacks},
+                   {"eval_loss", p.has_eval ? number(p.eval_loss) : json(nullptr)},
+                   {"unigram_loss", facts_.unigram_loss},
+                   {"uniform_loss", facts_.uniform_loss},
+                   {"wall_seconds", to_seconds(clock_.now() - started_)}};
+  j["term"] = s.term;
+  j["generation"] = s.generation;
+  j["branch"] = s.branch;
+  j["world_size"] = s.seats.size();
+  Degrees degrees{1, 1, 1};
+  degrees.dp = facts_.dp;
+  degrees.pp = facts_.pp;
+  j["layout"] = {{"dp", degrees.dp}, {"tp", degrees.tp}, {"pp", degrees.pp}};
+  j["actors"] = json::array();
+  for (const ActorInfo& a : registry_.list()) {
+    j["actors"].push_back(
+        {{"id", std::to_string(a.id)},
+         {"parent", a.parent == 0 ? json(nullptr) : json(std::to_string(a.parent))},
+         {"kind", a.kind},
+         {"name", a.name},
+         {"state", a.state},
+         {"detail", a.detail},
+         {"pid", a.pid},
+         {"since", format_time(a.since)},
+         {"restarts", 0}});
+  }
+  j["ranks"] = json::array();
+  for (std::size_t r = 0; r < s.seats.size(); ++r) {
+    const scheduler::Seat& seat = s.seats[r];
+    const auto place = scheduler::coordinates_of(degrees, static_cast<int>(r));
+    j["ranks"].push_back({{"rank", r},
+                          {"agent", seat.agent},
+                          {"slot", seat.slot},
+                          {"pid", seat.pid},
+                          {"incarnation", seat.incarnation},
+                          {"state", scheduler::to_string(seat.state)},
+                          {"stage", place.pp},
+                          {"dp_rank", place.dp},
+                          {"restarts", seat.restarts},
+                          {"last_step", s.counted_step}});
+  }
+  j["checkpoints"] = json::array();
+  for (const scheduler::CheckpointInfo& c : s.checkpoints) {
+    j["checkpoints"].push_back({{"id", c.id},
+                                {"branch", c.branch},
+                                {"step", c.step},
+                                {"bytes", c.bytes},
+                                {"state", checkpoint_word(c)},
+                                {"seconds", c.seconds}});
+  }
+  j["spikes"] = json::array();
+  for (const scheduler::RollbackRecord& r : s.spikes.ladder.rollbacks) {
+    j["spikes"].push_back({{"step", r.skip_last},
+                           {"onset", r.onset},
+                           {"verdict", "rollback"},
+                           {"reason", fmt::format("rolled back to step {}", r.branch_point)}});
+  }
+  j["detector"] = {{"state", scheduler::to_string(s.spikes.now.phase)},
+                   {"baseline", s.spikes.now.baseline.level}};
+  return j.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+std::string RunView::metrics_json(std::int64_t since_step) const {
+  MutexLock lock(mutex_);
+  json rows = json::array();
+  for (const StepReport& r : metrics_.reports()) {
+    if (r.step > since_step) rows.push_back(metrics_row(r));
+  }
+  const json j = {{"columns",
+                   {"branch", "step", "loss", "grad_norm", "learning_rate", "tokens_per_second",
+                    "eval_loss", "update"}},
+                  {"rows", std::move(rows)}};
+  return j.dump();
+}
+
+std::string RunView::journal_json(std::uint64_t since_seq) const {
+  MutexLock lock(mutex_);
+  std::string out = "{\"entries\":[";
+  bool first = true;
+  for (const auto& [seq, text] : journal_) {
+    if (seq <= since_seq) continue;
+    if (!first) out += ',';
+    first = false;
+    out += text;
+  }
+  return out + "]}";
+}
+
+std::string RunView::prometheus() const {
+  MutexLock lock(mutex_);
+  const Progress& p = progress_;
+  std::string out;
+  const auto metric = [&](std::string_view name, std::string_view type, std::string_view help,
+                          double value) {
+    const std::string text = std::isnan(value) ? "NaN" : fmt::format("{}", value);
+    out += fmt::format("# HELP tenax_{0} {1}\n# TYPE tenax_{0} {2}\ntenax_{0}{{run=\"{3}\"}} {4}\n",
+                       name, help, type, facts_.name, text);
+  };
+  double tokens = 0;
+  for (const StepReport& r : metrics_.reports()) tokens += static_cast<double>(r.tokens);
+  metric("train_step", "gauge", "Newest counted optimizer step.", static_cast<double>(p.step));
+  metric("train_total_steps", "gauge", "Steps the run is to make.",
+         static_cast<double>(p.total_steps));
+  metric("train_loss", "gauge", "Loss of the newest step, nats.", p.loss);
+  metric("train_grad_norm", "gauge", "Global gradient norm before clipping.", p.grad_norm);
+  if (p.has_eval) metric("train_heldout_loss", "gauge", "Newest held-out loss, nats.", p.eval_loss);
+  metric("train_learning_rate", "gauge", "Learning rate of the newest step.", p.learning_rate);
+  metric("train_tokens_total", "counter", "Targets trained, left branches included.", tokens);
+  metric("train_tokens_per_second", "gauge", "Over the last 20 steps.", p.tokens_per_second);
+  metric("goodput_ratio", "gauge", "Useful step time / wall time of this session.", p.goodput);
+  metric("restarts_total", "counter", "Processes restarted.", p.restarts);
+  metric("rollbacks_total", "counter", "Rollbacks at loss spikes.", p.rollbacks);
+  metric("generation", "gauge", "Membership generation.", static_cast<double>(p.generation));
+  metric("checkpoints", "gauge", "Committed checkpoints kept.", p.checkpoints);
+  metric("checkpoint_newest_step", "gauge", "Step of the newest committed checkpoint, -1 if none.",
+         static_cast<double>(p.newest_checkpoint));
+  return out;
+}
+
+}  // namespace tenax::actors

@@ -1,0 +1,90 @@
+// What the outside may see of a running supervisor: the dashboard's JSON, Prometheus text, and the
+// numbers of the terminal's progress line. The supervisor writes, HTTP threads and the main thread
+// read. Thread safe.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "actors/http_server.h"
+#include "actors/proxies.h"
+#include "common/annotations.h"
+#include "common/clock.h"
+#include "scheduler/run_metrics.h"
+#include "scheduler/run_state.h"
+
+namespace tenax::actors {
+
+/// Facts of the run that never change while it lives.
+struct RunFacts {
+  std::string id;
+  std::string name;
+  std::string config_path;
+  std::string run_dir;
+  double unigram_loss = 0;
+  double uniform_loss = 0;
+  int pid = 0;
+  int dp = 1;
+  int pp = 1;
+};
+
+struct Progress {
+  scheduler::Phase phase = scheduler::Phase::kGathering;
+  std::int64_t step = 0;
+  std::int64_t total_steps = 0;
+  double loss = 0;
+  double grad_norm = 0;
+  double learning_rate = 0;
+  double eval_loss = 0;
+  bool has_eval = false;
+  double tokens_per_second = 0;
+  double eta_seconds = 0;
+  double goodput = 0;  ///< useful step time / wall time of this session
+  double wall_seconds = 0;
+  int restarts = 0;
+  int rollbacks = 0;
+  int checkpoints = 0;                  ///< committed and kept
+  std::int64_t newest_checkpoint = -1;  ///< step
+  std::uint64_t generation = 0;
+  std::uint64_t branch = 0;
+};
+
+class RunView {
+ public:
+  RunView(RunFacts facts, const Clock& clock, const ActorRegistry& registry);
+
+  /// Journal entries of earlier sessions, for the charts.
+  void preload(const scheduler::JournalEntry& entry);
+  /// After each decision. Publishes to `http` if there is one.
+  void update(const scheduler::RunState& state, const scheduler::JournalEntry& entry,
+              HttpServer* http);
+
+  Progress progress() const;
+  /// Lines for the terminal since the last call: notices and worse.
+  std::vector<std::string> take_notes();
+
+  std::string state_json() const;
+  std::string metrics_json(std::int64_t since_step) const;
+  std::string journal_json(std::uint64_t since_seq) const;
+  std::string prometheus() const;
+
+ private:
+  void remember(const scheduler::JournalEntry& entry) TENAX_REQUIRES(mutex_);
+  void measure(const scheduler::RunState& state) TENAX_REQUIRES(mutex_);
+
+  const RunFacts facts_;
+  const Clock& clock_;
+  const ActorRegistry& registry_;
+  const Time started_;
+  mutable Mutex mutex_;
+  scheduler::RunState state_ TENAX_GUARDED_BY(mutex_);
+  scheduler::RunMetrics metrics_ TENAX_GUARDED_BY(mutex_);
+  double useful_before_ TENAX_GUARDED_BY(mutex_) = 0;  ///< of earlier sessions
+  Progress progress_ TENAX_GUARDED_BY(mutex_);
+  std::deque<std::pair<std::uint64_t, std::string>> journal_ TENAX_GUARDED_BY(mutex_);
+  std::vector<std::string> notes_ TENAX_GUARDED_BY(mutex_);
+};
+
+}  // namespace tenax::actors

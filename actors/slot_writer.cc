@@ -1,0 +1,75 @@
+#include "actors/slot_writer.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <utility>
+
+#include "actors/shard_codec.h"
+#include "checkpoint/shard_writer.h"
+#include "checkpoint/slot.h"
+#include "common/clock.h"
+
+namespace tenax::actors {
+
+namespace {
+
+Result<wire::ShardWritten> write(const WriteSlot& job, const std::filesystem::path& run_dir,
+                                 const std::string& run_id, std::uint32_t agent) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string prefix =
+      checkpoint::slot_prefix(run_id, fmt::format("a{}", agent), static_cast<int>(job.worker_slot));
+  TENAX_TRY(const checkpoint::SlotReader slot,
+            checkpoint::find_sealed_slot(prefix, job.sealed.branch, job.sealed.step));
+  TENAX_TRY(const auto table, checkpoint::decode_table(job.sealed.table));
+  checkpoint::ShardWriteRequest request;
+  request.staging_dir = (run_dir / "staging").string();
+  request.checkpoint_id = checkpoint_id(job.generation, job.sealed.step);
+  request.writer = fmt::format("r{}", job.sealed.rank);
+  for (const std::uint32_t i : job.sealed.writes) {
+    if (i < table.size()) request.shards.push_back(table[i]);
+  }
+  request.payload = slot.payload();
+  request.options.num_threads = 1;
+  TENAX_TRY(const checkpoint::ShardFiles files, checkpoint::write_shard(request));
+  const Hash128 digest = hash128(slot.payload());
+  if (!slot.still_sealed()) {
+    return make_error(ErrorCode::kUnavailable, "the slot was reused while it was being written");
+  }
+  wire::ShardWritten written;
+  written.rank = job.sealed.rank;
+  written.branch = job.sealed.branch;
+  written.step = job.sealed.step;
+  written.checkpoint_id = request.checkpoint_id;
+  for (const auto& file : files.files) written.bytes += file.bytes;
+  written.shard = encode_shard_files(files);
+  written.digest = digest.hex();
+  written.seconds = to_seconds(std::chrono::steady_clock::now() - begin);
+  return written;
+}
+
+}  // namespace
+
+void slot_writer(caf::blocking_actor* self, std::filesystem::path run_dir, std::string run_id,
+                 std::uint32_t agent, caf::actor parent) {
+  bool running = true;
+  self->receive_while(running)(
+      [&](const WriteSlot& job) {
+        SlotWritten done;
+        done.generation = job.generation;
+        done.worker_slot = job.worker_slot;
+        done.worker_incarnation = job.worker_incarnation;
+        auto written = write(job, run_dir, run_id, agent);
+        if (written) {
+          done.answer = *std::move(written);
+        } else {
+          done.answer = wire::ShardFailed{job.sealed.rank, job.sealed.branch, job.sealed.step,
+                                          checkpoint_id(job.generation, job.sealed.step),
+                                          written.error().message};
+        }
+        self->send(parent, std::move(done));
+      },
+      [&](caf::exit_msg&) { running = false; });
+}
+
+}  // namespace tenax::actors

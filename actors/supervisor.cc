@@ -1,0 +1,238 @@
+#include "actors/supervisor.h"
+
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <utility>
+
+#include "actors/engine_setup.h"
+#include "actors/supervisor_actor.h"
+#include "checkpoint/holder.h"
+#include "scheduler/run_json.h"
+
+namespace tenax::actors {
+
+namespace {
+
+constexpr std::size_t kPreloadEntries =
+    20000;  ///< journal entries of earlier sessions shown on the dashboard
+
+std::string host_name() {
+  char host[256] = "localhost";
+  gethostname(host, sizeof host - 1);
+  return host;
+}
+
+std::string random_token() {
+  unsigned char raw[16] = {};
+  static_cast<void>(getrandom(raw, sizeof raw, 0));
+  std::string hex;
+  for (const unsigned char c : raw) hex += fmt::format("{:02x}", c);
+  return hex;
+}
+
+/// The state saved with the last decision, brought up to date with the reports journalled since.
+Result<InheritedState> inherit(const checkpoint::Store& store,
+                               const scheduler::RunController& controller, RunView& view) {
+  InheritedState inherited;
+  TENAX_TRY(const auto saved, store.state());
+  TENAX_TRY(const auto last, store.last_journal_seq());
+  inherited.last_seq = last.value_or(0);
+  if (saved) {
+    TENAX_TRY(inherited.state, scheduler::run_state_from_json(*saved));
+  }
+  const std::uint64_t first =
+      inherited.last_seq > kPreloadEntries ? inherited.last_seq - kPreloadEntries : 0;
+  TENAX_TRY(const auto records, store.read_journal(first));
+  std::size_t last_decision = 0;
+  std::vector<scheduler::JournalEntry> entries;
+  for (const checkpoint::JournalRecord& r : records) {
+    TENAX_TRY(entries.emplace_back(), scheduler::journal_entry_from_json(r.bytes));
+    for (const scheduler::Command& c : entries.back().commands) {
+      if (!std::holds_alternative<scheduler::Note>(c)) last_decision = entries.size();
+    }
+    view.preload(entries.back());
+  }
+  // What follows the last decision changed the state without one; deciding again gives the same.
+  for (std::size_t i = last_decision; i < entries.size(); ++i) {
+    static_cast<void>(controller.decide(inherited.state, entries[i].event, entries[i].time));
+  }
+  return inherited;
+}
+
+class LiveSupervisor final : public SupervisorHandle {
+ public:
+  LiveSupervisor(SupervisorOptions options, const Clock& clock)
+      : options_(std::move(options)),
+        clock_(clock),
+        controller_(controller_options(options_.config)),
+        view_(facts(options_), clock, registry_),
+        actor_config_(2),
+        system_(actor_config_),
+        watcher_([this](std::uint64_t token, pid_t pid, std::string status) {
+          caf::anon_send(actor_, ChildExited{token, pid, std::move(status)});
+        }) {}
+
+  ~LiveSupervisor() override {
+    http_.reset();
+    caf::anon_send_exit(actor_, caf::exit_reason::user_shutdown);
+    actor_ = nullptr;
+    sockets_.reset();
+  }
+
+  Status start() {
+    const std::string path = options_.directory.path().string();
+    checkpoint::StoreOptions store_options;
+    store_options.holder.host = host_name();
+    store_options.holder.pid = getpid();
+    store_options.holder.started = clock_.now();
+    store_options.holder.term = 1;
+    if (const auto before = checkpoint::read_holder(path))
+      store_options.holder.term = before->term + 1;
+    const std::uint64_t term = store_options.holder.term;
+    TENAX_TRY(auto store, checkpoint::Store::open(path, std::move(store_options)));
+    store_ = std::move(store);
+    // Only the holder of the lock may say what the run's configuration is.
+    TENAX_RETURN_IF_ERROR(write_file(options_.directory.config(), options_.config_text, 0644));
+    TENAX_TRY(InheritedState inherited, inherit(*store_, controller_, view_));
+    inherited.term = term;
+
+    const std::string control_token = random_token();
+    TENAX_RETURN_IF_ERROR(start_dashboard(control_token));
+    sockets_ = std::make_unique<wire::PeerSockets>([this](int socket, const std::string& peer,
+                                                          std::span<const std::byte> frame) {
+      auto message = wire::decode(frame);
+      if (!message) return;  // not ours: changes nothing (W2)
+      caf::anon_send(
+          actor_, Frame{socket, peer, std::make_shared<const wire::Message>(*std::move(message))});
+    });
+    TENAX_TRY(const auto bound, sockets_->bind_router("tcp://127.0.0.1:*"));
+    SupervisorEnvironment environment{options_,
+                                      controller_,
+                                      clock_,
+                                      store_,
+                                      *sockets_,
+                                      bound.socket,
+                                      watcher_,
+                                      registry_,
+                                      view_,
+                                      http_.get(),
+                                      [this](RunOutcome outcome) {
+                                        {
+                                          std::lock_guard lock(mutex_);
+                                          outcome_ = std::move(outcome);
+                                        }
+                                        ended_.notify_all();
+                                      }};
+    actor_ = system_.spawn(supervisor_actor, environment, std::move(inherited));
+    TENAX_RETURN_IF_ERROR(options_.directory.write_address(
+        {bound.endpoint, dashboard_url(), control_token, getpid(), term, host_name()}));
+    caf::anon_send(actor_, StartAtom::value);
+    return {};
+  }
+
+  const RunView& view() const override { return view_; }
+  RunView& view() override { return view_; }
+  std::string dashboard_url() const override { return http_ ? http_->url() : std::string(); }
+  void request_stop(scheduler::StopKind kind, const std::string& by) override {
+    caf::anon_send(actor_, StopRun{kind, by});
+  }
+  void abandon() override { caf::anon_send(actor_, AbandonRun{}); }
+  std::optional<RunOutcome> wait(Duration timeout) override {
+    std::unique_lock lock(mutex_);
+    ended_.wait_for(lock, timeout, [this] { return outcome_.has_value(); });
+    return outcome_;
+  }
+
+ private:
+  static RunFacts facts(const SupervisorOptions& o) {
+    RunFacts f;
+    f.id = o.identity.id;
+    f.name = o.identity.name;
+    f.config_path = o.config_path;
+    f.run_dir = o.directory.path().string();
+    f.unigram_loss = o.unigram_loss;
+    f.uniform_loss = o.uniform_loss;
+    f.pid = getpid();
+    f.dp = static_cast<int>(o.config.layout.data_parallel);
+    f.pp = static_cast<int>(o.config.layout.pipeline_parallel);
+    return f;
+  }
+
+  Status start_dashboard(const std::string& control_token) {
+    if (!options_.config.dashboard.enabled) return {};
+    HttpServer::Options http;
+    http.host = options_.config.dashboard.host;
+    http.port = static_cast<int>(options_.config.dashboard.port);
+    http.control_token = control_token;
+    HttpServer::Sources sources;
+    sources.state_json = [this] { return view_.state_json(); };
+    sources.metrics_json = [this](std::int64_t since) { return view_.metrics_json(since); };
+    sources.journal_json = [this](std::uint64_t since) { return view_.journal_json(since); };
+    sources.prometheus = [this] { return view_.prometheus(); };
+    sources.stop = [this](const std::string& kind) -> Status {
+      if (kind == "now") {
+        abandon();
+      } else {
+        request_stop(scheduler::StopKind::kGraceful, "tenax stop");
+      }
+      return {};
+    };
+    TENAX_TRY(http_, HttpServer::start(std::move(http), std::move(sources)));
+    return {};
+  }
+
+  const SupervisorOptions options_;
+  const Clock& clock_;
+  const scheduler::RunController controller_;
+  ActorRegistry registry_;
+  RunView view_;
+  std::shared_ptr<checkpoint::Store> store_;
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  std::optional<RunOutcome> outcome_;
+  ActorConfig actor_config_;
+  caf::actor_system system_;
+  caf::actor actor_;
+  ProcessWatcher watcher_;
+  std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<wire::PeerSockets> sockets_;
+};
+
+}  // namespace
+
+scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
+  const auto scaled = [&](Duration d) { return from_seconds(to_seconds(d) * c.run.time_scale); };
+  scheduler::ControllerOptions o;
+  o.degrees = degrees_of(c);
+  o.num_agents = static_cast<int>(c.layout.agents);
+  o.global_batch_size = c.train.global_batch_size;
+  o.keep_last = static_cast<int>(c.checkpoint.keep_last);
+  o.keep_every = c.checkpoint.keep_every;
+  o.verify_patience = c.spikes.patience;
+  o.collect_window = scaled(c.supervision.collect_window);
+  o.abort_timeout = scaled(c.supervision.abort_timeout);
+  o.form_timeout = scaled(c.supervision.form_timeout);
+  o.hang_timeout = scaled(c.supervision.hang_timeout);
+  o.takeover_wait = scaled(c.supervision.heartbeat_timeout);
+  o.worker_restarts.kind = scheduler::RestartKind::kOneForOne;
+  o.worker_restarts.intensity = static_cast<int>(c.supervision.restart_intensity);
+  o.worker_restarts.period = c.supervision.restart_period;
+  o.agent_restarts = o.worker_restarts;
+  o.agent_restarts.kind = scheduler::RestartKind::kRestForOne;
+  o.max_generations_without_progress =
+      static_cast<int>(c.supervision.max_generations_without_progress);
+  o.spikes.spikes = c.spikes;
+  return o;
+}
+
+Result<std::unique_ptr<SupervisorHandle>> start_supervisor(SupervisorOptions options,
+                                                           const Clock& clock) {
+  auto supervisor = std::make_unique<LiveSupervisor>(std::move(options), clock);
+  TENAX_RETURN_IF_ERROR(supervisor->start());
+  return std::unique_ptr<SupervisorHandle>(std::move(supervisor));
+}
+
+}  // namespace tenax::actors

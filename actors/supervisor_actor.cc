@@ -1,0 +1,439 @@
+#include "actors/supervisor_actor.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "actors/event_codec.h"
+#include "actors/process.h"
+#include "actors/shard_codec.h"
+#include "checkpoint/slot.h"
+#include "scheduler/exit_code.h"
+#include "scheduler/run_json.h"
+
+namespace tenax::actors {
+
+namespace {
+
+constexpr auto kTick = std::chrono::milliseconds(10);
+constexpr std::size_t kMaxBuffered = 64;
+constexpr auto kEndWait = std::chrono::seconds(5);
+
+/// Whether anything must happen in the world: then the record is synced before it does.
+bool is_decision(const std::vector<scheduler::Command>& commands) {
+  return std::any_of(commands.begin(), commands.end(), [](const scheduler::Command& c) {
+    return !std::holds_alternative<scheduler::Note>(c);
+  });
+}
+
+std::string routing_id(std::uint32_t agent, std::uint64_t incarnation) {
+  return fmt::format("a{}.{}", agent, incarnation);
+}
+
+}  // namespace
+
+Supervisor::Supervisor(caf::stateful_actor<SupervisorState>* self,
+                       SupervisorEnvironment environment, InheritedState inherited)
+    : self_(self),
+      e_(std::move(environment)),
+      state_(std::move(inherited.state)),
+      seq_(inherited.last_seq),
+      term_(inherited.term) {}
+
+Duration Supervisor::scaled(Duration d) const {
+  return from_seconds(to_seconds(d) * e_.options.config.run.time_scale);
+}
+
+void Supervisor::start() {
+  const Time now = e_.clock.now();
+  e_.registry.put({self_->id(), 0, "supervisor", "supervisor", "up", fmt::format("term {}", term_),
+                   getpid(), now});
+  writer_ = self_->spawn<caf::detached + caf::linked>(store_writer, e_.store,
+                                                      caf::actor_cast<caf::actor>(self_));
+  verifier_ = self_->spawn<caf::detached + caf::linked>(store_verifier, e_.store,
+                                                        caf::actor_cast<caf::actor>(self_));
+  e_.registry.put({writer_->id(), self_->id(), "store", "store writer", "up",
+                   "journal, commits, deletions", 0, now});
+  e_.registry.put({verifier_->id(), self_->id(), "store", "store verifier", "up",
+                   "reads checkpoints back", 0, now});
+
+  scheduler::SupervisorStarted started;
+  started.term = term_;
+  started.total_steps = e_.options.config.train.steps;
+  started.config_changes = e_.options.config_changes;
+  if (const auto manifests = e_.store->manifests()) {
+    for (const auto& m : *manifests) started.manifests.push_back(m.checkpoint_id);
+  }
+  for (std::uint32_t id = 0; id < state_.agents.size(); ++id) {
+    const auto pid = static_cast<pid_t>(state_.agents[id].pid);
+    if (is_alive(pid, e_.options.directory.path().string())) started.agents_alive.push_back(id);
+  }
+  feed(std::move(started));
+  self_->delayed_send(self_, kTick, TickAtom::value);
+}
+
+// --- Deciding
+// -----------------------------------------------------------------------------------------------------
+
+void Supervisor::feed(scheduler::Event event) {
+  const Time now = e_.clock.now();
+  std::vector<scheduler::Command> commands = e_.controller.decide(state_, event, now);
+  if (commands.empty() && std::holds_alternative<scheduler::TimerFired>(event)) return;
+  scheduler::JournalEntry entry{
+      ++seq_, now, term_, state_.generation, std::move(event), std::move(commands)};
+  buffered_.push_back({entry.seq, scheduler::to_json(entry)});
+  const bool decision = is_decision(entry.commands);
+  if (decision) {
+    flush(true, scheduler::to_json(state_));
+    undispatched_.emplace_back(entry.seq, entry.commands);
+  } else if (buffered_.size() >= kMaxBuffered) {
+    flush(false, std::nullopt);
+  }
+  e_.view.update(state_, entry, e_.http);
+}
+
+void Supervisor::flush(bool synced, std::optional<std::string> state) {
+  if (buffered_.empty()) return;
+  AppendJournal append;
+  append.records = std::exchange(buffered_, {});
+  append.state = std::move(state);
+  append.synced = synced;
+  self_->send(writer_, std::move(append));
+}
+
+void Supervisor::on(const Journalled& done) {
+  if (!done.error.empty()) {
+    // Write-ahead cannot be kept: nothing more may be decided. The last committed checkpoint is
+    // intact.
+    undispatched_.clear();
+    if (!ending_)
+      act(scheduler::Finish{scheduler::kExitStore, "the journal cannot be written: " + done.error});
+    return;
+  }
+  while (!undispatched_.empty() && undispatched_.front().first <= done.seq) {
+    const auto commands = std::move(undispatched_.front().second);
+    undispatched_.pop_front();
+    for (const scheduler::Command& c : commands) act(c);
+  }
+  if (state_.counted_step != acknowledged_) {
+    acknowledged_ = state_.counted_step;
+    send_to_all(message(wire::ReportAck{state_.branch, acknowledged_}));
+  }
+}
+
+void Supervisor::tick() {
+  const auto deadline = e_.controller.next_deadline(state_);
+  if (deadline && e_.clock.now() >= *deadline) feed(scheduler::TimerFired{});
+  flush(false, std::nullopt);
+  if (ending_) end_if_possible();
+  self_->delayed_send(self_, kTick, TickAtom::value);
+}
+
+// --- What comes in
+// ------------------------------------------------------------------------------------------------
+
+void Supervisor::on(const Frame& frame) {
+  const wire::Message& m = *frame.message;
+  if (m.run_id != e_.options.identity.secret || m.term > term_) return;
+  const bool from_socket = frame.socket >= 0;
+  if (from_socket) {
+    if (std::holds_alternative<wire::AgentHello>(m.body)) {
+      join(frame);
+      return;
+    }
+    const auto it = incarnations_.find(m.agent);
+    if (it == incarnations_.end() || it->second != m.agent_incarnation || m.term != term_)
+      return;  // G2
+    Frame checked = frame;
+    checked.socket = -1;
+    self_->send(proxies_.at(m.agent), checked);
+    return;
+  }
+  if (const auto* value = std::get_if<wire::RendezvousValue>(&m.body)) {
+    if (value->generation == state_.generation) send_to_all(message(*value));
+    return;
+  }
+  if (const auto* written = std::get_if<wire::ShardWritten>(&m.body)) {
+    auto files = decode_shard_files(written->shard);
+    if (!files) {
+      feed(scheduler::ShardFailed{written->rank, m.generation, written->branch, written->step,
+                                  written->checkpoint_id, files.error().message});
+      return;
+    }
+    shards_[written->checkpoint_id][written->rank] = *std::move(files);
+  }
+  if (auto event = to_event(m)) feed(*std::move(event));
+}
+
+void Supervisor::join(const Frame& frame) {
+  const wire::Message& m = *frame.message;
+  const auto& hello = std::get<wire::AgentHello>(m.body);
+  if (m.agent >= state_.agents.size() ||
+      m.agent_incarnation != state_.agents[m.agent].incarnation) {
+    wire::Message bye = message(wire::Shutdown{"another agent has taken this place"});
+    bye.agent_incarnation = m.agent_incarnation;
+    e_.sockets.send(e_.router, frame.peer, wire::encode(bye));
+    return;
+  }
+  if (incarnations_.contains(m.agent) && incarnations_[m.agent] == m.agent_incarnation) return;
+  if (!processes_.contains(m.agent_incarnation)) {
+    if (auto process = Process::attach(static_cast<pid_t>(hello.pid))) {
+      processes_.insert(m.agent_incarnation);
+      e_.watcher.watch(m.agent_incarnation, *std::move(process));
+    }
+  }
+  AgentProxyOptions options;
+  options.agent = m.agent;
+  options.incarnation = m.agent_incarnation;
+  options.pid = hello.pid;
+  options.heartbeat_interval = scaled(e_.options.config.supervision.heartbeat_interval);
+  options.heartbeat_timeout = scaled(e_.options.config.supervision.heartbeat_timeout);
+  wire::Message beat = message(wire::Heartbeat{});
+  beat.agent_incarnation = m.agent_incarnation;
+  options.beat = [sockets = &e_.sockets, router = e_.router, peer = frame.peer,
+                  bytes = wire::encode(beat)] { sockets->send(router, peer, bytes); };
+  options.registry = &e_.registry;
+  options.clock = &e_.clock;
+  incarnations_[m.agent] = m.agent_incarnation;
+  proxies_[m.agent] = spawn_agent_proxy(self_, std::move(options));
+  send_to_agent(m.agent, message(wire::Welcome{}));
+  feed(*to_event(m));
+}
+
+void Supervisor::on(const AgentGone& gone) {
+  if (const auto it = incarnations_.find(gone.agent);
+      it != incarnations_.end() && it->second == gone.incarnation) {
+    incarnations_.erase(it);
+    proxies_.erase(gone.agent);
+  }
+  feed(scheduler::AgentLost{gone.agent, gone.incarnation, gone.evidence});
+}
+
+void Supervisor::on(const ChildExited& exited) {
+  processes_.erase(exited.token);
+  for (const auto& [agent, incarnation] : incarnations_) {
+    if (incarnation != exited.token) continue;
+    self_->send(proxies_.at(agent), exited);
+    return;
+  }
+  for (std::uint32_t agent = 0; agent < state_.agents.size(); ++agent) {
+    if (state_.agents[agent].incarnation == exited.token) {
+      feed(scheduler::AgentLost{agent, exited.token, "its process " + exited.status});
+      return;
+    }
+  }
+}
+
+void Supervisor::on(const CommitDone& done) {
+  if (done.error.empty()) {
+    if (const auto it = std::find_if(state_.checkpoints.begin(), state_.checkpoints.end(),
+                                     [&](const auto& c) { return c.id == done.checkpoint_id; });
+        it != state_.checkpoints.end()) {
+      release(it->branch, it->step, true);
+    }
+  }
+  shards_.erase(done.checkpoint_id);
+  feed(scheduler::CommitEnded{done.checkpoint_id, done.error.empty(), done.error, done.bytes});
+}
+
+void Supervisor::on(const VerifyDone& done) {
+  feed(scheduler::VerifyEnded{done.checkpoint_id, done.error.empty(), done.error});
+}
+
+void Supervisor::on(const StopRun& stop) { feed(scheduler::StopRequested{stop.kind, stop.by}); }
+
+void Supervisor::on(const AbandonRun&) {
+  for (const std::uint64_t incarnation : processes_) e_.watcher.signal(incarnation, SIGKILL);
+  ending_ = true;
+  ending_since_ = e_.clock.now();
+  exit_code_ = scheduler::kExitAbandoned;
+  reason_ = "left at once";
+}
+
+// --- What goes out
+// ------------------------------------------------------------------------------------------------
+
+wire::Message Supervisor::message(wire::Body body) const {
+  wire::Message m;
+  m.run_id = e_.options.identity.secret;
+  m.term = term_;
+  m.generation = state_.generation;
+  m.body = std::move(body);
+  return m;
+}
+
+void Supervisor::send_to_agent(std::uint32_t agent, wire::Message m) {
+  const auto it = incarnations_.find(agent);
+  if (it == incarnations_.end()) return;
+  m.agent = agent;
+  m.agent_incarnation = it->second;
+  e_.sockets.send(e_.router, routing_id(agent, it->second), wire::encode(m));
+}
+
+void Supervisor::send_to_all(const wire::Message& m) {
+  for (const auto& [agent, incarnation] : incarnations_) send_to_agent(agent, m);
+}
+
+void Supervisor::act(const scheduler::Command& command) {
+  std::visit([this](const auto& c) { act(c); }, command);
+}
+
+void Supervisor::act(const scheduler::SpawnAgent& c) {
+  if (ending_) return;
+  Process::SpawnOptions spawn;
+  spawn.arguments = {self_path(),     "agent",
+                     "--run-dir",     e_.options.directory.path().string(),
+                     "--agent",       std::to_string(c.agent),
+                     "--incarnation", std::to_string(c.incarnation)};
+  spawn.log_path = (e_.options.directory.logs() / fmt::format("agent-{}.log", c.agent)).string();
+  auto process = Process::spawn(spawn);
+  if (!process) {
+    feed(scheduler::AgentLost{c.agent, c.incarnation, process.error().message});
+    return;
+  }
+  processes_.insert(c.incarnation);
+  e_.watcher.watch(c.incarnation, *std::move(process));
+}
+
+void Supervisor::act(const scheduler::SpawnWorker& c) {
+  wire::Message m = message(wire::SpawnWorker{});
+  m.slot = c.slot;
+  m.worker_incarnation = c.incarnation;
+  send_to_agent(c.agent, std::move(m));
+}
+
+void Supervisor::act(const scheduler::KillWorker& c) {
+  wire::Message m = message(wire::KillWorker{c.reason});
+  m.slot = c.slot;
+  m.worker_incarnation = c.incarnation;
+  send_to_agent(c.agent, std::move(m));
+}
+
+void Supervisor::act(const scheduler::KillAgent& c) { e_.watcher.signal(c.incarnation, SIGKILL); }
+
+void Supervisor::act(const scheduler::AbortGeneration& c) {
+  wire::Message m = message(wire::Abort{c.generation, c.counted_step, c.reason});
+  m.generation = c.generation;
+  send_to_all(m);
+}
+
+void Supervisor::act(const scheduler::StartGeneration& c) {
+  for (std::size_t rank = 0; rank < c.seats.size(); ++rank) {
+    wire::Message m =
+        message(wire::PlanFor{static_cast<std::uint32_t>(rank), c.plan, e_.options.config_text});
+    m.generation = c.plan.generation;
+    m.slot = c.seats[rank].slot;
+    m.worker_incarnation = c.seats[rank].incarnation;
+    send_to_agent(c.seats[rank].agent, std::move(m));
+  }
+}
+
+void Supervisor::act(const scheduler::IssueCommand& c) {
+  send_to_all(message(wire::Command{c.command}));
+}
+
+checkpoint::Manifest Supervisor::manifest_of(const scheduler::CommitCheckpoint& c) const {
+  checkpoint::Manifest m;
+  m.checkpoint_id = c.checkpoint_id;
+  m.run_id = e_.options.identity.id;
+  m.branch = c.branch;
+  for (const scheduler::BranchInfo& b : state_.branches)
+    m.parents.push_back({b.id, b.parent, b.step});
+  m.step = c.step;
+  m.generation = c.checkpoint_id >> 32;
+  m.sample_position = c.position;
+  m.skip_windows = state_.skip_windows;
+  for (const Softening& s : state_.softenings) {
+    m.schedule_changes.push_back({"learning_rate_factor", s.factor, s.first, s.last});
+  }
+  m.config_digest = configs::config_digest(e_.options.config);
+  m.data_digest = e_.options.data_digest;
+  const auto& d = e_.controller.options().degrees;
+  m.layout = fmt::format("dp {} x tp {} x pp {}", d.dp, d.tp, d.pp);
+  m.created = e_.clock.now();
+  m.run_state = scheduler::to_json(state_);
+  return m;
+}
+
+void Supervisor::act(const scheduler::CommitCheckpoint& c) {
+  auto manifest = std::make_shared<checkpoint::Manifest>(manifest_of(c));
+  CommitFiles commit;
+  std::string problem;
+  for (const auto& [rank, files] : shards_[c.checkpoint_id]) {
+    if (const Status s = checkpoint::add_to_manifest(files, *manifest); !s)
+      problem = s.error().message;
+    commit.files.insert(commit.files.end(), files.files.begin(), files.files.end());
+  }
+  if (!problem.empty()) {
+    on(CommitDone{c.checkpoint_id, 0, problem});
+    return;
+  }
+  commit.manifest = std::move(manifest);
+  self_->send(writer_, std::move(commit));
+}
+
+void Supervisor::release(std::uint64_t branch, std::int64_t step, bool committed) {
+  send_to_all(message(wire::CheckpointClosed{branch, step, committed}));
+}
+
+void Supervisor::act(const scheduler::DiscardCheckpoint& c) {
+  release(c.branch, c.step, false);
+  const auto it = shards_.find(c.checkpoint_id);
+  if (it == shards_.end()) return;
+  DropFiles drop;
+  for (const auto& [rank, files] : it->second) {
+    for (const auto& file : files.files) drop.paths.push_back(file.path);
+  }
+  shards_.erase(it);
+  self_->send(writer_, std::move(drop));
+}
+
+void Supervisor::act(const scheduler::VerifyCheckpoint& c) {
+  self_->send(verifier_, VerifyFull{c.checkpoint_id});
+}
+
+void Supervisor::act(const scheduler::DeleteCheckpoint& c) {
+  self_->send(writer_, RemoveCheckpoint{c.checkpoint_id});
+}
+
+// --- The end
+// ------------------------------------------------------------------------------------------------------
+
+void Supervisor::act(const scheduler::Finish& c) {
+  if (ending_) return;
+  ending_ = true;
+  ending_since_ = e_.clock.now();
+  exit_code_ = c.exit_code;
+  reason_ = c.reason;
+  send_to_all(message(wire::Shutdown{c.reason}));
+}
+
+void Supervisor::end_if_possible() {
+  if (!processes_.empty()) {
+    if (e_.clock.now() - ending_since_ > scaled(kEndWait)) {
+      for (const std::uint64_t incarnation : processes_) e_.watcher.signal(incarnation, SIGKILL);
+    }
+    return;
+  }
+  if (e_.on_end == nullptr) return;
+  static_cast<void>(checkpoint::unlink_segments(e_.options.identity.id));
+  std::exchange(e_.on_end, nullptr)(RunOutcome{exit_code_, reason_, state_});
+}
+
+caf::behavior supervisor_actor(caf::stateful_actor<SupervisorState>* self,
+                               SupervisorEnvironment environment, InheritedState inherited) {
+  self->set_exception_handler(
+      [](caf::scheduled_actor*, std::exception_ptr& e) { return to_exit_reason(e); });
+  self->set_down_handler(
+      [](const caf::down_msg&) {});  // proxies say AgentGone themselves, with their evidence
+  auto s = std::make_shared<Supervisor>(self, std::move(environment), std::move(inherited));
+  return {[s](StartAtom) { s->start(); },          [s](TickAtom) { s->tick(); },
+          [s](const Frame& m) { s->on(m); },       [s](const AgentGone& m) { s->on(m); },
+          [s](const ChildExited& m) { s->on(m); }, [s](const Journalled& m) { s->on(m); },
+          [s](const CommitDone& m) { s->on(m); },  [s](const VerifyDone& m) { s->on(m); },
+          [s](const StopRun& m) { s->on(m); },     [s](const AbandonRun& m) { s->on(m); }};
+}
+
+}  // namespace tenax::actors

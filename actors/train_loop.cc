@@ -1,0 +1,384 @@
+#include "actors/train_loop.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "actors/engine_setup.h"
+#include "checkpoint/reader.h"
+#include "checkpoint/store_reader.h"
+#include "checkpoint/tensor_hash.h"
+#include "compute/cpu/gloo_communicator.h"
+#include "scheduler/layout.h"
+
+namespace tenax::actors {
+
+namespace {
+
+constexpr std::size_t kMaxReports = 4096;
+constexpr std::size_t kFlightEntries = 256;
+
+Duration scaled(const configs::RunConfig& config, Duration d) {
+  return from_seconds(to_seconds(d) * config.run.time_scale);
+}
+
+}  // namespace
+
+TrainLoop::TrainLoop(TrainLoopOptions options, const Clock& clock, SlotGate& gate, Send send)
+    : options_(std::move(options)),
+      clock_(clock),
+      gate_(gate),
+      send_(std::move(send)),
+      recorder_(kFlightEntries, clock) {}
+
+RankState TrainLoop::state(std::int64_t counted_step) const {
+  MutexLock lock(state_mutex_);
+  RankState state = held_;
+  for (const StepReport& r : reports_) {
+    if (r.step > counted_step) state.reports.push_back(r);
+  }
+  return state;
+}
+
+std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
+                                                 GenerationLink& link) {
+  const Plan& plan = message.plan;
+  const int rank = static_cast<int>(message.rank);
+  const Time begin = clock_.now();
+  bad_checkpoint_ = 0;
+  obeyed_ = 0;
+  snapshot_step_ = -1;
+  plan_digest_ = wire::plan_digest(plan);
+  const auto body = [&]() -> Status {
+    TENAX_RETURN_IF_ERROR(prepare(message));
+    compute::GlooOptions gloo;
+    gloo.rank = rank;
+    gloo.world_size = plan.degrees.world_size();
+    gloo.form_timeout = scaled(config_, config_.supervision.form_timeout);
+    gloo.operation_timeout = scaled(config_, config_.supervision.hang_timeout);
+    gloo.key_prefix = fmt::format("generation{}", plan.generation);
+    gloo.recorder = &recorder_;
+    // The link outlives the communicator: it is destroyed by the caller after run() has returned.
+    const std::shared_ptr<compute::Rendezvous> rendezvous(&link, [](compute::Rendezvous*) {});
+    TENAX_TRY(const auto comm,
+              compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
+    std::string source;
+    TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
+    send_(wire::RankFormed{message.rank, plan.step, source, to_seconds(clock_.now() - begin)});
+    return train(plan, rank, *comm, link);
+  };
+  const Status status = body();
+  if (status) return std::nullopt;
+  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_};
+}
+
+Status TrainLoop::prepare(const wire::PlanFor& message) {
+  if (!device_) {
+    TENAX_TRY(device_, compute::GlooDevice::open(options_.data_interface));
+  }
+  if (message.config != config_text_) {
+    TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
+    config_text_ = message.config;
+    schedule_ = lr_schedule_of(config_);
+    TENAX_TRY(data_, StepData::open(config_, options_.directory.train_tokens(),
+                                    options_.directory.heldout_tokens()));
+  }
+  softenings_ = message.plan.softenings;
+  data_->set_skip_windows(message.plan.skip_windows);
+  const int rank = static_cast<int>(message.rank);
+  if (!engine_ || engine_->options().rank != rank || !(degrees_ == message.plan.degrees)) {
+    TENAX_RETURN_IF_ERROR(build_engine(rank, message.plan.degrees));
+  }
+  return {};
+}
+
+Status TrainLoop::build_engine(int rank, const Degrees& degrees) {
+  degrees_ = degrees;
+  {
+    MutexLock lock(state_mutex_);
+    held_ = {};
+    reports_.clear();
+  }
+  TENAX_TRY(engine_, compute::Engine::create(
+                         engine_options(config_, data_->vocabulary_size(), degrees, rank)));
+  eval_schedule_ = forward_schedule(engine_->options(), data_->num_heldout_microbatches());
+  const auto replica = static_cast<std::uint32_t>(engine_->options().replica);
+  const auto replicas = static_cast<std::uint32_t>(degrees.dp);
+
+  table_.clear();
+  writes_.clear();
+  const std::size_t flat = engine_->values().size();
+  const char* kinds[] = {checkpoint::kParameter, checkpoint::kAdamM, checkpoint::kAdamV};
+  std::uint32_t tensor = 0;
+  for (const compute::StageParameter& p : engine_->parameters()) {
+    // The last stage's copy of a tied embedding is the first stage's tensor: written there.
+    const bool copy = p.gradients.front().kind == compute::GradientPartKind::kEmbeddingOutput;
+    for (std::size_t k = 0; k < 3; ++k) {
+      checkpoint::TensorShard shard;
+      shard.name = p.spec.name;
+      shard.kind = kinds[k];
+      shard.global_shape = p.spec.shape;
+      shard.box = {std::vector<std::int64_t>(p.spec.shape.size(), 0), p.spec.shape};
+      shard.offset = (k * flat + static_cast<std::size_t>(p.offset)) * sizeof(float);
+      shard.bytes = static_cast<std::size_t>(p.size) * sizeof(float);
+      if (!copy && tensor % replicas == replica)
+        writes_.push_back(static_cast<std::uint32_t>(table_.size()));
+      table_.push_back(std::move(shard));
+    }
+    ++tensor;
+  }
+  return open_slots();
+}
+
+Status TrainLoop::open_slots() {
+  slots_.reset();
+  const std::string prefix = checkpoint::slot_prefix(
+      options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
+  TENAX_TRY(slots_,
+            checkpoint::SlotPair::open(prefix, 3 * engine_->values().size() * sizeof(float)));
+  return {};
+}
+
+// --- Taking one's place
+// -------------------------------------------------------------------------------------------
+
+Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& comm,
+                          std::string& source) {
+  const RankSource mine = plan.sources[static_cast<std::size_t>(rank)];
+  const double mb = static_cast<double>(3 * engine_->values().size() * sizeof(float)) * 1e-6;
+  switch (mine.kind) {
+    case SourceKind::kMemory: {
+      std::int64_t last = 0;
+      {
+        MutexLock lock(state_mutex_);
+        last = held_.last_applied;
+      }
+      source = fmt::format("{:.1f} MB from its own memory", mb);
+      if (last + 1 == plan.step && plan.has_half_step) {
+        apply(plan.half_step);
+        source += ", the half-done step finished";
+      } else if (last != plan.step) {
+        return make_error(
+            ErrorCode::kInternal,
+            fmt::format("rank {} holds step {}, the plan says {}", rank, last, plan.step));
+      }
+      break;
+    }
+    case SourceKind::kInitial:
+      engine_->initialise(static_cast<std::uint64_t>(config_.run.seed));
+      source = fmt::format("{:.1f} MB computed from the seed", mb);
+      break;
+    case SourceKind::kCheckpoint:
+      TENAX_RETURN_IF_ERROR(restore_checkpoint(plan, source));
+      break;
+    case SourceKind::kPeer:
+      break;
+  }
+  for (int other = 0; other < plan.degrees.world_size(); ++other) {
+    const RankSource& s = plan.sources[static_cast<std::size_t>(other)];
+    if (s.kind != SourceKind::kPeer) continue;
+    if (other == rank) {
+      TENAX_RETURN_IF_ERROR(engine_->recv_state(comm, s.peer));
+      source = fmt::format("{:.1f} MB from the memory of rank {}", mb, s.peer);
+    } else if (s.peer == rank) {
+      TENAX_RETURN_IF_ERROR(engine_->send_state(comm, other));
+    }
+  }
+  MutexLock lock(state_mutex_);
+  if (mine.kind != SourceKind::kMemory) reports_.clear();
+  held_.has_weights = true;
+  held_.branch = plan.branch;
+  held_.last_applied = plan.step;
+  held_.gradients_ready = 0;
+  held_.verdict_known = false;
+  return {};
+}
+
+Status TrainLoop::restore_checkpoint(const Plan& plan, std::string& source) {
+  TENAX_TRY(const auto store,
+            checkpoint::StoreReader::open_read_only(options_.directory.path().string()));
+  const auto manifest = store->manifest(plan.checkpoint_id);
+  if (!manifest) {
+    bad_checkpoint_ = plan.checkpoint_id;
+    return manifest.error();
+  }
+  const std::span<float> targets[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
+  const std::string prefix = checkpoint::slot_prefix(
+      options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
+  // The nearest source first: this host's slot, if its bytes have the manifest's hashes.
+  if (const auto slot = checkpoint::find_sealed_slot(prefix, plan.checkpoint_branch, plan.step);
+      slot && slot_matches(*slot, table_, *manifest)) {
+    std::size_t offset = 0;
+    for (const std::span<float> target : targets) {
+      std::memcpy(target.data(), slot->payload().data() + offset, target.size_bytes());
+      offset += target.size_bytes();
+    }
+    source = fmt::format("{:.1f} MB from shared memory", static_cast<double>(offset) * 1e-6);
+    return {};
+  }
+  const checkpoint::CheckpointReader reader(*store, *manifest);
+  std::vector<checkpoint::BoxRequest> requests;
+  const std::size_t flat = engine_->values().size();
+  for (const checkpoint::TensorShard& shard : table_) {
+    const std::size_t at = shard.offset / sizeof(float);
+    requests.push_back({shard.kind, shard.name, shard.box,
+                        targets[at / flat].subspan(at % flat, shard.bytes / sizeof(float))});
+  }
+  if (const Status read = reader.read_boxes(requests, 1); !read) {
+    if (read.error().code == ErrorCode::kDataLoss) bad_checkpoint_ = plan.checkpoint_id;
+    return read.error();
+  }
+  source =
+      fmt::format("{:.1f} MB from the store", static_cast<double>(3 * flat * sizeof(float)) * 1e-6);
+  return {};
+}
+
+// --- The loop
+// -----------------------------------------------------------------------------------------------------
+
+Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
+                        GenerationLink& link) {
+  std::int64_t done = plan.step;
+  bool stop = false;
+  while (done < plan.total_steps && !stop) {
+    compute::Verdict verdict;
+    TENAX_RETURN_IF_ERROR(step(plan, comm, link, verdict));
+    ++done;
+    const std::int64_t interval = config_.checkpoint.interval;
+    bool save = interval > 0 && done % interval == 0 &&
+                (verdict.slots_free || config_.checkpoint.policy == configs::SlotPolicy::kWait);
+    for (; obeyed_ < verdict.command; ++obeyed_) {
+      switch (link.command_kind(obeyed_ + 1)) {
+        case WorkerCommandKind::kStop:
+          stop = true;
+          break;
+        case WorkerCommandKind::kSnapshot:
+          save = true;
+          break;
+      }
+    }
+    if (save) TENAX_RETURN_IF_ERROR(snapshot(plan, rank, link));
+  }
+  if (snapshot_step_ != done) TENAX_RETURN_IF_ERROR(snapshot(plan, rank, link));
+  send_(wire::RankFinished{static_cast<std::uint32_t>(rank), done,
+                           done >= plan.total_steps ? FinishCause::kDone : FinishCause::kStopped});
+  return {};
+}
+
+Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
+                       compute::Verdict& verdict) {
+  const Time begin = clock_.now();
+  std::int64_t step = 0;
+  {
+    MutexLock lock(state_mutex_);
+    held_.gradients_ready = 0;
+    held_.verdict_known = false;
+    step = held_.last_applied + 1;
+  }
+  const compute::EngineOptions& o = engine_->options();
+  const compute::MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
+  TENAX_RETURN_IF_ERROR(
+      engine_->compute_gradients(comm, data_->microbatches(step, range.begin, range.end)));
+  {
+    MutexLock lock(state_mutex_);
+    held_.gradients_ready = step;
+  }
+  compute::VerdictPart part = engine_->verdict_part();
+  part.step = step;
+  part.plan_digest = plan_digest_;
+  part.newest_command = link.newest_command();
+  part.slot_free = gate_.free();
+  TENAX_TRY(verdict, engine_->exchange_verdict(comm, part));
+
+  StepReport report;
+  report.branch = plan.branch;
+  report.step = step;
+  report.loss = verdict.loss;
+  report.grad_norm = verdict.grad_norm;
+  report.learning_rate = rate(step);
+  report.tokens = verdict.targets;
+  report.position_begin = data_->position_begin(step);
+  report.position_end = data_->position_end(step);
+  report.update = verdict.finite ? UpdateKind::kApplied : UpdateKind::kSkippedNonFinite;
+  {
+    MutexLock lock(state_mutex_);
+    held_.verdict_known = true;
+    held_.verdict = report;
+  }
+  apply(report);
+  if (config_.train.eval_interval > 0 &&
+      (step % config_.train.eval_interval == 0 || step == plan.total_steps)) {
+    TENAX_RETURN_IF_ERROR(evaluate(comm, report));
+  }
+  report.seconds = to_seconds(clock_.now() - begin);
+  {
+    MutexLock lock(state_mutex_);
+    reports_.back() = report;
+  }
+  send_(wire::StepDone{report});
+  return {};
+}
+
+void TrainLoop::apply(const StepReport& verdict) {
+  if (verdict.update == UpdateKind::kApplied) {
+    engine_->apply_update(verdict.grad_norm, verdict.tokens, verdict.learning_rate, verdict.step);
+  }
+  MutexLock lock(state_mutex_);
+  held_.last_applied = verdict.step;
+  reports_.push_back(verdict);
+  if (reports_.size() > kMaxReports) reports_.pop_front();
+}
+
+Status TrainLoop::evaluate(compute::Communicator& comm, StepReport& report) {
+  const int count = data_->num_heldout_microbatches();
+  if (count == 0) return {};
+  const compute::EngineOptions& o = engine_->options();
+  const auto share = scheduler::even_share(count, static_cast<int>(o.replicas.size()), o.replica);
+  const auto mine = data_->heldout(static_cast<int>(share.begin), static_cast<int>(share.end));
+  TENAX_TRY(report.eval_loss, engine_->evaluate(comm, mine, eval_schedule_, count));
+  report.has_eval = true;
+  return {};
+}
+
+Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
+  std::int64_t step = 0;
+  {
+    MutexLock lock(state_mutex_);
+    step = held_.last_applied;
+  }
+  if (!gate_.wait_free(link.stop_token())) return make_error(ErrorCode::kAborted, link.reason());
+  const int index = gate_.next_index();
+  const std::span<std::byte> payload = slots_->begin(index);
+  std::size_t offset = 0;
+  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()}) {
+    std::memcpy(payload.data() + offset, part.data(), part.size_bytes());
+    offset += part.size_bytes();
+  }
+  checkpoint::SlotHeader header;
+  header.branch = plan.branch;
+  header.step = step;
+  header.generation = plan.generation;
+  header.incarnation = options_.incarnation;
+  header.payload_bytes = offset;
+  TENAX_RETURN_IF_ERROR(slots_->seal(index, header));
+  gate_.sealed(plan.branch, step, index);
+  snapshot_step_ = step;
+  send_(wire::SnapshotSealed{static_cast<std::uint32_t>(rank), plan.branch, step,
+                             static_cast<std::uint8_t>(index), checkpoint::encode_table(table_),
+                             writes_});
+  return {};
+}
+
+double TrainLoop::rate(std::int64_t step) const {
+  double rate = compute::learning_rate(schedule_, step);
+  for (const Softening& s : softenings_) {
+    if (step >= s.first && step <= s.last) rate *= s.factor;
+  }
+  return rate;
+}
+
+}  // namespace tenax::actors

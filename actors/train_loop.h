@@ -1,0 +1,102 @@
+// A worker's training loop: one generation at a time, from the plan to the end or to an error.
+// Holds the engine, the slots and the place in the run between generations, so that a survivor
+// keeps its memory. Runs on the engine's thread; what must reach it from outside comes through the
+// GenerationLink and the SlotGate.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "actors/generation_link.h"
+#include "actors/run_directory.h"
+#include "actors/step_data.h"
+#include "checkpoint/slot.h"
+#include "checkpoint/tensor_shard.h"
+#include "common/clock.h"
+#include "compute/cpu/gloo_device.h"
+#include "compute/engine.h"
+#include "compute/flight_recorder.h"
+#include "compute/lr_schedule.h"
+#include "configs/run_config.h"
+#include "wire/message.h"
+
+namespace tenax::actors {
+
+struct TrainLoopOptions {
+  RunDirectory directory{""};
+  std::string run_id;
+  std::uint32_t agent = 0;
+  std::uint32_t slot = 0;
+  std::uint64_t incarnation = 0;
+  std::string data_interface = "127.0.0.1";
+};
+
+class TrainLoop {
+ public:
+  using Send = std::function<void(wire::Body)>;
+
+  /// `send` hands a message to the agent; it must not block.
+  TrainLoop(TrainLoopOptions options, const Clock& clock, SlotGate& gate, Send send);
+
+  /// Runs the plan to its end. Sends rankFormed, stepDone, snapshotSealed on the way and
+  /// rankFinished at a good end. After an error returns what ended it; state() says where the rank
+  /// stands.
+  struct Stopped {
+    std::string reason;
+    std::uint64_t bad_checkpoint = 0;
+  };
+  std::optional<Stopped> run(const wire::PlanFor& plan, GenerationLink& link);
+
+  /// What this rank holds, with the reports of steps after `counted_step`.
+  RankState state(std::int64_t counted_step) const;
+
+ private:
+  Status prepare(const wire::PlanFor& plan);
+  Status build_engine(int rank, const Degrees& degrees);
+  Status open_slots();
+  Status restore(const Plan& plan, int rank, compute::Communicator& comm, std::string& source);
+  Status restore_checkpoint(const Plan& plan, std::string& source);
+  Status train(const Plan& plan, int rank, compute::Communicator& comm, GenerationLink& link);
+  Status step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
+              compute::Verdict& verdict);
+  void apply(const StepReport& verdict);
+  Status evaluate(compute::Communicator& comm, StepReport& report);
+  Status snapshot(const Plan& plan, int rank, GenerationLink& link);
+  double rate(std::int64_t step) const;
+
+  const TrainLoopOptions options_;
+  const Clock& clock_;
+  SlotGate& gate_;
+  const Send send_;
+
+  std::string config_text_;
+  configs::RunConfig config_;
+  compute::LrScheduleOptions schedule_;
+  std::vector<Softening> softenings_;
+  std::shared_ptr<compute::GlooDevice> device_;
+  compute::FlightRecorder recorder_;
+  std::unique_ptr<StepData> data_;
+  std::unique_ptr<compute::Engine> engine_;
+  Degrees degrees_;
+  PipelineSchedule eval_schedule_;
+  std::optional<checkpoint::SlotPair> slots_;
+  std::vector<checkpoint::TensorShard> table_;
+  std::vector<std::uint32_t> writes_;
+  Hash128 plan_digest_;
+  std::int64_t obeyed_ = 0;          ///< commands of this generation
+  std::int64_t snapshot_step_ = -1;  ///< of the newest snapshot on this branch
+  std::uint64_t snapshot_branch_ = 0;
+  std::uint64_t bad_checkpoint_ = 0;
+
+  mutable Mutex state_mutex_;
+  RankState held_ TENAX_GUARDED_BY(state_mutex_);
+  std::deque<StepReport> reports_ TENAX_GUARDED_BY(state_mutex_);
+};
+
+}  // namespace tenax::actors

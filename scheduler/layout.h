@@ -1,0 +1,48 @@
+// Who sits where: ranks and their coordinates on the (dp, pp) mesh, and which layers a stage holds.
+// Pure functions.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/run_types.h"
+
+namespace tenax::scheduler {
+
+/// A rank's place. Ranks count tp fastest, then dp, then pp, so that neighbouring ranks (usually
+/// one host) share the heaviest traffic (Narayanan et al. 2021, doi:10.1145/3458817.3476209,
+/// section 3).
+struct Coordinates {
+  int dp = 0;
+  int tp = 0;
+  int pp = 0;
+  bool operator==(const Coordinates&) const = default;
+};
+
+Coordinates coordinates_of(const Degrees& degrees, int rank);
+int rank_of(const Degrees& degrees, const Coordinates& c);
+
+/// Ranks with the same stage and tensor shard, in dp order: they hold the same weights.
+std::vector<int> data_parallel_group(const Degrees& degrees, int rank);
+/// Ranks of one replica, in stage order.
+std::vector<int> pipeline_group(const Degrees& degrees, int rank);
+
+struct LayerRange {
+  int first = 0;
+  int end = 0;
+  bool operator==(const LayerRange&) const = default;
+};
+/// Splits `layers` transformer layers over `stages` as evenly as whole layers allow. A remainder
+/// goes to the middle stages first, then to the first, last to the last: the outer two also hold
+/// the embedding and the head.
+std::vector<LayerRange> split_layers(int layers, int stages);
+
+/// The half-open range of items that member `index` of `parts` takes of `total`, as even as
+/// possible, in order.
+struct IndexRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+IndexRange even_share(std::int64_t total, int parts, int index);
+
+}  // namespace tenax::scheduler

@@ -1,0 +1,27 @@
+// From what the ranks hold after a failure to the plan of the next generation (DESIGN: a step half
+// done). Pure.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/run_types.h"
+#include "scheduler/run_state.h"
+
+namespace tenax::scheduler {
+
+struct RecoveryPlan {
+  Plan plan;
+  /// Reports of steps that were applied but not yet counted, ascending and without gaps up to
+  /// plan.step.
+  std::vector<StepReport> uncounted;
+  /// One sentence: where the run goes on and who gives what to whom.
+  std::string reason;
+};
+
+/// Precondition: every seat is kFresh or kStopped. The plan's generation is the state's. All ranks
+/// continue from ONE step: the newest that every rank can have from its memory or a data-parallel
+/// peer; else the newest checkpoint; else the initial state.
+RecoveryPlan make_recovery_plan(const RunState& state, const ControllerOptions& options);
+
+}  // namespace tenax::scheduler

@@ -1,0 +1,34 @@
+// Which checkpoints to delete. Pure: the controller decides, the store obeys. Invariant C3: the
+// newest verified checkpoint of the current branch and its predecessor are never deleted.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace tenax::scheduler {
+
+struct RetentionPolicy {
+  int keep_last = 3;            ///< the newest so many on the current ancestry
+  std::int64_t keep_every = 0;  ///< and every one whose step is a multiple; 0 = none
+  int keep_verified = 3;        ///< and so many verified ones, at growing distance; at least 2
+};
+
+struct RetentionCandidate {
+  std::uint64_t id = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  bool verified = false;
+  bool on_ancestry = true;  ///< of the current branch; checkpoints of left branches go first
+};
+
+struct RetentionVerdict {
+  std::uint64_t checkpoint_id = 0;
+  std::string reason;
+};
+
+/// The checkpoints to delete, left branches first, then oldest first.
+std::vector<RetentionVerdict> choose_deletions(const std::vector<RetentionCandidate>& candidates,
+                                               const RetentionPolicy& policy);
+
+}  // namespace tenax::scheduler

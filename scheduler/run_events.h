@@ -1,0 +1,138 @@
+// Everything that can happen to a run, as values. An event is journalled with the commands decided
+// on it before any of them acts. Fences are checked by the controller: an event of an older
+// generation or incarnation changes nothing (G2).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "common/run_types.h"
+
+namespace tenax::scheduler {
+
+/// A supervisor holds the run's lock and begins (or goes on) deciding.
+struct SupervisorStarted {
+  std::uint64_t term = 0;
+  std::int64_t total_steps = 0;             ///< may have been changed for this start
+  std::vector<std::string> config_changes;      ///< "train.steps: 200 -> 400", against the last start
+  std::vector<std::uint64_t> manifests;         ///< checkpoints that the store has
+  std::vector<std::uint32_t> agents_alive;  ///< agents whose processes still run and may answer
+};
+
+struct WorkerSeen {
+  std::uint32_t slot = 0;
+  std::uint64_t incarnation = 0;
+  std::uint32_t pid = 0;
+  std::int32_t rank = -1;
+  std::uint64_t generation = 0;
+  bool training = false;
+};
+/// An agent introduced itself, with the workers it has.
+struct AgentJoined {
+  std::uint32_t agent = 0;
+  std::uint64_t incarnation = 0;
+  std::uint32_t pid = 0;
+  std::string host;
+  std::uint32_t num_slots = 0;
+  std::vector<WorkerSeen> workers;
+};
+/// Its process ended, or it was silent for too long.
+struct AgentLost {
+  std::uint32_t agent = 0;
+  std::uint64_t incarnation = 0;
+  std::string evidence;
+};
+
+/// A worker process is up and waits for a plan.
+struct WorkerUp {
+  std::uint32_t agent = 0;
+  std::uint32_t slot = 0;
+  std::uint64_t incarnation = 0;
+  std::uint32_t pid = 0;
+};
+/// A worker process is gone for certain (pidfd).
+struct WorkerExited {
+  std::uint32_t agent = 0;
+  std::uint32_t slot = 0;
+  std::uint64_t incarnation = 0;
+  std::string status;
+};
+
+/// A rank has its weights in place and begins to train.
+struct RankFormed {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  std::int64_t step = 0;
+  std::string source;
+  double seconds = 0;
+};
+/// A rank left its loop after an error or an abort and says what it holds.
+struct RankStopped {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  RankState state;
+  std::string reason;
+  std::uint64_t bad_checkpoint = 0;  ///< a checkpoint that it could not read back; 0: none
+};
+/// A rank left its loop in good order.
+struct RankFinished {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  std::int64_t step = 0;
+  FinishCause cause = FinishCause::kDone;
+};
+struct StepReported {
+  std::uint64_t generation = 0;
+  StepReport report;
+};
+
+/// One rank's share of a checkpoint is in the staging folder, synced.
+struct ShardWritten {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  std::uint64_t checkpoint_id = 0;
+  std::uint64_t bytes = 0;
+  double seconds = 0;
+  std::string digest;  ///< of everything the rank holds; equal on data-parallel replicas
+};
+struct ShardFailed {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  std::uint64_t checkpoint_id = 0;
+  std::string error;
+};
+/// The answer to a CommitCheckpoint. On success the manifest is durable.
+struct CommitEnded {
+  std::uint64_t checkpoint_id = 0;
+  bool ok = false;
+  std::string error;
+  std::uint64_t bytes = 0;
+};
+/// The answer to a VerifyCheckpoint: every byte was read back and hashed.
+struct VerifyEnded {
+  std::uint64_t checkpoint_id = 0;
+  bool ok = false;
+  std::string error;
+};
+
+/// kGraceful: finish the step, checkpoint, leave. kPreempt: the same with the requeue code.
+enum class StopKind : std::uint8_t { kGraceful = 0, kPreempt = 1 };
+struct StopRequested {
+  StopKind kind = StopKind::kGraceful;
+  std::string by;  ///< "signal 2 (Interrupt)", "tenax stop"
+};
+
+/// The deadline that next_deadline() named has come.
+struct TimerFired {};
+
+using Event = std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited,
+                           RankFormed, RankStopped, RankFinished, StepReported, ShardWritten,
+                           ShardFailed, CommitEnded, VerifyEnded, StopRequested, TimerFired>;
+
+}  // namespace tenax::scheduler

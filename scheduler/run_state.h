@@ -1,0 +1,145 @@
+// RunState: all that the run controller knows, and the options that do not change within a run.
+// Plain data: it is saved as JSON with every decision (run_json.h) and rebuilt from there when a
+// supervisor takes over.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/run_types.h"
+#include "scheduler/restart_strategy.h"
+#include "scheduler/run_commands.h"
+#include "scheduler/run_events.h"
+#include "scheduler/spike_monitor.h"
+
+namespace tenax::scheduler {
+
+struct ControllerOptions {
+  Degrees degrees;
+  int num_agents = 1;
+  std::int64_t global_batch_size = 1;
+  int keep_last = 3;
+  std::int64_t keep_every = 0;
+  std::int64_t verify_patience = 8;  ///< counted steps after a snapshot before it may be verified
+  Duration collect_window = std::chrono::milliseconds(30);
+  Duration abort_timeout = std::chrono::seconds(2);
+  Duration form_timeout = std::chrono::seconds(30);
+  Duration hang_timeout = std::chrono::seconds(30);
+  Duration takeover_wait = std::chrono::seconds(2);
+  RestartStrategy worker_restarts;
+  RestartStrategy agent_restarts{RestartKind::kRestForOne};
+  int max_generations_without_progress = 5;
+  int max_save_failures = 5;  ///< of the final checkpoint, before the run ends without it
+  SpikeMonitorOptions spikes;
+};
+
+enum class Phase : std::uint8_t {
+  kGathering = 0,  ///< waiting until every rank has a worker that is fresh or has stopped
+  kForming = 1,    ///< the plan is out; ranks connect and take their weights
+  kRunning = 2,
+  kFinishing = 3,  ///< all ranks left in good order; waiting for the last checkpoint
+  kFinished = 4,
+};
+std::string_view to_string(Phase phase);
+
+enum class SeatState : std::uint8_t {
+  kAbsent = 0,    ///< no process
+  kSpawning = 1,  ///< ordered, not yet up
+  kFresh = 2,     ///< up, holds nothing
+  kPlanned = 3,   ///< has a plan of the current generation
+  kTraining = 4,  ///< formed
+  kStopped = 5,   ///< left the loop, holds `held`
+  kFinished = 6,  ///< left the loop in good order
+  kLeaving = 7,   ///< told to leave its generation, has not answered
+};
+std::string_view to_string(SeatState state);
+
+/// A rank and the worker that plays it. Rank r sits on agent r / slots_per_agent; the seat outlives
+/// processes.
+struct Seat {
+  std::uint32_t agent = 0;
+  std::uint32_t slot = 0;
+  std::uint64_t incarnation = 0;
+  std::uint32_t pid = 0;
+  SeatState state = SeatState::kAbsent;
+  RankState held;
+  int restarts = 0;
+  std::int64_t finished_step = 0;
+  FinishCause finish_cause = FinishCause::kDone;
+  std::optional<Time> spawn_at;  ///< a restart held back by the strategy's backoff
+};
+
+struct AgentState {
+  std::uint64_t incarnation = 0;
+  std::uint32_t pid = 0;
+  std::string host;
+  bool up = false;
+  bool asked = false;  ///< after a takeover: it may still answer
+  int restarts = 0;
+  RestartHistory history;
+  RestartHistory worker_history;
+};
+
+struct BranchInfo {
+  std::uint64_t id = 0;
+  std::uint64_t parent = 0;  ///< equal to id for the root
+  std::int64_t step = 0;     ///< it left its parent after this step
+};
+
+struct CheckpointInfo {
+  std::uint64_t id = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  std::uint64_t generation = 0;
+  bool committing = false;
+  bool committed = false;
+  bool read_back = false;  ///< every byte was read again and hashed right
+  bool sound =
+      true;  ///< the detector was calm when it was taken, and no onset was placed before it since
+  bool verified = false;
+  bool quarantined = false;  ///< could not be read back; never a source again
+  std::uint64_t bytes = 0;
+  double seconds = 0;
+  std::map<std::uint32_t, std::string>
+      shards;  ///< by rank: digest of what it holds, while being written
+};
+
+struct RunState {
+  std::uint64_t term = 0;
+  std::uint64_t generation = 0;
+  std::uint64_t branch = 0;
+  std::uint64_t next_branch = 1;
+  std::uint64_t next_incarnation = 1;
+  std::int64_t next_command = 1;
+  Phase phase = Phase::kGathering;
+  std::int64_t total_steps = 0;
+  std::int64_t counted_step = 0;  ///< newest step whose report is journalled on this branch
+  std::uint64_t last_progress_generation = 0;
+  std::vector<Seat> seats;         ///< by rank
+  std::vector<AgentState> agents;  ///< by agent id
+  std::vector<BranchInfo> branches;
+  std::vector<CheckpointInfo> checkpoints;
+  std::vector<SkipWindow> skip_windows;
+  std::vector<Softening> softenings;
+  SpikeMonitorState spikes;
+
+  std::optional<Time> fault_at;  ///< first of the faults being collected
+  std::string culprit;
+  std::optional<Time> deadline;  ///< of the current phase
+  std::optional<Time> last_progress_at;
+  bool stop_requested = false;
+  bool stop_issued = false;
+  StopKind stop_kind = StopKind::kGraceful;
+  int restarts = 0;
+  int rollbacks = 0;
+  int save_failures = 0;
+  int exit_code = -1;
+  std::string finish_reason;
+  std::string config_digest;
+};
+
+}  // namespace tenax::scheduler

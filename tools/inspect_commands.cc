@@ -1,0 +1,318 @@
+#include "tools/inspect_commands.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "actors/run_directory.h"
+#include "checkpoint/reader.h"
+#include "checkpoint/store_reader.h"
+#include "checkpoint/tensor_hash.h"
+#include "configs/run_config.h"
+#include "scheduler/exit_code.h"
+#include "scheduler/run_controller.h"
+#include "scheduler/run_json.h"
+#include "scheduler/run_metrics.h"
+#include "tools/run_checkpoints.h"
+#include "tools/supervisor_client.h"
+
+using nlohmann::json;
+
+namespace tenax::tools {
+
+namespace {
+
+using actors::RunDirectory;
+using checkpoint::StoreReader;
+
+constexpr std::size_t kJournalBatch = 4096;
+
+int fail(const Error& error) {
+  fmt::print(stderr, "tenax: {}\n", error.message);
+  switch (error.code) {
+    case ErrorCode::kNotFound:
+    case ErrorCode::kInvalidArgument:
+      return scheduler::kExitConfig;
+    default:
+      return scheduler::kExitStore;
+  }
+}
+
+Result<std::unique_ptr<StoreReader>> open_run(const InspectArguments& arguments) {
+  TENAX_RETURN_IF_ERROR([&]() -> Status {
+    TENAX_TRY([[maybe_unused]] const auto identity, RunDirectory(arguments.run_dir).identity());
+    return {};
+  }());
+  return StoreReader::open_read_only(arguments.run_dir.string());
+}
+
+/// Calls `f` with every journal entry in order.
+template <class F>
+Status for_each_entry(const StoreReader& store, F f) {
+  std::uint64_t next = 0;
+  while (true) {
+    TENAX_TRY(const auto records, store.read_journal(next, kJournalBatch));
+    for (const checkpoint::JournalRecord& r : records) {
+      TENAX_TRY(const scheduler::JournalEntry entry, scheduler::journal_entry_from_json(r.bytes));
+      f(entry, r.bytes);
+      next = r.seq + 1;
+    }
+    if (records.size() < kJournalBatch) return {};
+  }
+}
+
+std::string number(double v) {
+  if (std::isnan(v)) return "NaN";
+  if (std::isinf(v)) return v > 0 ? "Infinity" : "-Infinity";
+  return fmt::format("{}", v);
+}
+
+json json_number(double v) { return std::isfinite(v) ? json(v) : json(number(v)); }
+
+double tokens_per_second(const StepReport& r) {
+  return r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
+}
+
+/// The state as its last decision left it, for a run without a supervisor.
+int print_saved_state(const InspectArguments& arguments) {
+  const auto store = open_run(arguments);
+  if (!store) return fail(store.error());
+  const auto saved = (*store)->state();
+  if (!saved) return fail(saved.error());
+  if (!*saved) return fail(make_error(ErrorCode::kNotFound, "the run has no journal yet"));
+  const auto state = scheduler::run_state_from_json(**saved);
+  if (!state) return fail(state.error());
+  const bool finished = state->phase == scheduler::Phase::kFinished;
+  const scheduler::CheckpointInfo* newest =
+      scheduler::newest_checkpoint(*state, state->total_steps);
+  if (arguments.json) {
+    const json j = {{"phase", finished ? "finished" : "interrupted"},
+                    {"step", state->counted_step},
+                    {"total_steps", state->total_steps},
+                    {"newest_checkpoint", newest != nullptr ? newest->step : -1},
+                    {"restarts", state->restarts},
+                    {"rollbacks", state->rollbacks},
+                    {"exit_code", state->exit_code},
+                    {"reason", state->finish_reason}};
+    fmt::print("{}\n", j.dump());
+    return 0;
+  }
+  fmt::print("{}: step {} of {}, {} restart(s), {} rollback(s), newest checkpoint of step {}\n",
+             finished ? state->finish_reason : "no supervisor is running; the run was interrupted",
+             state->counted_step, state->total_steps, state->restarts, state->rollbacks,
+             newest != nullptr ? newest->step : -1);
+  return 0;
+}
+
+}  // namespace
+
+int run_status(const InspectArguments& arguments) {
+  const RunDirectory directory(arguments.run_dir);
+  if (const auto identity = directory.identity(); !identity) return fail(identity.error());
+  const auto state = fetch_state(directory);
+  if (!state) return print_saved_state(arguments);
+  if (arguments.json) {
+    fmt::print("{}\n", *state);
+    return 0;
+  }
+  const json j = json::parse(*state, nullptr, false);
+  if (j.is_discarded())
+    return fail(make_error(ErrorCode::kDataLoss, "the supervisor's answer is not JSON"));
+  const json& p = j.at("progress");
+  fmt::print(
+      "{}: step {} of {}, loss {}, {:.0f} tokens/s, goodput {:.2f}, {} restart(s), {} "
+      "rollback(s)\n",
+      j.at("run").at("phase").get<std::string>(), p.at("step").get<std::int64_t>(),
+      p.at("total_steps").get<std::int64_t>(), p.at("loss").dump(),
+      p.at("tokens_per_second").get<double>(), p.at("goodput").get<double>(),
+      p.at("restarts").get<int>(), p.at("rollbacks").get<int>());
+  for (const json& r : j.at("ranks")) {
+    fmt::print("  rank {}  agent {} slot {}  pid {}  stage {} replica {}  {}\n",
+               r.at("rank").get<int>(), r.at("agent").get<int>(), r.at("slot").get<int>(),
+               r.at("pid").get<std::int64_t>(), r.at("stage").get<int>(),
+               r.at("dp_rank").get<int>(), r.at("state").get<std::string>());
+  }
+  for (const json& c : j.at("checkpoints")) {
+    fmt::print("  checkpoint of step {}  {}\n", c.at("step").get<std::int64_t>(),
+               c.at("state").get<std::string>());
+  }
+  return 0;
+}
+
+int run_stop(const InspectArguments& arguments) {
+  const RunDirectory directory(arguments.run_dir);
+  if (const auto identity = directory.identity(); !identity) return fail(identity.error());
+  const Status status = post_stop(directory, arguments.now ? "now" : "graceful");
+  if (!status) return fail(status.error());
+  fmt::print("asked the run to {}\n",
+             arguments.now ? "leave at once" : "finish its step, checkpoint and leave");
+  return 0;
+}
+
+int run_journal(const InspectArguments& arguments) {
+  const auto store = open_run(arguments);
+  if (!store) return fail(store.error());
+  const Status status =
+      for_each_entry(**store, [&](const scheduler::JournalEntry& e, const std::string& text) {
+        const bool worth_reading =
+            scheduler::severity_of(e) >= scheduler::Severity::kNotice ||
+            std::any_of(e.commands.begin(), e.commands.end(), [](const scheduler::Command& c) {
+              return std::holds_alternative<scheduler::Note>(c) ||
+                     std::holds_alternative<scheduler::Finish>(c);
+            });
+        if (arguments.json) {
+          fmt::print("{}\n", text);
+        } else if (arguments.all || worth_reading) {
+          fmt::print("{}  {:<7}  {}\n", format_time(e.time),
+                     scheduler::to_string(scheduler::severity_of(e)), scheduler::describe(e));
+        }
+      });
+  return status ? 0 : fail(status.error());
+}
+
+int run_metrics(const InspectArguments& arguments) {
+  const auto store = open_run(arguments);
+  if (!store) return fail(store.error());
+  scheduler::RunMetrics metrics;
+  const Status status = for_each_entry(
+      **store, [&](const scheduler::JournalEntry& e, const std::string&) { metrics.add(e); });
+  if (!status) return fail(status.error());
+  const char* separator = arguments.csv ? "," : "  ";
+  if (!arguments.json)
+    fmt::print("step{0}loss{0}grad_norm{0}tokens_per_second{0}branch{0}eval_loss\n", separator);
+  for (const StepReport& r : metrics.reports()) {
+    if (arguments.json) {
+      json j = {{"step", r.step},
+                {"loss", json_number(r.loss)},
+                {"grad_norm", json_number(r.grad_norm)},
+                {"tokens_per_second", tokens_per_second(r)},
+                {"branch", r.branch},
+                {"learning_rate", r.learning_rate},
+                {"position_begin", r.position_begin},
+                {"position_end", r.position_end}};
+      if (r.has_eval) j["eval_loss"] = json_number(r.eval_loss);
+      fmt::print("{}\n", j.dump());
+      continue;
+    }
+    fmt::print("{}{}{}{}{}{}{:.1f}{}{}{}{}\n", r.step, separator, number(r.loss), separator,
+               number(r.grad_norm), separator, tokens_per_second(r), separator, r.branch, separator,
+               r.has_eval ? number(r.eval_loss) : std::string());
+  }
+  return 0;
+}
+
+int run_hash(const InspectArguments& arguments) {
+  const auto store = open_run(arguments);
+  if (!store) return fail(store.error());
+  auto manifest = find_checkpoint(**store, arguments.step);
+  if (!manifest) return fail(manifest.error());
+  const std::int64_t step = manifest->step;
+  const checkpoint::CheckpointReader reader(**store, *std::move(manifest));
+  const auto hash = checkpoint::hash_checkpoint(reader);
+  if (!hash) return fail(hash.error());
+  if (arguments.json) {
+    fmt::print("{}\n", json{{"step", step}, {"hash", hash->hex()}}.dump());
+  } else {
+    fmt::print("{}  step {}\n", hash->hex(), step);
+  }
+  return 0;
+}
+
+int run_checkpoint_list(const InspectArguments& arguments) {
+  const auto store = open_run(arguments);
+  if (!store) return fail(store.error());
+  const auto manifests = list_checkpoints(**store);
+  if (!manifests) return fail(manifests.error());
+  for (const checkpoint::Manifest& m : *manifests) {
+    const std::uint64_t bytes = checkpoint::total_bytes(m);
+    if (arguments.json) {
+      const json j = {{"id", m.checkpoint_id},
+                      {"branch", m.branch},
+                      {"step", m.step},
+                      {"bytes", bytes},
+                      {"layout", m.layout},
+                      {"created", format_time(m.created)},
+                      {"shards", m.shards.size()},
+                      {"position", m.sample_position}};
+      fmt::print("{}\n", j.dump());
+    } else {
+      fmt::print("step {:>8}  branch {}  {:>10.1f} MB  {} shards  {}  {}\n", m.step, m.branch,
+                 static_cast<double>(bytes) * 1e-6, m.shards.size(), m.layout,
+                 format_time(m.created));
+    }
+  }
+  return 0;
+}
+
+int run_checkpoint_verify(const InspectArguments& arguments) {
+  const auto store = open_run(arguments);
+  if (!store) return fail(store.error());
+  const auto manifests = list_checkpoints(**store);
+  if (!manifests) return fail(manifests.error());
+  const auto depth =
+      arguments.full ? checkpoint::VerifyDepth::kFull : checkpoint::VerifyDepth::kFast;
+  int bad = 0;
+  int seen = 0;
+  for (const checkpoint::Manifest& m : *manifests) {
+    if (arguments.step >= 0 && m.step != arguments.step) continue;
+    ++seen;
+    const auto report = (*store)->verify(m.checkpoint_id, depth);
+    if (!report) return fail(report.error());
+    bad += report->ok() ? 0 : 1;
+    if (arguments.json) {
+      fmt::print(
+          "{}\n",
+          json{{"step", m.step}, {"ok", report->ok()}, {"problems", report->problems}}.dump());
+      continue;
+    }
+    fmt::print("step {:>8}  {}\n", m.step,
+               report->ok()
+                   ? (arguments.full ? "every byte is right" : "complete (sizes and metadata)")
+                   : "DAMAGED");
+    for (const std::string& p : report->problems) fmt::print("    {}\n", p);
+  }
+  if (seen == 0) return fail(make_error(ErrorCode::kNotFound, "there is no such checkpoint"));
+  return bad == 0 ? 0 : scheduler::kExitStore;
+}
+
+int run_generate(const GenerateArguments& arguments) {
+  const RunDirectory directory(arguments.run_dir);
+  if (const auto identity = directory.identity(); !identity) return fail(identity.error());
+  const auto config = configs::load_run_config(directory.config(), {});
+  if (!config) return fail(config.error());
+  const auto text = generate_text(directory, *config, arguments.options);
+  if (!text) return fail(text.error());
+  fmt::print("{}\n", *text);
+  return 0;
+}
+
+int run_config_keys(bool markdown) {
+  if (markdown) {
+    fmt::print("{}", configs::keys_as_markdown());
+    return 0;
+  }
+  for (const configs::KeyInfo& k : configs::list_keys()) {
+    fmt::print("{} = {}  ({}{}{})\n    {}\n", k.key, k.value, k.type,
+               k.range.empty() ? "" : ", " + k.range,
+               k.changeable == configs::Changeable::kYes ? ", changeable on --resume" : "", k.doc);
+  }
+  return 0;
+}
+
+int run_version(bool as_json) {
+  const json j = {
+      {"version", TENAX_VERSION}, {"compiler", __VERSION__}, {"build", TENAX_BUILD_TYPE}};
+  if (as_json) {
+    fmt::print("{}\n", j.dump());
+  } else {
+    fmt::print("tenax {} ({} build, g++ {})\n", TENAX_VERSION, TENAX_BUILD_TYPE, __VERSION__);
+  }
+  return 0;
+}
+
+}  // namespace tenax::tools

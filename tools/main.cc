@@ -1,0 +1,165 @@
+// tenax: pretrains transformer language models on machines that fail. One program; each subcommand
+// builds its parts and calls them.
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "actors/agent.h"
+#include "actors/worker.h"
+#include "scheduler/exit_code.h"
+#include "tools/detect_command.h"
+#include "tools/inspect_commands.h"
+#include "tools/train_command.h"
+
+namespace {
+
+using tenax::tools::InspectArguments;
+
+/// A subcommand of `app` whose first argument is a run directory.
+CLI::App* run_command(CLI::App& app, const std::string& name, const std::string& help,
+                      InspectArguments& arguments) {
+  CLI::App* command = app.add_subcommand(name, help);
+  command->add_option("RUN", arguments.run_dir, "the run's directory")->required();
+  return command;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace tenax;
+  CLI::App app("Tenax pretrains transformer language models on machines that fail.", "tenax");
+  app.require_subcommand(1);
+  app.footer(
+      "Exit codes: 0 done, 1 internal error, 2 usage, 3 wrong configuration or input, 4 run "
+      "directory or store, "
+      "5 gave up after faults, 6 diverged, 7 stopped by the user, 75 preempted (run again), 130 "
+      "left at once.");
+  int exit_code = 0;
+
+  tools::TrainArguments train;
+  CLI::App* train_app = app.add_subcommand("train", "Train a model, or go on with a run");
+  train_app->add_option("CONFIG", train.config, "the run recipe (configs/*.toml)");
+  train_app->add_option("--set", train.overrides, "change a key: --set train.steps=400")
+      ->take_all();
+  train_app->add_option("--run-dir", train.run_dir,
+                        "where the run lives (default: runs/NAME, numbered)");
+  train_app->add_flag("--resume", train.resume,
+                      "go on with the run in --run-dir; begin it if there is none");
+  train_app->callback([&] {
+    if (train.config.empty() && !train.resume) throw CLI::RequiredError("CONFIG");
+    exit_code = tools::run_train(train);
+  });
+
+  InspectArguments inspect;
+  const auto json_flag = [&](CLI::App* command) {
+    command->add_flag("--json", inspect.json, "print JSON");
+  };
+  CLI::App* status = run_command(app, "status", "What a run is doing", inspect);
+  json_flag(status);
+  status->callback([&] { exit_code = tools::run_status(inspect); });
+
+  CLI::App* stop =
+      run_command(app, "stop", "Ask a run to finish its step, checkpoint and leave", inspect);
+  stop->add_flag("--now", inspect.now, "kill it at once; the last committed checkpoint stays");
+  stop->callback([&] { exit_code = tools::run_stop(inspect); });
+
+  CLI::App* journal = run_command(app, "journal", "Every event and decision of a run", inspect);
+  json_flag(journal);
+  journal->add_flag("--all", inspect.all, "also each step and each routine message");
+  journal->callback([&] { exit_code = tools::run_journal(inspect); });
+
+  CLI::App* metrics =
+      run_command(app, "metrics", "step, loss, grad_norm, tokens_per_second", inspect);
+  json_flag(metrics);
+  metrics->add_flag("--csv", inspect.csv, "print CSV");
+  metrics->callback([&] { exit_code = tools::run_metrics(inspect); });
+
+  CLI::App* hash = run_command(
+      app, "hash", "One hash over all tensors of a checkpoint, whatever the layout", inspect);
+  hash->add_option("--step", inspect.step, "of this step (default: the newest)");
+  json_flag(hash);
+  hash->callback([&] { exit_code = tools::run_hash(inspect); });
+
+  CLI::App* checkpoint = app.add_subcommand("checkpoint", "Look at a run's checkpoints");
+  checkpoint->require_subcommand(1);
+  CLI::App* list = run_command(*checkpoint, "list", "The committed checkpoints", inspect);
+  json_flag(list);
+  list->callback([&] { exit_code = tools::run_checkpoint_list(inspect); });
+  CLI::App* verify =
+      run_command(*checkpoint, "verify", "Compare checkpoints with their manifests", inspect);
+  verify->add_option("--step", inspect.step, "only this step");
+  verify->add_flag("--full", inspect.full, "read every byte");
+  json_flag(verify);
+  verify->callback([&] { exit_code = tools::run_checkpoint_verify(inspect); });
+
+  tools::GenerateArguments generate;
+  CLI::App* generate_app = app.add_subcommand("generate", "Text from a run's checkpoint");
+  generate_app->add_option("RUN", generate.run_dir, "the run's directory")->required();
+  generate_app->add_option("--prompt", generate.options.prompt, "what the text begins with");
+  generate_app->add_option("--tokens", generate.options.tokens, "how many tokens");
+  generate_app->add_option("--temperature", generate.options.temperature,
+                           "0 takes the likeliest token always");
+  generate_app->add_option("--seed", generate.options.seed, "of the sampling");
+  generate_app->add_option("--step", generate.options.step,
+                           "of the checkpoint (default: the newest)");
+  generate_app->callback([&] { exit_code = tools::run_generate(generate); });
+
+  tools::DetectArguments detect;
+  bool detect_json = false;
+  CLI::App* detect_app =
+      app.add_subcommand("detect", "Run the loss-spike detector over a logged curve");
+  detect_app
+      ->add_option("CURVE", detect.curve,
+                   "CSV (step,loss[,grad_norm]), TensorBoard CSV or W&B JSON lines")
+      ->required();
+  detect_app->add_option("--set", detect.settings, "change a threshold: --set patience=10")
+      ->take_all();
+  detect_app->add_option("--ramp", detect.ramps, "first:last steps of an announced ramp")
+      ->take_all();
+  detect_app->add_flag("--json", detect_json, "one JSON line a verdict");
+  detect_app->add_option("--plot", detect.plot, "write the curve with its verdicts as SVG");
+  detect_app->callback([&] {
+    if (detect_json) detect.output = tools::DetectOutput::kJsonLines;
+    exit_code = tools::run_detect(detect, std::cout, std::cerr);
+  });
+
+  CLI::App* config = app.add_subcommand("config", "About run recipes");
+  config->require_subcommand(1);
+  bool keys_markdown = false;
+  CLI::App* keys = config->add_subcommand("keys", "Every key with its type, default and meaning");
+  keys->add_flag("--markdown", keys_markdown, "as the tables of docs/config.md");
+  keys->callback([&] { exit_code = tools::run_config_keys(keys_markdown); });
+
+  bool version_json = false;
+  CLI::App* version = app.add_subcommand("version", "Version and what it was built with");
+  version->add_flag("--json", version_json, "print JSON");
+  version->callback([&] { exit_code = tools::run_version(version_json); });
+
+  // Started by the supervisor and by agents; not for people.
+  actors::AgentOptions agent;
+  CLI::App* agent_app = app.add_subcommand("agent", "")->group("");
+  agent_app->add_option("--run-dir", agent.run_dir)->required();
+  agent_app->add_option("--agent", agent.agent)->required();
+  agent_app->add_option("--incarnation", agent.incarnation)->required();
+  agent_app->callback([&] { exit_code = actors::run_agent(agent); });
+
+  actors::WorkerOptions worker;
+  CLI::App* worker_app = app.add_subcommand("worker", "")->group("");
+  worker_app->add_option("--run-dir", worker.run_dir)->required();
+  worker_app->add_option("--agent-endpoint", worker.agent_endpoint)->required();
+  worker_app->add_option("--agent", worker.agent)->required();
+  worker_app->add_option("--agent-incarnation", worker.agent_incarnation)->required();
+  worker_app->add_option("--slot", worker.slot)->required();
+  worker_app->add_option("--incarnation", worker.incarnation)->required();
+  worker_app->add_option("--parent-pid", worker.parent_pid)->required();
+  worker_app->callback([&] { exit_code = actors::run_worker(worker); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : scheduler::kExitUsage;
+  }
+  return exit_code;
+}

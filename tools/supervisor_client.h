@@ -1,0 +1,17 @@
+// Talks to a live supervisor over the dashboard's HTTP interface on loopback.
+#pragma once
+
+#include <string>
+
+#include "actors/run_directory.h"
+#include "common/result.h"
+
+namespace tenax::tools {
+
+/// /api/state of the run's supervisor. kUnavailable when none answers.
+Result<std::string> fetch_state(const actors::RunDirectory& directory);
+
+/// POST /api/stop. kUnavailable when none answers.
+Status post_stop(const actors::RunDirectory& directory, const std::string& kind);
+
+}  // namespace tenax::tools

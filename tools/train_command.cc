@@ -1,0 +1,275 @@
+#include "tools/train_command.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "actors/run_directory.h"
+#include "actors/supervisor.h"
+#include "common/clock.h"
+#include "configs/run_config.h"
+#include "scheduler/exit_code.h"
+#include "tools/generate.h"
+#include "tools/prepare_data.h"
+#include "tools/progress_line.h"
+#include "tools/stale_segments.h"
+
+namespace tenax::tools {
+
+namespace {
+
+using actors::RunDirectory;
+
+int fail(const Error& error, int exit_code) {
+  fmt::print(stderr, "tenax: {}\n", error.message);
+  return exit_code;
+}
+
+/// What an error of the run directory, the store or the data means for the shell.
+int exit_code_of(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kUnsupported:
+    case ErrorCode::kNotFound:
+      return scheduler::kExitConfig;
+    case ErrorCode::kInternal:
+      return scheduler::kExitInternal;
+    default:
+      return scheduler::kExitStore;
+  }
+}
+
+/// runs/NAME, or runs/NAME-2, ... : the first that does not exist; with `resume` the last that
+/// does.
+std::filesystem::path default_run_dir(const std::string& name, bool resume) {
+  const std::filesystem::path base = "runs";
+  std::filesystem::path last = base / name;
+  for (int i = 1;; ++i) {
+    const std::filesystem::path path = i == 1 ? base / name : base / fmt::format("{}-{}", name, i);
+    if (!std::filesystem::exists(path)) return resume ? last : path;
+    last = path;
+  }
+}
+
+/// A run that is about to start or to go on.
+struct PreparedRun {
+  RunDirectory directory{""};
+  actors::RunIdentity identity;
+  configs::RunConfig config;
+  std::vector<std::string> changes;
+  PreparedData data;
+  bool resumed = false;
+};
+
+/// The stored configuration with the changes asked for; the error lists keys that a begun run may
+/// not change.
+Result<configs::RunConfig> resumed_config(const TrainArguments& arguments,
+                                          const RunDirectory& directory,
+                                          std::vector<std::string>& changes) {
+  TENAX_TRY(const configs::RunConfig before, configs::load_run_config(directory.config(), {}));
+  configs::RunConfig after;
+  if (arguments.config.empty()) {
+    TENAX_TRY(after, configs::load_run_config(directory.config(), arguments.overrides));
+  } else {
+    TENAX_TRY(after, configs::load_run_config(arguments.config, arguments.overrides));
+  }
+  const configs::ConfigDiff diff = configs::diff(before, after);
+  if (!diff.fixed.empty()) {
+    std::string text =
+        fmt::format("{} is a run of another configuration; these keys cannot change on --resume:",
+                    directory.path().string());
+    for (const auto& c : diff.fixed)
+      text += fmt::format("\n  {}: {} there, {} now", c.key, c.before, c.after);
+    text += "\nChangeable keys:";
+    for (const auto& k : configs::list_keys()) {
+      if (k.changeable == configs::Changeable::kYes) text += " " + k.key;
+    }
+    return make_error(ErrorCode::kInvalidArgument, text);
+  }
+  for (const auto& c : diff.changeable)
+    changes.push_back(fmt::format("{}: {} -> {}", c.key, c.before, c.after));
+  return after;
+}
+
+Result<PreparedRun> prepare(const TrainArguments& arguments) {
+  PreparedRun run;
+  std::filesystem::path path = arguments.run_dir;
+  std::optional<configs::RunConfig> config;
+  if (!arguments.config.empty()) {
+    TENAX_TRY(config, configs::load_run_config(arguments.config, arguments.overrides));
+  }
+  if (path.empty()) {
+    if (!config) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "--resume without a configuration needs --run-dir");
+    }
+    path = default_run_dir(config->run.name, arguments.resume);
+  }
+  run.directory = RunDirectory(std::filesystem::absolute(path).lexically_normal());
+  run.resumed = arguments.resume && run.directory.exists();
+  if (!run.resumed && run.directory.exists()) {
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        fmt::format(
+            "{} already holds a run: add --resume to go on with it, or choose another --run-dir",
+            path.string()));
+  }
+  if (!run.resumed && !config) {
+    return make_error(ErrorCode::kNotFound,
+                      fmt::format("{} holds no run to resume", path.string()));
+  }
+  if (run.resumed) {
+    TENAX_TRY(run.config, resumed_config(arguments, run.directory, run.changes));
+    TENAX_TRY(run.identity, run.directory.identity());
+    TENAX_TRY(run.data, reopen_data(run.directory));
+    return run;
+  }
+  run.config = *config;
+  // run.json is written last: a directory without it is not yet a run and may be filled again.
+  std::error_code ec;
+  std::filesystem::create_directories(run.directory.path() / "data", ec);
+  if (ec) {
+    return make_error(ErrorCode::kPermission,
+                      fmt::format("create {}: {}", run.directory.path().string(), ec.message()));
+  }
+  TENAX_TRY(run.data, prepare_data(run.config, run.directory));
+  TENAX_TRY(run.identity, run.directory.create(run.config.run.name));
+  return run;
+}
+
+void introduce(const PreparedRun& run, const std::string& dashboard_url) {
+  const configs::RunConfig& c = run.config;
+  fmt::print("run       {} in {}{}\n", run.identity.name, run.directory.path().string(),
+             run.resumed ? " (resumed)" : "");
+  fmt::print("data      {} documents, {:.2f} MB: {} training and {} held-out tokens of {}\n",
+             run.data.num_documents, static_cast<double>(run.data.num_bytes) * 1e-6,
+             run.data.train_tokens, run.data.heldout_tokens, run.data.vocabulary_size);
+  fmt::print("layout    {} workers on {} agent{}: data parallel {} x pipeline parallel {}\n",
+             c.layout.world_size(), c.layout.agents, c.layout.agents == 1 ? "" : "s",
+             c.layout.data_parallel, c.layout.pipeline_parallel);
+  fmt::print("baselines uniform {:.4f}, unigram {:.4f} nats a token\n", run.data.uniform_loss,
+             run.data.unigram_loss);
+  if (!dashboard_url.empty()) fmt::print("dashboard {}\n", dashboard_url);
+  for (const std::string& notice : run.data.notices) fmt::print("notice    {}\n", notice);
+  std::fflush(stdout);
+}
+
+void summarise(const PreparedRun& run, const actors::Progress& p,
+               const actors::RunOutcome& outcome) {
+  fmt::print("\n{}\n", outcome.reason);
+  fmt::print("steps     {} of {} in {} (goodput {:.2f}), {} restart{}, {} rollback{}\n", p.step,
+             p.total_steps, format_seconds(p.wall_seconds), p.goodput, p.restarts,
+             p.restarts == 1 ? "" : "s", p.rollbacks, p.rollbacks == 1 ? "" : "s");
+  if (p.step > 0) {
+    fmt::print("loss      {:.4f}", p.loss);
+    if (p.has_eval)
+      fmt::print(", held-out {:.4f} (unigram {:.4f})", p.eval_loss, run.data.unigram_loss);
+    fmt::print("\n");
+  }
+  fmt::print("saved     {} checkpoint{}, the newest of step {}\n", p.checkpoints,
+             p.checkpoints == 1 ? "" : "s", p.newest_checkpoint);
+  std::fflush(stdout);
+}
+
+void print_sample(const PreparedRun& run) {
+  GenerateOptions options;
+  options.tokens = run.config.generate.tokens;
+  options.prompt = run.config.generate.prompt;
+  options.temperature = run.config.generate.temperature;
+  options.seed = static_cast<std::uint64_t>(run.config.run.seed);
+  if (options.tokens <= 0) return;
+  const auto text = generate_text(run.directory, run.config, options);
+  if (!text) {
+    fmt::print(stderr, "tenax: no sample: {}\n", text.error().message);
+    return;
+  }
+  fmt::print("sample    (temperature {})\n", options.temperature);
+  std::string line;
+  for (const char c : *text + "\n") {
+    if (c == '\n') {
+      fmt::print("  | {}\n", line);
+      line.clear();
+    } else if (static_cast<unsigned char>(c) >= 0x20) {
+      line += c;
+    }
+  }
+}
+
+/// Waits for the end while signals and progress are seen to. Signals were blocked before any thread
+/// was started.
+actors::RunOutcome watch(actors::SupervisorHandle& supervisor, const sigset_t& signals,
+                         const Clock& clock) {
+  ProgressLine line(stdout);
+  int interrupts = 0;
+  while (true) {
+    const timespec no_wait{0, 0};
+    const int signal = sigtimedwait(&signals, nullptr, &no_wait);
+    if (signal == SIGINT && ++interrupts > 1) {
+      line.say("second interrupt: leaving at once; the last committed checkpoint is intact");
+      supervisor.abandon();
+    } else if (signal == SIGINT) {
+      line.say(
+          "interrupted: finishing the step and saving a checkpoint (press Ctrl-C again to leave at "
+          "once)");
+      supervisor.request_stop(scheduler::StopKind::kGraceful, "signal 2 (Interrupt)");
+    } else if (signal > 0) {
+      supervisor.request_stop(scheduler::StopKind::kPreempt,
+                              fmt::format("signal {} ({})", signal, strsignal(signal)));
+    }
+    for (const std::string& note : supervisor.view().take_notes()) line.say("  " + note);
+    line.draw(supervisor.view().progress(), clock.now());
+    if (auto outcome = supervisor.wait(std::chrono::milliseconds(100))) {
+      for (const std::string& note : supervisor.view().take_notes()) line.say("  " + note);
+      line.draw(supervisor.view().progress(), clock.now());
+      line.finish();
+      return *std::move(outcome);
+    }
+  }
+}
+
+}  // namespace
+
+int run_train(const TrainArguments& arguments) {
+  auto run = prepare(arguments);
+  if (!run) return fail(run.error(), exit_code_of(run.error()));
+  sweep_stale_segments(run->identity.id);
+
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int s : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2}) sigaddset(&signals, s);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  const SystemClock clock;
+  actors::SupervisorOptions options;
+  options.directory = run->directory;
+  options.identity = run->identity;
+  options.config = run->config;
+  options.config_text = configs::canonical_text(run->config);
+  options.config_path = arguments.config.string();
+  options.config_changes = run->changes;
+  options.data_digest = run->data.digest;
+  options.unigram_loss = run->data.unigram_loss;
+  options.uniform_loss = run->data.uniform_loss;
+  auto supervisor = actors::start_supervisor(std::move(options), clock);
+  if (!supervisor) return fail(supervisor.error(), exit_code_of(supervisor.error()));
+
+  introduce(*run, (*supervisor)->dashboard_url());
+  const actors::RunOutcome outcome = watch(**supervisor, signals, clock);
+  const actors::Progress progress = (*supervisor)->view().progress();
+  supervisor->reset();
+  summarise(*run, progress, outcome);
+  if (outcome.exit_code == scheduler::kExitDone) {
+    print_sample(*run);
+  } else {
+    fmt::print("to go on  tenax train --resume --run-dir {}\n", run->directory.path().string());
+  }
+  return outcome.exit_code;
+}
+
+}  // namespace tenax::tools
