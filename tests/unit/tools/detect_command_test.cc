@@ -90,7 +90,7 @@ TEST_F(DetectCommand, SettingsAndRampsChangeTheVerdicts) {
     EXPECT_EQ(run_detect(arguments, out, err), 0);
     EXPECT_EQ(out.str().find("roll_back"), std::string::npos) << setting;
   }
-  arguments.settings = {"min_rise=0.6"};
+  arguments.settings = {"min_rise=0.9"};
   arguments.ramps = {"295:400"};
   std::ostringstream out;
   EXPECT_EQ(run_detect(arguments, out, err), 0);
