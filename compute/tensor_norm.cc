@@ -9,17 +9,21 @@ namespace tenax::compute {
 namespace {
 
 double chunk_sum(std::span<const float> chunk) {
-  constexpr std::size_t kLanes = 8;
+  constexpr std::size_t kLanes = 16;
   std::array<double, kLanes> lanes{};
-  for (std::size_t i = 0; i < chunk.size(); i += kLanes) {
-    const std::size_t count = std::min(kLanes, chunk.size() - i);
-    for (std::size_t l = 0; l < count; ++l) {
+  std::size_t i = 0;
+  for (; i + kLanes <= chunk.size(); i += kLanes)
+    for (std::size_t l = 0; l < kLanes; ++l) {
       const auto x = static_cast<double>(chunk[i + l]);
       lanes[l] += x * x;
     }
+  for (std::size_t l = 0; i + l < chunk.size(); ++l) {
+    const auto x = static_cast<double>(chunk[i + l]);
+    lanes[l] += x * x;
   }
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  for (std::size_t half = kLanes / 2; half > 0; half /= 2)
+    for (std::size_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+  return lanes[0];
 }
 
 std::span<const float> chunk_at(std::span<const float> tensor, std::size_t i) {

@@ -31,7 +31,6 @@ inline void pack_rows(const float* src, std::int64_t stride, std::int64_t width,
 }
 
 typedef float Vec4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int Int4 __attribute__((vector_size(16)));
 
 /// Four rows of four floats, transposed.
 inline void transpose4(const float* src, std::int64_t stride, float* dst, std::int64_t dst_stride) {
@@ -39,16 +38,16 @@ inline void transpose4(const float* src, std::int64_t stride, float* dst, std::i
   const Vec4 r1 = *reinterpret_cast<const Vec4*>(src + stride);
   const Vec4 r2 = *reinterpret_cast<const Vec4*>(src + 2 * stride);
   const Vec4 r3 = *reinterpret_cast<const Vec4*>(src + 3 * stride);
-  const Vec4 low01 = __builtin_shuffle(r0, r1, Int4{0, 4, 1, 5});
-  const Vec4 high01 = __builtin_shuffle(r0, r1, Int4{2, 6, 3, 7});
-  const Vec4 low23 = __builtin_shuffle(r2, r3, Int4{0, 4, 1, 5});
-  const Vec4 high23 = __builtin_shuffle(r2, r3, Int4{2, 6, 3, 7});
-  *reinterpret_cast<Vec4*>(dst) = __builtin_shuffle(low01, low23, Int4{0, 1, 4, 5});
-  *reinterpret_cast<Vec4*>(dst + dst_stride) = __builtin_shuffle(low01, low23, Int4{2, 3, 6, 7});
+  const Vec4 low01 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5);
+  const Vec4 high01 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
+  const Vec4 low23 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+  const Vec4 high23 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+  *reinterpret_cast<Vec4*>(dst) = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+  *reinterpret_cast<Vec4*>(dst + dst_stride) = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
   *reinterpret_cast<Vec4*>(dst + 2 * dst_stride) =
-      __builtin_shuffle(high01, high23, Int4{0, 1, 4, 5});
+      __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
   *reinterpret_cast<Vec4*>(dst + 3 * dst_stride) =
-      __builtin_shuffle(high01, high23, Int4{2, 3, 6, 7});
+      __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
 }
 
 /// dst[k * kWidth + i] = src[i * stride + k] for i < width, 0 up to kWidth.

@@ -1,15 +1,23 @@
 #!/usr/bin/python3
 """Writes decoder_vectors.txt: what PyTorch computes, in double, for the tiny models of the compute tests.
 
-Run with Debian's python3-torch: ./make_decoder_vectors.py > decoder_vectors.txt
+Run with Debian's python3-torch: ./make_decoder_vectors.py > decoder_vectors.txt. With --check it compares its numbers
+with those of the file instead, and exits 77 where there is no PyTorch.
 The forward passes are written on torch.nn.functional, gradients come from autograd and updates from torch.optim.AdamW.
 Values and tokens come from a small hash that decoder_vectors_test.cc computes too. Of each tensor the file has the
 gradient's dot product with hashed weights and its norm, and the same dot product of the values after three updates.
 """
+import contextlib
+import io
 import math
+import pathlib
+import sys
 
-import torch
-import torch.nn.functional as F
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    sys.exit(77)
 
 torch.set_default_dtype(torch.float64)
 B, T, STEPS = 2, 7, 3
@@ -196,4 +204,21 @@ def main():
             print("tensor", n, text((*gradients[n], dot(n, t))))
 
 
-main()
+def check():
+    """Exits with a message unless the file beside this script holds these numbers, to 1e-7 of their size."""
+    fresh = io.StringIO()
+    with contextlib.redirect_stdout(fresh):
+        main()
+    stored = pathlib.Path(__file__).with_name("decoder_vectors.txt").read_text().split()
+    computed = fresh.getvalue().split()
+    if len(stored) != len(computed):
+        sys.exit(f"{len(computed)} words computed, {len(stored)} in the file")
+    for a, b in zip(computed, stored):
+        with contextlib.suppress(ValueError):
+            if abs(float(a) - float(b)) <= 1e-7 * (1 + abs(float(b))):
+                continue
+        if a != b:
+            sys.exit(f"computed {a}, the file has {b}")
+
+
+check() if "--check" in sys.argv else main()
