@@ -227,9 +227,7 @@ std::string Binder::value_of(const Field& field) {
           return toml_text(target.names[i]);
         } else if constexpr (std::is_same_v<T, Duration*>) {
           return toml_text(format_duration(*target));
-        } else if constexpr (std::is_same_v<T, double*>) {
-          return toml_text(*target);
-        } else if constexpr (std::is_same_v<T, std::string*>) {
+        } else if constexpr (std::is_same_v<T, double*> || std::is_same_v<T, std::string*>) {
           return toml_text(*target);
         } else if constexpr (std::is_same_v<T, std::vector<std::string>*>) {
           std::vector<std::string> quoted;
