@@ -37,6 +37,12 @@ void check_data(const RunConfig& c, Found& found) {
          "data.tokenizer \"gpt2\" needs data.gpt2_dir, the folder with encoder.json and "
          "vocab.bpe"});
   }
+  if (c.data.heldout_fraction == 0 && c.train.eval_interval > 0) {
+    found.push_back({{"data.heldout_fraction", "train.eval_interval"},
+                     fmt::format("train.eval_interval {} asks for a held-out loss, but "
+                                 "data.heldout_fraction is 0; set one of them",
+                                 c.train.eval_interval)});
+  }
 }
 
 void check_layout(const RunConfig& c, Found& found) {

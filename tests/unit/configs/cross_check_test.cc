@@ -116,6 +116,15 @@ TEST(CrossCheck, RefusesMoreWorkersThanCanBeCounted) {
   EXPECT_EQ(cross_check(c), Messages{"the layout has 131072 workers, at most 65536 are possible"});
 }
 
+TEST(CrossCheck, AHeldOutLossNeedsHeldOutText) {
+  RunConfig c = sound();
+  c.data.heldout_fraction = 0;
+  EXPECT_EQ(cross_check(c), Messages{"train.eval_interval 50 asks for a held-out loss, but "
+                                     "data.heldout_fraction is 0; set one of them"});
+  c.train.eval_interval = 0;
+  EXPECT_EQ(cross_check(c), Messages{});
+}
+
 TEST(CrossCheck, AsksForTextAndForTheFilesOfATokenizer) {
   RunConfig c = sound();
   c.data.text.clear();
