@@ -5,21 +5,40 @@
 #include <cmath>
 
 namespace tenax::compute {
+namespace {
+
+/// Far beyond any model, and small enough that no sum of sizes overflows.
+constexpr std::int64_t kLargestSize = std::int64_t{1} << 26;
+constexpr double kMostParameters = 0x1p45;
+
+/// Near enough to judge whether offsets fit into 64 bits; in double, so that nothing overflows
+/// here.
+double rough_num_parameters(const ModelOptions& o) {
+  const auto product = [](std::int64_t x, std::int64_t y) {
+    return static_cast<double>(x) * static_cast<double>(y);
+  };
+  const double heads = product(2 * (o.num_heads + o.num_kv_heads), o.head_dim);
+  const double layer =
+      static_cast<double>(o.width) * (heads + 3.0 * static_cast<double>(o.ffn_width));
+  return product(2 * o.padded_vocabulary_size + o.max_sequence_length, o.width) +
+         static_cast<double>(o.num_layers) * layer;
+}
+
+}  // namespace
 
 ModelOptions resolved(ModelOptions o) {
   if (o.padded_vocabulary_size == 0) o.padded_vocabulary_size = o.vocabulary_size;
   if (o.num_kv_heads == 0) o.num_kv_heads = o.num_heads;
   if (o.head_dim == 0 && o.num_heads > 0) o.head_dim = o.width / o.num_heads;
-  if (o.ffn_width == 0) o.ffn_width = 4 * o.width;
+  if (o.ffn_width == 0 && o.width <= kLargestSize) o.ffn_width = 4 * o.width;
   return o;
 }
 
 std::vector<std::string> problems(const ModelOptions& options) {
   std::vector<std::string> found;
   const auto positive = [&](std::string_view name, std::int64_t value) {
-    // 2^31 keeps every product of two sizes inside 64 bits.
-    if (value < 1 || value > (std::int64_t{1} << 31))
-      found.push_back(fmt::format("{} is {}, must be between 1 and 2^31", name, value));
+    if (value < 1 || value > kLargestSize)
+      found.push_back(fmt::format("{} is {}, must be between 1 and {}", name, value, kLargestSize));
   };
   const ModelOptions o = resolved(options);
   positive("vocabulary_size", o.vocabulary_size);
@@ -30,6 +49,10 @@ std::vector<std::string> problems(const ModelOptions& options) {
   positive("num_kv_heads", o.num_kv_heads);
   positive("head_dim", o.head_dim);
   positive("ffn_width", o.ffn_width);
+  positive("padded_vocabulary_size", o.padded_vocabulary_size);
+  if (found.empty() && rough_num_parameters(o) > kMostParameters)
+    found.push_back(fmt::format("the model has about {:.0f} parameters, more than can be addressed",
+                                rough_num_parameters(o)));
   if (o.padded_vocabulary_size < o.vocabulary_size)
     found.push_back(fmt::format("padded_vocabulary_size is {}, smaller than vocabulary_size {}",
                                 o.padded_vocabulary_size, o.vocabulary_size));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <new>
 
@@ -10,6 +11,10 @@
 
 namespace tenax::compute {
 namespace {
+
+std::int64_t machine_memory_bytes() {
+  return static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+}
 
 Status check_arguments(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
                        const StageSettings& settings) {
@@ -44,13 +49,17 @@ Result<std::unique_ptr<Stage>> Stage::create(const ModelOptions& options, const 
   if (num_slots < 0)
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: num_slots is {}, must not be negative", num_slots));
+  const std::int64_t wanted = memory.total(num_slots) - memory.gradient;
+  if (wanted > machine_memory_bytes())
+    return make_error(ErrorCode::kNoSpace,
+                      fmt::format("model stage: it takes {} bytes, the machine has {}", wanted,
+                                  machine_memory_bytes()));
   try {
     return std::unique_ptr<Stage>(
         std::make_unique<cpu::CpuStage>(options, spec, shape, num_slots, settings));
   } catch (const std::bad_alloc&) {
     return make_error(ErrorCode::kNoSpace,
-                      fmt::format("model stage: {} bytes of memory are not available",
-                                  memory.total(num_slots) - memory.gradient));
+                      fmt::format("model stage: {} bytes of memory are not available", wanted));
   }
 }
 

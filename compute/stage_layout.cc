@@ -109,6 +109,16 @@ std::vector<std::string> stage_problems(const ModelOptions& options, const Stage
     found.push_back(
         fmt::format("sequence_length is {}, must be between 1 and max_sequence_length {}",
                     shape.sequence_length, options.max_sequence_length));
+  const ModelOptions o = resolved(options);
+  const double token_floats =
+      static_cast<double>(o.width + o.ffn_width + o.num_heads * o.head_dim + o.num_heads) *
+      static_cast<double>(o.num_layers);
+  const double tokens = static_cast<double>(shape.microbatch_size) * shape.sequence_length;
+  if (found.empty() && tokens * token_floats > 0x1p45)
+    found.push_back(
+        fmt::format("a microbatch of {} sequences of {} tokens has activations beyond "
+                    "what can be addressed",
+                    shape.microbatch_size, shape.sequence_length));
   return found;
 }
 

@@ -27,10 +27,14 @@ void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_a
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return counted(bytes, static_cast<std::size_t>(alignment));
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+// Not inlined: beside a call of new that is not, GCC would take std::free for the wrong partner.
+#define TENAX_NOINLINE __attribute__((noinline))
+TENAX_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
+TENAX_NOINLINE void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+TENAX_NOINLINE void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+TENAX_NOINLINE void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
+  std::free(p);
+}
 
 namespace tenax::compute {
 namespace {

@@ -260,6 +260,31 @@ TEST(Stage, RefusesWithEveryReasonAtOnce) {
     EXPECT_NE(stage.error().message.find(piece), std::string::npos) << stage.error().message;
 }
 
+TEST(Stage, WhatCannotFitIsRefusedBeforeAnythingIsAllocated) {
+  ModelOptions options = tiny_gpt2();
+  options.width = 12 << 16;
+  options.ffn_width = 1 << 20;
+  auto stage = Stage::create(options, whole_model(options), {1, 4}, 1);
+  ASSERT_FALSE(stage.has_value());
+  EXPECT_EQ(stage.error().code, ErrorCode::kNoSpace) << stage.error().message;
+  options.width = 3 << 24;
+  options.num_layers = 1 << 20;
+  stage = Stage::create(options, whole_model(options), {1, 4}, 1);
+  ASSERT_FALSE(stage.has_value());
+  EXPECT_EQ(stage.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(stage.error().message.find("parameters, more than can be addressed"), std::string::npos)
+      << stage.error().message;
+  options = tiny_gpt2();
+  options.max_sequence_length = 1 << 26;
+  stage = Stage::create(options, whole_model(options), {1 << 30, 1 << 26}, 1);
+  ASSERT_FALSE(stage.has_value());
+  EXPECT_EQ(stage.error().code, ErrorCode::kInvalidArgument) << stage.error().message;
+  // More slots than any machine has memory for.
+  stage = Stage::create(tiny_gpt2(), whole_model(tiny_gpt2()), {64, 9}, 1 << 30);
+  ASSERT_FALSE(stage.has_value());
+  EXPECT_EQ(stage.error().code, ErrorCode::kNoSpace) << stage.error().message;
+}
+
 TEST(Stage, InitialValuesDoNotDependOnTheSplit) {
   const ModelOptions options = tiny_gpt2();
   const BatchShape shape{1, 4};
