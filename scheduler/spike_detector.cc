@@ -257,6 +257,14 @@ void SpikeDetector::note_context_change(const ContextChange& change) {
     case ContextChange::Kind::kResume:
       state_.check_restore = true;
       return;
+    case ContextChange::Kind::kPlannedChange:
+      end_excursion(SpikePhase::kOk);
+      state_.baseline = {};
+      state_.recent.clear();
+      state_.num_samples = 0;
+      state_.drop_streak = 0;
+      forget_blocks(state_);
+      return;
     case ContextChange::Kind::kRollback:
       end_excursion(SpikePhase::kOk);
       state_.bad_streak = 0;

@@ -29,8 +29,9 @@ struct ContextChange {
     kLearningRateRamp,  ///< the rate rises or jumps at `step`, settled at `until_step`
     kBatchRamp,         ///< likewise the global batch size
     kMembership,        ///< another layout computes on from `step`
-    kResume,    ///< a checkpoint of `step` was loaded, and no replayed step could be compared
-    kRollback,  ///< state() was rewound to `step`, which is now the last step of a new branch
+    kResume,         ///< a checkpoint of `step` was loaded, and no replayed step could be compared
+    kRollback,       ///< state() was rewound to `step`, which is now the last step of a new branch
+    kPlannedChange,  ///< the data mix or the weights change on purpose after `step`
   };
   Kind kind = Kind::kResume;
   std::int64_t step = 0;
@@ -50,7 +51,7 @@ class SpikeDetector {
   /// A ramp widens the thresholds until it ends and forgets the level-shift reference. A resume or
   /// a change of membership alters no baseline and no decision: the next loss is compared with the
   /// baseline, and a mismatch is reported beside whatever else it means. A rollback also holds off
-  /// arming for a while.
+  /// arming for a while. After a planned change the baseline is learned anew, with a warm-up.
   void note_context_change(const ContextChange& change);
 
   SpikePhase state() const { return state_.phase; }

@@ -17,7 +17,7 @@ struct SpikeDetectorState {
   std::vector<double> first_losses;  ///< the run's first five
   std::int64_t last_step = -1;
   std::int64_t last_gap = 0;          ///< steps between the last two points
-  std::int64_t num_samples = 0;       ///< finite losses seen
+  std::int64_t num_samples = 0;       ///< finite losses since the start or a planned change
   std::int64_t hold_samples = 0;      ///< still to pass before anything arms
   std::int64_t cooldown_samples = 0;  ///< still to pass before persistence rolls back
   std::int64_t ramp_until = -1;       ///< last step of an announced ramp

@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "configs/run_config.h"
 #include "scheduler/exit_code.h"
 #include "scheduler/spike_detector.h"
 #include "scheduler/spike_ladder.h"
@@ -37,9 +38,10 @@ bool parse_whole(std::string_view text, T& value) {
   }
 }
 
-Result<std::vector<ContextChange>> parse_ramps(const std::vector<std::string>& ramps) {
+/// Ramps and planned changes in the order of their steps.
+Result<std::vector<ContextChange>> announced_changes(const DetectArguments& arguments) {
   std::vector<ContextChange> changes;
-  for (const std::string& text : ramps) {
+  for (const std::string& text : arguments.ramps) {
     const std::size_t colon = std::min(text.find(':'), text.size());
     const std::string_view view = text;
     ContextChange change;
@@ -50,24 +52,26 @@ Result<std::vector<ContextChange>> parse_ramps(const std::vector<std::string>& r
                         fmt::format("a ramp is first:last in steps, not \"{}\"", text));
     changes.push_back(change);
   }
+  for (const std::int64_t step : arguments.changes)
+    changes.push_back({ContextChange::Kind::kPlannedChange, step + 1, 0});
   std::sort(changes.begin(), changes.end(),
             [](const ContextChange& a, const ContextChange& b) { return a.step < b.step; });
   return changes;
 }
 
 std::vector<SpikeEvent> detect(const std::vector<MetricPoint>& points,
-                               const std::vector<ContextChange>& ramps,
+                               const std::vector<ContextChange>& context,
                                const SpikeOptions& options) {
   SpikeDetector detector(options);
   std::vector<SpikeEvent> events;
-  std::size_t next_ramp = 0;
+  std::size_t next_change = 0;
   bool first = true;
   std::int64_t last_step = 0;
   for (const MetricPoint& point : points) {
-    for (; next_ramp < ramps.size() && ramps[next_ramp].step <= point.step; ++next_ramp)
-      detector.note_context_change(ramps[next_ramp]);
+    for (; next_change < context.size() && context[next_change].step <= point.step; ++next_change)
+      detector.note_context_change(context[next_change]);
     // The run went back by itself: a restart that the log shows.
-    if (!first && point.step <= last_step)
+    if (!first && point.step < last_step)
       detector.note_context_change({ContextChange::Kind::kRollback, point.step - 1, 0});
     first = false;
     last_step = point.step;
@@ -116,8 +120,8 @@ int refuse(const Error& error, int exit_code, std::ostream& err) {
 
 }  // namespace
 
-Result<SpikeOptions> apply_settings(const std::vector<std::string>& settings) {
-  SpikeOptions options;
+Result<SpikeOptions> apply_settings(SpikeOptions options,
+                                    const std::vector<std::string>& settings) {
   for (const std::string& setting : settings) {
     const std::size_t equals = std::min(setting.find('='), setting.size());
     const std::string_view key = std::string_view(setting).substr(0, equals);
@@ -144,14 +148,20 @@ Result<SpikeOptions> apply_settings(const std::vector<std::string>& settings) {
 }
 
 int run_detect(const DetectArguments& arguments, std::ostream& out, std::ostream& err) {
-  const auto options = apply_settings(arguments.settings);
+  SpikeOptions base;
+  if (!arguments.config.empty()) {
+    const auto config = configs::load_run_config(arguments.config, {});
+    if (!config) return refuse(config.error(), scheduler::kExitConfig, err);
+    base = config->spikes;
+  }
+  const auto options = apply_settings(base, arguments.settings);
   if (!options) return refuse(options.error(), scheduler::kExitUsage, err);
-  const auto ramps = parse_ramps(arguments.ramps);
-  if (!ramps) return refuse(ramps.error(), scheduler::kExitUsage, err);
+  auto context = announced_changes(arguments);
+  if (!context) return refuse(context.error(), scheduler::kExitUsage, err);
   const auto points = read_curve(arguments.curve, arguments.columns);
   if (!points) return refuse(points.error(), scheduler::kExitConfig, err);
 
-  const std::vector<SpikeEvent> events = detect(*points, *ramps, *options);
+  const std::vector<SpikeEvent> events = detect(*points, *context, *options);
   if (arguments.output == DetectOutput::kText) {
     print_text(*points, events, *options, out);
   } else {

@@ -233,6 +233,22 @@ TEST(SpikeDetector, AnAnnouncedRampToleratesWhatItWouldElseArmOn) {
   }
 }
 
+TEST(SpikeDetector, LearnsAFreshBaselineAfterAPlannedChange) {
+  SpikeDetector detector({});
+  std::vector<SpikeEvent> events;
+  for (const MetricPoint& point : series(1200, [](MetricPoint& changed) {
+         if (changed.step > 500) changed.loss += 3;
+         if (changed.step > 1000) changed.loss += 1;
+       })) {
+    if (point.step == 501)
+      detector.note_context_change({ContextChange::Kind::kPlannedChange, 500, 0});
+    for (SpikeEvent& event : detector.observe(point)) events.push_back(std::move(event));
+  }
+  ASSERT_FALSE(events.empty());
+  EXPECT_EQ(events[0].step, 1001);
+  EXPECT_NEAR(events[0].baseline, 5.27, 0.05);
+}
+
 TEST(SpikeDetector, ReportsARestoreThatLostTheTraining) {
   SpikeDetector detector({});
   observe_all(detector, series(1000));

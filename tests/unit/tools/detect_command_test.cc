@@ -95,7 +95,50 @@ TEST_F(DetectCommand, SettingsAndRampsChangeTheVerdicts) {
   std::ostringstream out;
   EXPECT_EQ(run_detect(arguments, out, err), 0);
   EXPECT_EQ(out.str(), "");
+  arguments.settings.clear();
+  arguments.ramps.clear();
+  arguments.changes = {299};
+  EXPECT_EQ(run_detect(arguments, out, err), 0);
+  EXPECT_EQ(out.str(), "");
   EXPECT_EQ(err.str(), "");
+}
+
+TEST_F(DetectCommand, ALogThatGoesBackIsARestartAndARepeatedStepIsNot) {
+  const fs::path curve = folder_ / "restarted.csv";
+  {
+    std::ofstream file(curve);
+    file << "step,loss\n";
+    for (int step = 1; step <= 300; ++step)
+      file << step << ',' << 2 + 0.01 * (step % 7) << '\n' << step << ",9\n";
+    for (int step = 250; step <= 400; ++step) file << step << ',' << 2 + 0.01 * (step % 7) << '\n';
+  }
+  DetectArguments arguments;
+  arguments.curve = curve;
+  arguments.output = DetectOutput::kJsonLines;
+  std::ostringstream out;
+  std::ostringstream err;
+  EXPECT_EQ(run_detect(arguments, out, err), 0);
+  EXPECT_EQ(out.str(), "");
+}
+
+TEST_F(DetectCommand, StartsFromTheSpikeSectionOfARecipe) {
+  std::ofstream(folder_ / "run.toml") << "[data]\ntext = [\"*.txt\"]\n[spikes]\npatience = 40\n";
+  DetectArguments arguments;
+  arguments.curve = spiking_curve();
+  arguments.config = folder_ / "run.toml";
+  arguments.output = DetectOutput::kJsonLines;
+  std::ostringstream err;
+  std::ostringstream out;
+  EXPECT_EQ(run_detect(arguments, out, err), 0) << err.str();
+  EXPECT_NE(out.str().find("{\"step\":339,\"onset\":300,\"verdict\":\"rollback\""),
+            std::string::npos)
+      << out.str();
+  arguments.settings = {"patience=10"};
+  std::ostringstream overridden;
+  EXPECT_EQ(run_detect(arguments, overridden, err), 0) << err.str();
+  EXPECT_NE(overridden.str().find("{\"step\":309,"), std::string::npos) << overridden.str();
+  arguments.config = folder_ / "absent.toml";
+  EXPECT_EQ(run_detect(arguments, out, err), scheduler::kExitConfig);
 }
 
 TEST_F(DetectCommand, DrawsAPlotWithAMarkerForEachVerdict) {

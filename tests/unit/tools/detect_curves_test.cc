@@ -144,5 +144,40 @@ TEST_F(DetectCurves, APlannedReInitialisationIsSeenAtOnceAndNotRolledBackTwice) 
   }
 }
 
+TEST_F(DetectCurves, TheGradientNormArmsBeforeTheLossOfBloomAndOfThe104BRun) {
+  struct Spliced {
+    const char* name;
+    std::int64_t armed_by;
+    std::int64_t spike_by;
+  };
+  // The snippets are too short for a baseline: 200 quiet samples at their first loss and norm come
+  // before.
+  for (const Spliced& spliced : {Spliced{"bloom176b_snippet_31214", 31216, 31219},
+                                 Spliced{"bigscience104b_snippet_11446", 11447, 11448}}) {
+    const auto points = read_curve(folder_ / (std::string(spliced.name) + ".csv"), {});
+    ASSERT_TRUE(points.has_value()) << spliced.name;
+    const MetricPoint first = points->front();
+    scheduler::SpikeDetector detector({});
+    for (std::int64_t i = 0; i < 200; ++i) {
+      MetricPoint quiet = first;
+      quiet.step = first.step - 200 + i;
+      quiet.loss += 0.01 * static_cast<double>(i % 5 - 2);
+      EXPECT_TRUE(detector.observe(quiet).empty());
+    }
+    std::int64_t armed = 0;
+    std::int64_t spike = 0;
+    for (const MetricPoint& point : *points)
+      for (const SpikeEvent& event : detector.observe(point)) {
+        if (event.verdict == SpikeVerdict::kArmed && armed == 0) armed = event.step;
+        if (event.verdict == SpikeVerdict::kSpike && spike == 0) spike = event.step;
+        EXPECT_NE(event.action, SpikeAction::kRollBack) << event.reason;
+      }
+    EXPECT_GT(armed, 0) << spliced.name;
+    EXPECT_LE(armed, spliced.armed_by) << spliced.name;
+    EXPECT_GT(spike, 0) << spliced.name;
+    EXPECT_LE(spike, spliced.spike_by) << spliced.name;
+  }
+}
+
 }  // namespace
 }  // namespace tenax::tools
