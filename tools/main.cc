@@ -118,6 +118,14 @@ int main(int argc, char** argv) {
       ->take_all();
   detect_app->add_option("--ramp", detect.ramps, "first:last steps of an announced ramp")
       ->take_all();
+  detect_app
+      ->add_option("--change", detect.changes,
+                   "step after which the data or the weights were changed on purpose")
+      ->take_all();
+  detect_app->add_option("--config", detect.config, "start from the [spikes] of a run recipe");
+  detect_app->add_option("--step-column", detect.columns.step, "name of the column or JSON key");
+  detect_app->add_option("--loss-column", detect.columns.loss, "likewise");
+  detect_app->add_option("--grad-norm-column", detect.columns.grad_norm, "likewise");
   detect_app->add_flag("--json", detect_json, "one JSON line a verdict");
   detect_app->add_option("--plot", detect.plot, "write the curve with its verdicts as SVG");
   detect_app->callback([&] {
