@@ -7,6 +7,7 @@
 #include <new>
 
 #include "compute/cpu/cpu_stage.h"
+#include "compute/cpu/stage_memory.h"
 #include "compute/stage_layout.h"
 
 namespace tenax::compute {
@@ -39,7 +40,7 @@ StageSpec whole_model(const ModelOptions& options) {
 Result<StageMemory> plan_stage_memory(const ModelOptions& options, const StageSpec& spec,
                                       const BatchShape& shape, const StageSettings& settings) {
   TENAX_RETURN_IF_ERROR(check_arguments(options, spec, shape, settings));
-  return cpu::CpuStage::plan(options, spec, shape, settings);
+  return cpu::plan_memory(resolved(options), spec, shape, settings);
 }
 
 Result<std::unique_ptr<Stage>> Stage::create(const ModelOptions& options, const StageSpec& spec,

@@ -3,115 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "common/check.h"
 
 namespace tenax::compute::cpu {
-namespace {
-
-std::size_t num_tokens(const BatchShape& shape) {
-  return static_cast<std::size_t>(shape.microbatch_size) *
-         static_cast<std::size_t>(shape.sequence_length);
-}
-
-std::size_t stream_size(const ModelOptions& o, const BatchShape& shape) {
-  return num_tokens(shape) * static_cast<std::size_t>(o.width);
-}
-
-void place_slot(Arena& arena, const ModelOptions& o, const StageSpec& spec, const BatchShape& shape,
-                Recompute recompute, StageSlot& slot) {
-  const auto layers = static_cast<std::size_t>(spec.end_layer - spec.first_layer);
-  if (spec.has_embedding && o.embedding_norm) {
-    slot.embedded = arena.take(stream_size(o, shape));
-    if (o.norm == NormKind::kLayerNorm) slot.embedded_mean = arena.take(num_tokens(shape));
-    slot.embedded_rstd = arena.take(num_tokens(shape));
-  }
-  const std::size_t inputs = layers + (spec.has_head ? 1 : 0);
-  for (std::size_t i = 0; i < inputs; ++i) slot.inputs.push_back(arena.take(stream_size(o, shape)));
-  if (recompute == Recompute::kFull) return;
-  for (std::size_t i = 0; i < layers; ++i)
-    slot.layers.push_back(LayerActivations::place(arena, o, shape));
-}
-
-StageWorkspace place_workspace(Arena& arena, const ModelOptions& o, const StageSpec& spec,
-                               const BatchShape& shape, int num_threads) {
-  StageWorkspace w;
-  w.block = BlockWorkspace::place(arena, o, shape, num_threads);
-  w.layer = LayerActivations::place(arena, o, shape);
-  for (float*& stream : w.stream) stream = arena.take(stream_size(o, shape));
-  w.normed = arena.take(stream_size(o, shape));
-  if (o.norm == NormKind::kLayerNorm) w.mean = arena.take(num_tokens(shape));
-  w.rstd = arena.take(num_tokens(shape));
-  w.grad = arena.take(stream_size(o, shape));
-  if (spec.has_head) w.head = HeadWorkspace::place(arena, o, shape);
-  return w;
-}
-
-/// Cosine and sine tables of RoPE and slopes of ALiBi.
-struct Tables {
-  float* cosine = nullptr;  // (max_sequence_length, D / 2)
-  float* sine = nullptr;    // (max_sequence_length, D / 2)
-  float* slopes = nullptr;  // (H)
-};
-
-Tables place_tables(Arena& arena, const ModelOptions& o) {
-  Tables t;
-  if (o.positions == PositionKind::kRope) {
-    const auto size = static_cast<std::size_t>(o.max_sequence_length * (o.head_dim / 2));
-    t.cosine = arena.take(size);
-    t.sine = arena.take(size);
-  }
-  if (o.positions == PositionKind::kAlibi)
-    t.slopes = arena.take(static_cast<std::size_t>(o.num_heads));
-  return t;
-}
-
-void fill_tables(const ModelOptions& o, const Tables& t) {
-  if (t.cosine != nullptr) {
-    const std::int64_t half = o.head_dim / 2;
-    for (std::int64_t position = 0; position < o.max_sequence_length; ++position)
-      for (std::int64_t i = 0; i < half; ++i) {
-        const double angle =
-            static_cast<double>(position) *
-            std::pow(o.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(o.head_dim));
-        t.cosine[position * half + i] = static_cast<float>(std::cos(angle));
-        t.sine[position * half + i] = static_cast<float>(std::sin(angle));
-      }
-  }
-  if (t.slopes != nullptr)
-    for (std::int64_t h = 0; h < o.num_heads; ++h) t.slopes[h] = alibi_slope(h, o.num_heads);
-}
-
-template <class Place>
-std::size_t measure(Place&& place) {
-  Arena counting;
-  place(counting);
-  return counting.used();
-}
-
-}  // namespace
-
-StageMemory CpuStage::plan(const ModelOptions& options, const StageSpec& spec,
-                           const BatchShape& shape, const StageSettings& settings) {
-  const ModelOptions o = resolved(options);
-  const StageLayout layout = lay_out_stage(o, spec);
-  const auto bytes = [](std::size_t floats) {
-    return static_cast<std::int64_t>(floats * sizeof(float));
-  };
-  StageMemory memory;
-  memory.values = bytes(static_cast<std::size_t>(layout.values_size));
-  memory.gradient = bytes(static_cast<std::size_t>(layout.gradient_size));
-  StageSlot slot;
-  memory.slot =
-      bytes(measure([&](Arena& a) { place_slot(a, o, spec, shape, settings.recompute, slot); })) +
-      static_cast<std::int64_t>(2 * num_tokens(shape) * sizeof(std::int32_t));
-  memory.workspace =
-      bytes(measure([&](Arena& a) { place_workspace(a, o, spec, shape, settings.num_threads); })) +
-      bytes(measure([&](Arena& a) { place_tables(a, o); })) +
-      settings.num_threads * Gemm::workspace_bytes();
-  return memory;
-}
 
 CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
                    int num_slots, const StageSettings& settings)
@@ -122,24 +17,25 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
       layout_(lay_out_stage(options_, spec)),
       kernels_(settings.isa, settings.num_threads),
       values_(static_cast<std::size_t>(layout_.values_size)) {
-  tables_ = AlignedBuffer(measure([&](Arena& a) { place_tables(a, options_); }));
+  tables_ = AlignedBuffer(measure([&](Arena& a) { PositionTables::place(a, options_); }));
   Arena table_arena(tables_.data());
-  const Tables tables = place_tables(table_arena, options_);
-  fill_tables(options_, tables);
+  const PositionTables tables = PositionTables::place(table_arena, options_);
+  tables.fill(options_);
 
   workspace_buffer_ = AlignedBuffer(measure(
-      [&](Arena& a) { place_workspace(a, options_, spec_, shape_, settings_.num_threads); }));
+      [&](Arena& a) { StageWorkspace::place(a, options_, spec_, shape_, settings_.num_threads); }));
   Arena workspace_arena(workspace_buffer_.data());
-  workspace_ = place_workspace(workspace_arena, options_, spec_, shape_, settings_.num_threads);
+  workspace_ =
+      StageWorkspace::place(workspace_arena, options_, spec_, shape_, settings_.num_threads);
 
   slots_.resize(static_cast<std::size_t>(num_slots));
   StageSlot counted;
-  const std::size_t slot_size = measure(
-      [&](Arena& a) { place_slot(a, options_, spec_, shape_, settings_.recompute, counted); });
+  const std::size_t slot_size =
+      measure([&](Arena& a) { counted.place(a, options_, spec_, shape_, settings_.recompute); });
   slot_buffer_ = AlignedBuffer(slot_size * slots_.size());
   Arena slot_arena(slot_buffer_.data());
   for (StageSlot& slot : slots_) {
-    place_slot(slot_arena, options_, spec_, shape_, settings_.recompute, slot);
+    slot.place(slot_arena, options_, spec_, shape_, settings_.recompute);
     slot.tokens.resize(spec_.has_embedding ? num_tokens(shape_) : 0);
     slot.targets.resize(spec_.has_head ? num_tokens(shape_) : 0);
     slot.sample_losses.resize(spec_.has_head ? static_cast<std::size_t>(shape_.microbatch_size)
@@ -151,7 +47,7 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
 
 std::size_t CpuStage::boundary_size() const { return stream_size(options_, shape_); }
 
-StageMemory CpuStage::memory() const { return plan(options_, spec_, shape_, settings_); }
+StageMemory CpuStage::memory() const { return plan_memory(options_, spec_, shape_, settings_); }
 
 std::string CpuStage::kernel_description() const {
   return fmt::format("cpu gemm {}", kernels_.gemms.front().description());

@@ -8,36 +8,11 @@
 
 #include "compute/aligned_buffer.h"
 #include "compute/cpu/block.h"
-#include "compute/cpu/head.h"
+#include "compute/cpu/stage_memory.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
 
 namespace tenax::compute::cpu {
-
-/// What stays between forward and backward of one microbatch.
-struct StageSlot {
-  std::vector<std::int32_t> tokens;   // (B, T)
-  std::vector<std::int32_t> targets;  // (B, T)
-  float* embedded = nullptr;          // (B, T, C) before the embedding norm
-  float* embedded_mean = nullptr;     // (B, T)
-  float* embedded_rstd = nullptr;     // (B, T)
-  std::vector<float*> inputs;         // (B, T, C) of each layer, and at the head of the final norm
-  std::vector<LayerActivations> layers;  ///< empty with full recomputation
-  LossSum loss;
-  std::vector<double> sample_losses;  // (B)
-};
-
-/// Memory that every microbatch passes through.
-struct StageWorkspace {
-  BlockWorkspace block;
-  LayerActivations layer;   ///< of the layer that runs without a slot
-  float* stream[2] = {};    // (B, T, C) residual stream of evaluation, alternating
-  float* normed = nullptr;  // (B, T, C) after the final norm
-  float* mean = nullptr;    // (B, T) of the final norm
-  float* rstd = nullptr;    // (B, T)
-  float* grad = nullptr;    // (B, T, C) gradient of the residual stream
-  HeadWorkspace head;
-};
 
 class CpuStage final : public Stage {
  public:
@@ -46,9 +21,6 @@ class CpuStage final : public Stage {
            int num_slots, const StageSettings& settings);
   CpuStage(const CpuStage&) = delete;
   CpuStage& operator=(const CpuStage&) = delete;
-
-  static StageMemory plan(const ModelOptions& options, const StageSpec& spec,
-                          const BatchShape& shape, const StageSettings& settings);
 
   const std::vector<StageParameter>& parameters() const override { return layout_.parameters; }
   std::span<float> values() override { return values_.span(); }

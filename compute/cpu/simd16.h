@@ -6,6 +6,11 @@
 
 #include <cstdint>
 
+// All functions here are inlined: no 64-byte vector crosses a call whose convention could differ.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+
 namespace tenax::compute::cpu {
 namespace {
 

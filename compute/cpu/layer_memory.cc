@@ -1,0 +1,72 @@
+#include "compute/cpu/layer_memory.h"
+
+namespace tenax::compute::cpu {
+namespace {
+
+/// Sizes in floats of the tensors that layers keep.
+struct Sizes {
+  Sizes(const ModelOptions& o, const BatchShape& shape)
+      : tokens(static_cast<std::size_t>(shape.microbatch_size) *
+               static_cast<std::size_t>(shape.sequence_length)),
+        width(tokens * static_cast<std::size_t>(o.width)),
+        query_heads(tokens * static_cast<std::size_t>(o.num_heads)),
+        kv_heads(tokens * static_cast<std::size_t>(o.num_kv_heads)),
+        query(query_heads * static_cast<std::size_t>(o.head_dim)),
+        kv(kv_heads * static_cast<std::size_t>(o.head_dim)),
+        ffn(tokens * static_cast<std::size_t>(o.ffn_width)) {}
+  std::size_t tokens, width, query_heads, kv_heads, query, kv, ffn;
+};
+
+}  // namespace
+
+LayerActivations LayerActivations::place(Arena& arena, const ModelOptions& o,
+                                         const BatchShape& shape) {
+  const Sizes size(o, shape);
+  const bool has_mean = o.norm == NormKind::kLayerNorm;
+  const bool post = o.norm_placement == NormPlacement::kPost;
+  LayerActivations a;
+  if (has_mean) a.attention_mean = arena.take(size.tokens);
+  a.attention_rstd = arena.take(size.tokens);
+  a.attention_normed = arena.take(size.width);
+  a.q = arena.take(size.query);
+  a.k = arena.take(size.kv);
+  a.v = arena.take(size.kv);
+  if (o.qk_norm) {
+    a.raw_q = arena.take(size.query);
+    a.raw_k = arena.take(size.kv);
+    if (has_mean) a.q_mean = arena.take(size.query_heads);
+    if (has_mean) a.k_mean = arena.take(size.kv_heads);
+    a.q_rstd = arena.take(size.query_heads);
+    a.k_rstd = arena.take(size.kv_heads);
+  }
+  a.attended = arena.take(size.query);
+  a.log_sum = arena.take(size.query_heads);
+  if (!o.parallel_block) {
+    a.middle = arena.take(size.width);
+    if (has_mean) a.ffn_mean = arena.take(size.tokens);
+    a.ffn_rstd = arena.take(size.tokens);
+    (post ? a.ffn_sum : a.ffn_normed) = arena.take(size.width);
+  }
+  a.up = arena.take(size.ffn);
+  if (is_gated(o.activation)) a.gate = arena.take(size.ffn);
+  a.activated = arena.take(size.ffn);
+  return a;
+}
+
+BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const BatchShape& shape,
+                                     int num_threads) {
+  const Sizes size(o, shape);
+  BlockWorkspace w;
+  w.dnormed = arena.take(size.width);
+  w.dattended = arena.take(size.query);
+  w.dq = arena.take(size.query);
+  w.dk = arena.take(size.kv);
+  w.dv = arena.take(size.kv);
+  w.dhidden = arena.take(size.ffn);
+  if (is_gated(o.activation)) w.dgate = arena.take(size.ffn);
+  for (int i = 0; i < num_threads; ++i)
+    w.attention.push_back(AttentionWorkspace::place(arena, shape.sequence_length));
+  return w;
+}
+
+}  // namespace tenax::compute::cpu

@@ -1,0 +1,88 @@
+#include "compute/cpu/stage_memory.h"
+
+#include <cmath>
+
+#include "compute/gemm.h"
+#include "compute/stage_layout.h"
+
+namespace tenax::compute::cpu {
+
+void StageSlot::place(Arena& arena, const ModelOptions& o, const StageSpec& spec,
+                      const BatchShape& shape, Recompute recompute) {
+  const auto num_layers = static_cast<std::size_t>(spec.end_layer - spec.first_layer);
+  if (spec.has_embedding && o.embedding_norm) {
+    embedded = arena.take(stream_size(o, shape));
+    if (o.norm == NormKind::kLayerNorm) embedded_mean = arena.take(num_tokens(shape));
+    embedded_rstd = arena.take(num_tokens(shape));
+  }
+  const std::size_t num_inputs = num_layers + (spec.has_head ? 1 : 0);
+  for (std::size_t i = 0; i < num_inputs; ++i) inputs.push_back(arena.take(stream_size(o, shape)));
+  if (recompute == Recompute::kFull) return;
+  for (std::size_t i = 0; i < num_layers; ++i)
+    layers.push_back(LayerActivations::place(arena, o, shape));
+}
+
+StageWorkspace StageWorkspace::place(Arena& arena, const ModelOptions& o, const StageSpec& spec,
+                                     const BatchShape& shape, int num_threads) {
+  StageWorkspace w;
+  w.block = BlockWorkspace::place(arena, o, shape, num_threads);
+  w.layer = LayerActivations::place(arena, o, shape);
+  for (float*& stream : w.stream) stream = arena.take(stream_size(o, shape));
+  w.normed = arena.take(stream_size(o, shape));
+  if (o.norm == NormKind::kLayerNorm) w.mean = arena.take(num_tokens(shape));
+  w.rstd = arena.take(num_tokens(shape));
+  w.grad = arena.take(stream_size(o, shape));
+  if (spec.has_head) w.head = HeadWorkspace::place(arena, o, shape);
+  return w;
+}
+
+PositionTables PositionTables::place(Arena& arena, const ModelOptions& o) {
+  PositionTables t;
+  if (o.positions == PositionKind::kRope) {
+    const auto size = static_cast<std::size_t>(o.max_sequence_length * (o.head_dim / 2));
+    t.cosine = arena.take(size);
+    t.sine = arena.take(size);
+  }
+  if (o.positions == PositionKind::kAlibi)
+    t.slopes = arena.take(static_cast<std::size_t>(o.num_heads));
+  return t;
+}
+
+void PositionTables::fill(const ModelOptions& o) const {
+  if (cosine != nullptr) {
+    const std::int64_t half = o.head_dim / 2;
+    for (std::int64_t position = 0; position < o.max_sequence_length; ++position)
+      for (std::int64_t i = 0; i < half; ++i) {
+        const double angle =
+            static_cast<double>(position) *
+            std::pow(o.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(o.head_dim));
+        cosine[position * half + i] = static_cast<float>(std::cos(angle));
+        sine[position * half + i] = static_cast<float>(std::sin(angle));
+      }
+  }
+  if (slopes != nullptr)
+    for (std::int64_t h = 0; h < o.num_heads; ++h) slopes[h] = alibi_slope(h, o.num_heads);
+}
+
+StageMemory plan_memory(const ModelOptions& o, const StageSpec& spec, const BatchShape& shape,
+                        const StageSettings& settings) {
+  const StageLayout layout = lay_out_stage(o, spec);
+  const auto bytes = [](std::size_t floats) {
+    return static_cast<std::int64_t>(floats * sizeof(float));
+  };
+  StageMemory memory;
+  memory.values = bytes(static_cast<std::size_t>(layout.values_size));
+  memory.gradient = bytes(static_cast<std::size_t>(layout.gradient_size));
+  StageSlot slot;
+  memory.slot =
+      bytes(measure([&](Arena& a) { slot.place(a, o, spec, shape, settings.recompute); })) +
+      static_cast<std::int64_t>(2 * num_tokens(shape) * sizeof(std::int32_t));
+  memory.workspace = bytes(measure([&](Arena& a) {
+                       StageWorkspace::place(a, o, spec, shape, settings.num_threads);
+                     })) +
+                     bytes(measure([&](Arena& a) { PositionTables::place(a, o); })) +
+                     settings.num_threads * Gemm::workspace_bytes();
+  return memory;
+}
+
+}  // namespace tenax::compute::cpu

@@ -1,0 +1,79 @@
+// Where the activations, the workspace and the tables of a stage lie in its memory, and how large
+// they are. Views into memory that the stage owns. Options are resolved().
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "compute/aligned_buffer.h"
+#include "compute/cpu/head.h"
+#include "compute/cpu/layer_memory.h"
+#include "compute/model_options.h"
+#include "compute/stage.h"
+
+namespace tenax::compute::cpu {
+
+inline std::size_t num_tokens(const BatchShape& shape) {
+  return static_cast<std::size_t>(shape.microbatch_size) *
+         static_cast<std::size_t>(shape.sequence_length);
+}
+
+/// Floats of a (B, T, C) tensor.
+inline std::size_t stream_size(const ModelOptions& o, const BatchShape& shape) {
+  return num_tokens(shape) * static_cast<std::size_t>(o.width);
+}
+
+/// What stays between forward and backward of one microbatch.
+struct StageSlot {
+  std::vector<std::int32_t> tokens;   // (B, T)
+  std::vector<std::int32_t> targets;  // (B, T)
+  float* embedded = nullptr;          // (B, T, C) before the embedding norm
+  float* embedded_mean = nullptr;     // (B, T)
+  float* embedded_rstd = nullptr;     // (B, T)
+  std::vector<float*> inputs;         // (B, T, C) of each layer, and at the head of the final norm
+  std::vector<LayerActivations> layers;  ///< empty with full recomputation
+  LossSum loss;
+  std::vector<double> sample_losses;  // (B)
+
+  void place(Arena& arena, const ModelOptions& options, const StageSpec& spec,
+             const BatchShape& shape, Recompute recompute);
+};
+
+/// Memory that every microbatch passes through.
+struct StageWorkspace {
+  BlockWorkspace block;
+  LayerActivations layer;   ///< of the layer that runs without a slot
+  float* stream[2] = {};    // (B, T, C) residual stream of evaluation, alternating
+  float* normed = nullptr;  // (B, T, C) after the final norm
+  float* mean = nullptr;    // (B, T) of the final norm
+  float* rstd = nullptr;    // (B, T)
+  float* grad = nullptr;    // (B, T, C) gradient of the residual stream
+  HeadWorkspace head;
+
+  static StageWorkspace place(Arena& arena, const ModelOptions& options, const StageSpec& spec,
+                              const BatchShape& shape, int num_threads);
+};
+
+/// Cosine and sine tables of RoPE and slopes of ALiBi.
+struct PositionTables {
+  float* cosine = nullptr;  // (max_sequence_length, D / 2)
+  float* sine = nullptr;    // (max_sequence_length, D / 2)
+  float* slopes = nullptr;  // (H)
+
+  static PositionTables place(Arena& arena, const ModelOptions& options);
+  void fill(const ModelOptions& options) const;
+};
+
+/// Floats that a placing function takes.
+template <class Place>
+std::size_t measure(Place&& place) {
+  Arena counting;
+  place(counting);
+  return counting.used();
+}
+
+/// Bytes of a stage of the CPU.
+StageMemory plan_memory(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
+                        const StageSettings& settings);
+
+}  // namespace tenax::compute::cpu
