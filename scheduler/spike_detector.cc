@@ -188,7 +188,8 @@ void SpikeDetector::spiking_sample(const MetricPoint& point, Events& events) {
   }
   if (state_.cooldown_samples > 0 || state_.since_onset < options_.patience) return;
   const int raised = count_newest(state_.suspicious, options_.patience);
-  if (raised >= options_.patience_share * options_.patience) {
+  const bool still = (state_.suspicious & 1U) != 0;
+  if (still && raised >= options_.patience_share * options_.patience) {
     decide_rollback(
         point, SpikeVerdict::kRollback,
         fmt::format(

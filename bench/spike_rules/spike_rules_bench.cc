@@ -55,8 +55,8 @@ std::vector<NamedRule> all_rules() {
   rules.push_back(
       {"**Tenax**: reported (outlier, spike)", std::make_unique<Ours>(Ours::Fires::kReport)});
   rules.push_back({"**Tenax**: spike", std::make_unique<Ours>(Ours::Fires::kSpike)});
-  rules.push_back(
-      {"**Tenax**: decision to roll back", std::make_unique<Ours>(Ours::Fires::kRollBack)});
+  rules.push_back({"**Tenax**: decision to roll back (after 20 samples)",
+                   std::make_unique<Ours>(Ours::Fires::kRollBack)});
   return rules;
 }
 

@@ -66,6 +66,11 @@ TEST(SpikeDetector, RollsBackASpikeThatStays) {
   EXPECT_EQ(events[2].action, SpikeAction::kRollBack);
 }
 
+TEST(SpikeDetector, DoesNotRollBackInTheSampleThatHeals) {
+  const auto events = events_of(series(600, raised(500, 518, 1)));
+  ASSERT_EQ(verdicts(events), (std::vector{kArmed, kSpike, kRecovered}));
+}
+
 TEST(SpikeDetector, AsksOnceAndAdoptsThePlateauIfNobodyActs) {
   const auto events = events_of(series(1500, raised(500, 1500, 1)));
   ASSERT_EQ(verdicts(events), (std::vector{kArmed, kSpike, kRollback, kLevelShift}));
