@@ -101,6 +101,43 @@ TEST_P(StageGradient, EveryElementEqualsCentralDifferences) {
   }
 }
 
+TEST_P(StageGradient, DirectionalDerivativesHoldForLongSequences) {
+  // 690 tokens: three blocks of queries a head, and a chunk of logits that ends inside a sample.
+  ModelOptions options = GetParam().options;
+  options.max_sequence_length = 230;
+  const TestBatch batch(options, {3, 230});
+  const auto stage = make_stage(options, whole_model(options), batch.shape);
+  const Trained trained = train_once(*stage, batch);
+  const Reference reference(options);
+  const Reference::Tensors tensors = test_tensors(options);
+  EXPECT_NEAR(trained.loss.sum + trained.loss.z_sum, total_loss(reference, tensors, batch),
+              1e-5 * trained.loss.sum);
+  for (std::uint64_t direction = 0; direction < 2; ++direction) {
+    Reference::Tensors above = tensors;
+    Reference::Tensors below = tensors;
+    constexpr double kStep = 1e-6;
+    double actual = 0;
+    double squares = 0;
+    for (const StageParameter& p : stage->parameters()) {
+      const CounterRng rng(direction, hash64(p.spec.name));
+      for (std::size_t i = 0; i < static_cast<std::size_t>(p.size); ++i) {
+        const auto d = static_cast<double>(rng.normal(i));
+        above.at(p.spec.name)[i] += kStep * d;
+        below.at(p.spec.name)[i] -= kStep * d;
+        double g = 0;
+        for (const GradientPart& part : p.gradients)
+          g += static_cast<double>(trained.gradient[static_cast<std::size_t>(part.offset) + i]);
+        actual += g * d;
+        squares += g * g;
+      }
+    }
+    const double expected =
+        (total_loss(reference, above, batch) - total_loss(reference, below, batch)) / (2 * kStep);
+    // The derivative along a normal direction has the gradient's norm as its standard deviation.
+    EXPECT_NEAR(actual, expected, 2e-5 * std::sqrt(squares));
+  }
+}
+
 TEST_P(StageGradient, NextTokenLogitsEqualTheReference) {
   const ModelOptions& options = GetParam().options;
   const auto stage = make_stage(options, whole_model(options), {2, 7}, 0);
