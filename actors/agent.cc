@@ -353,6 +353,7 @@ caf::behavior agent_actor(caf::stateful_actor<AgentState>* self, const Environme
 
 int run_agent(const AgentOptions& options) {
   signal(SIGPIPE, SIG_IGN);
+  spdlog::flush_on(spdlog::level::info);
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ agent %P %l %v", spdlog::pattern_time_type::utc);
   const RunDirectory directory(options.run_dir);
   const auto identity = directory.identity();
@@ -384,6 +385,7 @@ int run_agent(const AgentOptions& options) {
   });
   agent = system.spawn(agent_actor, Environment{options, directory, *identity, *config, sockets,
                                                 watcher, exit_code});
+  caf::anon_send(agent, StartAtom::value);  // only now may frames arrive
   {
     caf::scoped_actor self(system);
     self->wait_for(agent);

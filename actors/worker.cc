@@ -223,6 +223,7 @@ caf::behavior worker_actor(caf::stateful_actor<WorkerState>* self, Parts parts) 
 int run_worker(const WorkerOptions& options) {
   signal(SIGPIPE, SIG_IGN);
   if (!die_with_parent(options.parent_pid)) return 1;
+  spdlog::flush_on(spdlog::level::info);
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ worker %P %l %v", spdlog::pattern_time_type::utc);
   const RunDirectory directory(options.run_dir);
   const auto identity = directory.identity();
