@@ -1,4 +1,4 @@
-"""Which room may include what: DESIGN's section on rooms as two tables, checked against the #include lines.
+"""Which room may include what: the arrows of docs/architecture.md as two tables, checked against the #include lines.
 
 Tests and benchmarks may include everything; nothing includes them.
 """
@@ -16,14 +16,12 @@ MAY_INCLUDE = {
     "checkpoint": {"common"},
     "scheduler": {"common"},
     "configs": {"common", "wire", "data", "compute", "checkpoint", "scheduler"},
-    "actors": {"common", "wire", "data", "compute", "checkpoint", "scheduler", "dashboard"},
+    # One way only: processes read the run's configuration, and configs/ knows no actor (docs/decisions.md).
+    "actors": {"common", "wire", "data", "compute", "checkpoint", "scheduler", "dashboard", "configs"},
     "dashboard": set(),
     "tools": {"common", "wire", "data", "compute", "checkpoint", "scheduler", "configs", "actors"},
 }
 FREE_FOLDERS = {"tests", "bench"}
-
-# configs/ reads every layer's options, so of the rooms beside it only these headers.
-OPTIONS_HEADER = re.compile(r"^actors/([a-z0-9_]+_)?options\.h$")
 
 # Library -> (pattern of its headers, folders that may include them).
 LIBRARIES = {
@@ -58,8 +56,6 @@ def check_include(path, number, quote, header):
         if generated and target != room:
             return violation("schema-room", f'"{header}" is generated; only {target}/ includes it')
         if target == room or target in MAY_INCLUDE[room]:
-            return []
-        if room == "configs" and OPTIONS_HEADER.match(header):
             return []
         allowed = ", ".join(sorted(MAY_INCLUDE[room])) or "no other room"
         return violation("room-arrow", f'{room}/ may not include "{header}" (allowed: {allowed})')
