@@ -103,7 +103,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Plan, generation, branch, step, total_steps, 
 
 namespace scheduler {
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SupervisorStarted, term, total_steps, config_changes, manifests, agents_alive)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SupervisorStarted, term, total_steps, config_changes, manifests,
+                                   agents_alive)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerSeen, slot, incarnation, pid, rank, generation, training)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentJoined, agent, incarnation, pid, host, num_slots, workers)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentLost, agent, incarnation, evidence)
@@ -163,10 +164,10 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SpikeMonitorState, base, now, history, ladder
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunState, term, generation, branch, next_branch,
                                    next_incarnation, next_command, phase, total_steps, counted_step,
                                    last_progress_generation, seats, agents, branches, checkpoints,
-                                   skip_windows, softenings, spikes, fault_at, culprit, deadline,
-                                   last_progress_at, stop_requested, stop_issued, stop_kind,
-                                   restarts, rollbacks, save_failures, exit_code, finish_reason,
-                                   config_digest)
+                                   skip_windows, softenings, spikes, fault_at, culprit,
+                                   culprit_strength, deadline, last_progress_at, stop_requested,
+                                   stop_issued, stop_kind, restarts, rollbacks, save_failures,
+                                   exit_code, finish_reason, config_digest)
 
 namespace {
 

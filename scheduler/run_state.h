@@ -108,6 +108,15 @@ struct CheckpointInfo {
       shards;  ///< by rank: digest of what it holds, while being written
 };
 
+/// How much a reason to leave a generation says about its cause: a dead process outranks the broken
+/// connections of its peers, which are only evidence.
+enum EvidenceStrength : int {
+  kEvidenceCollective = 1,
+  kEvidenceHang = 2,
+  kEvidenceProcess = 3,
+  kEvidenceDecision = 4
+};
+
 struct RunState {
   std::uint64_t term = 0;
   std::uint64_t generation = 0;
@@ -128,7 +137,8 @@ struct RunState {
   SpikeMonitorState spikes;
 
   std::optional<Time> fault_at;  ///< first of the faults being collected
-  std::string culprit;
+  std::string culprit;           ///< what began it, by the strongest evidence so far
+  int culprit_strength = 0;
   std::optional<Time> deadline;  ///< of the current phase
   std::optional<Time> last_progress_at;
   bool stop_requested = false;

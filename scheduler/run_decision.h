@@ -1,0 +1,83 @@
+// One call of RunController::decide(): the state being changed and the commands so far. Internal to
+// scheduler/; split over run_decision_membership.cc (start, takeover, agents, workers),
+// run_decision_generation.cc (from one generation to the next) and run_decision_progress.cc (steps,
+// spikes, checkpoints, the end).
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "scheduler/run_commands.h"
+#include "scheduler/run_events.h"
+#include "scheduler/run_state.h"
+
+namespace tenax::scheduler {
+
+/// Lives for one event; holds references to the caller's state and options.
+class Decision {
+ public:
+  Decision(RunState& state, const ControllerOptions& options, Time now)
+      : s_(state), o_(options), now_(now) {}
+
+  std::vector<Command> take() { return std::move(commands_); }
+
+  void on(const SupervisorStarted& e);
+  void on(const AgentJoined& e);
+  void on(const AgentLost& e);
+  void on(const WorkerUp& e);
+  void on(const WorkerExited& e);
+  void on(const RankFormed& e);
+  void on(const RankStopped& e);
+  void on(const RankFinished& e);
+  void on(const StepReported& e);
+  void on(const ShardWritten& e);
+  void on(const ShardFailed& e);
+  void on(const CommitEnded& e);
+  void on(const VerifyEnded& e);
+  void on(const StopRequested& e);
+  void on(const TimerFired& e);
+
+ private:
+  template <class... Args>
+  void note(Severity severity, fmt::format_string<Args...> format, Args&&... args) {
+    commands_.push_back(Note{severity, fmt::format(format, std::forward<Args>(args)...)});
+  }
+  void issue(Command command) { commands_.push_back(std::move(command)); }
+  void finish(int exit_code, std::string reason);
+
+  bool active() const {
+    return s_.phase == Phase::kForming || s_.phase == Phase::kRunning ||
+           s_.phase == Phase::kFinishing;
+  }
+  Seat* seat_of(std::uint32_t agent, std::uint32_t slot, std::uint64_t incarnation);
+  int rank_of_seat(const Seat& seat) const { return static_cast<int>(&seat - s_.seats.data()); }
+
+  void first_start();
+  void take_over(const SupervisorStarted& e);
+  void finish_takeover();
+  void spawn_agent(std::uint32_t agent);
+  void spawn_worker(Seat& seat);
+  void restart_worker(Seat& seat);
+  void lose_agent(std::uint32_t agent, const std::string& evidence);
+
+  void begin_gathering(const std::string& reason, EvidenceStrength strength);
+  void blame(const std::string& reason, EvidenceStrength strength);
+  void try_start();
+  void count(const StepReport& report);
+  void compare_replay(const StepReport& report);
+  void roll_back(const SpikeDecision& decision);
+  void command_stop();
+  void check_finished();
+  void save_failed(const std::string& error);
+
+  RunState& s_;
+  const ControllerOptions& o_;
+  Time now_;
+  std::vector<Command> commands_;
+};
+
+}  // namespace tenax::scheduler

@@ -1,0 +1,149 @@
+// From one generation to the next.
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/checkpoint_decisions.h"
+#include "scheduler/exit_code.h"
+#include "scheduler/recovery_plan.h"
+#include "scheduler/run_decision.h"
+
+namespace tenax::scheduler {
+
+void Decision::blame(const std::string& reason, EvidenceStrength strength) {
+  if (strength <= s_.culprit_strength) return;
+  s_.culprit = reason;
+  s_.culprit_strength = strength;
+}
+
+void Decision::begin_gathering(const std::string& reason, EvidenceStrength strength) {
+  ++s_.generation;
+  s_.phase = Phase::kGathering;
+  if (!s_.fault_at) s_.culprit_strength = 0;
+  blame(reason, strength);
+  s_.fault_at = now_;
+  s_.deadline = now_ + o_.abort_timeout;
+  s_.next_command = 1;
+  s_.stop_issued = false;
+  for (Seat& seat : s_.seats) {
+    switch (seat.state) {
+      case SeatState::kPlanned:
+      case SeatState::kTraining:
+      case SeatState::kStopped:
+      case SeatState::kFinished:
+        seat.state = SeatState::kLeaving;
+        break;
+      default:
+        break;
+    }
+  }
+  drop_unfinished_checkpoints(s_, reason, commands_);
+  issue(AbortGeneration{s_.generation, s_.counted_step, reason});
+}
+
+void Decision::try_start() {
+  if (s_.phase != Phase::kGathering) return;
+  for (const Seat& seat : s_.seats) {
+    if (seat.state != SeatState::kFresh && seat.state != SeatState::kStopped) return;
+  }
+  if (s_.fault_at && now_ < *s_.fault_at + o_.collect_window) return;
+  if (s_.generation > s_.last_progress_generation + o_.max_generations_without_progress) {
+    finish(kExitGaveUp,
+           fmt::format("no step was completed in the last {} generations; last reason: {}",
+                       o_.max_generations_without_progress, s_.culprit));
+    return;
+  }
+  const std::uint64_t generation = s_.generation;
+  RecoveryPlan recovery = make_recovery_plan(s_, o_);
+  for (const StepReport& report : recovery.uncounted) {
+    count(report);
+    if (s_.generation != generation) return;  // a spike verdict began another gathering
+  }
+  note(Severity::kNotice, "generation {}: {}{}", s_.generation, recovery.reason,
+       s_.culprit_strength > 0 ? fmt::format(" (cause: {})", s_.culprit) : std::string());
+  StartGeneration start;
+  start.plan = std::move(recovery.plan);
+  for (Seat& seat : s_.seats) {
+    start.seats.push_back({seat.agent, seat.slot, seat.incarnation});
+    seat.state = SeatState::kPlanned;
+  }
+  s_.phase = Phase::kForming;
+  s_.fault_at.reset();
+  s_.culprit_strength = 0;
+  s_.deadline = now_ + o_.form_timeout;
+  issue(std::move(start));
+}
+
+void Decision::on(const RankFormed& e) {
+  if (e.generation != s_.generation || s_.phase != Phase::kForming || e.rank >= s_.seats.size())
+    return;
+  Seat& seat = s_.seats[e.rank];
+  if (seat.state != SeatState::kPlanned) return;
+  seat.state = SeatState::kTraining;
+  for (const Seat& other : s_.seats) {
+    if (other.state != SeatState::kTraining) return;
+  }
+  s_.phase = Phase::kRunning;
+  s_.deadline.reset();
+  s_.last_progress_at = now_;
+  note(Severity::kInfo, "generation {} trains on branch {} after step {}", s_.generation, s_.branch,
+       e.step);
+  if (s_.stop_requested) command_stop();
+}
+
+void Decision::on(const RankStopped& e) {
+  if (e.generation != s_.generation || e.rank >= s_.seats.size()) return;
+  Seat& seat = s_.seats[e.rank];
+  if (e.bad_checkpoint != 0) quarantine(s_, e.bad_checkpoint, e.reason, commands_);
+  if (active()) {
+    note(Severity::kWarning, "generation {} broke: {}", s_.generation, e.reason);
+    seat.state = SeatState::kStopped;
+    begin_gathering(e.reason, kEvidenceCollective);
+    return;
+  }
+  if (s_.phase != Phase::kGathering || seat.state != SeatState::kLeaving) return;
+  seat.state = SeatState::kStopped;
+  seat.held = e.state;
+  try_start();
+}
+
+void Decision::on(const TimerFired&) {
+  for (Seat& seat : s_.seats) {
+    if (seat.spawn_at && now_ >= *seat.spawn_at) spawn_worker(seat);
+  }
+  if (s_.phase == Phase::kRunning && !s_.deadline && s_.last_progress_at &&
+      now_ >= *s_.last_progress_at + o_.hang_timeout) {
+    note(Severity::kWarning, "no step was reported for {:.1f} s: the generation hangs",
+         to_seconds(o_.hang_timeout));
+    begin_gathering("the step hangs", kEvidenceHang);
+    return;
+  }
+  if (s_.deadline && now_ >= *s_.deadline) {
+    s_.deadline = now_ + o_.abort_timeout;
+    finish_takeover();
+    switch (s_.phase) {
+      case Phase::kGathering:
+        for (Seat& seat : s_.seats) {
+          if (seat.state != SeatState::kLeaving) continue;
+          note(Severity::kWarning,
+               "rank {} did not leave its generation within {:.1f} s and is killed",
+               rank_of_seat(seat), to_seconds(o_.abort_timeout));
+          issue(KillWorker{seat.agent, seat.slot, seat.incarnation, "did not answer the abort"});
+        }
+        break;
+      case Phase::kForming:
+        begin_gathering("forming the generation took too long", kEvidenceHang);
+        return;
+      case Phase::kFinishing:
+        note(Severity::kWarning, "the last checkpoint is not committed yet; trying again");
+        begin_gathering("the last checkpoint took too long", kEvidenceHang);
+        return;
+      case Phase::kRunning:
+      case Phase::kFinished:
+        s_.deadline.reset();
+        break;
+    }
+  }
+  try_start();
+}
+
+}  // namespace tenax::scheduler

@@ -1,0 +1,243 @@
+// Start, takeover, agents and workers.
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/checkpoint_decisions.h"
+#include "scheduler/exit_code.h"
+#include "scheduler/run_decision.h"
+
+namespace tenax::scheduler {
+
+void Decision::finish(int exit_code, std::string reason) {
+  if (s_.phase == Phase::kFinished) return;
+  s_.phase = Phase::kFinished;
+  s_.exit_code = exit_code;
+  s_.finish_reason = reason;
+  s_.deadline.reset();
+  issue(Finish{exit_code, std::move(reason)});
+}
+
+Seat* Decision::seat_of(std::uint32_t agent, std::uint32_t slot, std::uint64_t incarnation) {
+  for (Seat& seat : s_.seats) {
+    if (seat.agent == agent && seat.slot == slot) {
+      return seat.incarnation == incarnation ? &seat : nullptr;
+    }
+  }
+  return nullptr;
+}
+
+void Decision::on(const SupervisorStarted& e) {
+  s_.term = e.term;
+  s_.total_steps = e.total_steps;
+  if (s_.seats.empty()) {
+    first_start();
+  } else {
+    take_over(e);
+  }
+}
+
+void Decision::first_start() {
+  const int world = o_.degrees.world_size();
+  s_.agents.resize(o_.num_agents);
+  for (int rank = 0; rank < world; ++rank) {
+    Seat seat;
+    seat.agent =
+        static_cast<std::uint32_t>(static_cast<std::int64_t>(rank) * o_.num_agents / world);
+    seat.slot = 0;
+    for (const Seat& other : s_.seats) {
+      if (other.agent == seat.agent) seat.slot = other.slot + 1;
+    }
+    s_.seats.push_back(seat);
+  }
+  s_.branches.push_back({0, 0, 0});
+  s_.generation = 1;
+  s_.spikes = SpikeMonitor(o_.spikes).initial();
+  note(Severity::kNotice, "run starts: {} ranks (dp {} x pp {}), {} steps", world, o_.degrees.dp,
+       o_.degrees.pp, s_.total_steps);
+  for (std::uint32_t agent = 0; agent < s_.agents.size(); ++agent) spawn_agent(agent);
+}
+
+void Decision::take_over(const SupervisorStarted& e) {
+  s_.stop_requested = false;
+  s_.stop_issued = false;
+  s_.save_failures = 0;
+  s_.exit_code = -1;
+  s_.finish_reason.clear();
+  s_.last_progress_generation = s_.generation;
+  s_.last_progress_at = now_;
+  reconcile_checkpoints(s_, e.manifests, commands_);
+  for (const std::string& change : e.config_changes) {
+    note(Severity::kNotice, "configuration changed from step {} on: {}", s_.counted_step + 1,
+         change);
+  }
+  const bool was_running = s_.phase == Phase::kRunning;
+  int alive = 0;
+  for (std::uint32_t id = 0; id < s_.agents.size(); ++id) {
+    AgentState& agent = s_.agents[id];
+    agent.up = false;
+    agent.asked =
+        std::find(e.agents_alive.begin(), e.agents_alive.end(), id) != e.agents_alive.end();
+    alive += agent.asked ? 1 : 0;
+  }
+  note(Severity::kNotice,
+       "supervisor of term {} takes over at step {}: {} of {} agents may still answer", e.term,
+       s_.counted_step, alive, s_.agents.size());
+  if (was_running && alive == static_cast<int>(s_.agents.size())) {
+    s_.deadline = now_ + o_.takeover_wait;  // phase stays: the workers train on meanwhile
+    return;
+  }
+  for (std::uint32_t id = 0; id < s_.agents.size(); ++id) {
+    if (!s_.agents[id].asked) {
+      for (Seat& seat : s_.seats) {
+        if (seat.agent == id) seat.state = SeatState::kAbsent;
+      }
+      spawn_agent(id);
+    }
+  }
+  begin_gathering("the supervisor was restarted", kEvidenceDecision);
+  if (alive > 0) s_.deadline = now_ + o_.takeover_wait;
+}
+
+void Decision::finish_takeover() {
+  for (std::uint32_t id = 0; id < s_.agents.size(); ++id) {
+    if (s_.agents[id].asked && !s_.agents[id].up) {
+      s_.agents[id].asked = false;
+      lose_agent(id, "did not answer the new supervisor");
+    }
+  }
+}
+
+void Decision::spawn_agent(std::uint32_t id) {
+  AgentState& agent = s_.agents[id];
+  agent.up = false;
+  agent.asked = false;
+  agent.incarnation = s_.next_incarnation++;
+  issue(SpawnAgent{id, agent.incarnation});
+}
+
+void Decision::spawn_worker(Seat& seat) {
+  seat.incarnation = s_.next_incarnation++;
+  seat.state = SeatState::kSpawning;
+  seat.spawn_at.reset();
+  seat.held = {};
+  seat.pid = 0;
+  issue(SpawnWorker{seat.agent, seat.slot, seat.incarnation});
+}
+
+void Decision::restart_worker(Seat& seat) {
+  AgentState& agent = s_.agents[seat.agent];
+  const RestartDecision restart = next_restart(o_.worker_restarts, agent.worker_history, now_);
+  ++seat.restarts;
+  ++s_.restarts;
+  if (restart.give_up) {
+    finish(kExitGaveUp,
+           fmt::format(
+               "workers of agent {} died {} times within {:.0f} s; the restart strategy allows {}",
+               seat.agent, restart.within_period, to_seconds(o_.worker_restarts.period),
+               o_.worker_restarts.intensity));
+    return;
+  }
+  if (restart.delay.count() == 0) {
+    spawn_worker(seat);
+  } else {
+    seat.spawn_at = now_ + restart.delay;
+  }
+}
+
+void Decision::on(const AgentJoined& e) {
+  if (e.agent >= s_.agents.size() || e.incarnation != s_.agents[e.agent].incarnation) return;
+  AgentState& agent = s_.agents[e.agent];
+  if (agent.up) return;
+  const bool answered = std::exchange(agent.asked, false);
+  agent.up = true;
+  agent.pid = e.pid;
+  agent.host = e.host;
+  note(Severity::kInfo, "agent {} joined from {} (pid {}){}", e.agent, e.host, e.pid,
+       answered ? ", taken over with its workers" : "");
+  bool all_as_known = true;
+  for (Seat& seat : s_.seats) {
+    if (seat.agent != e.agent) continue;
+    const auto seen = std::find_if(e.workers.begin(), e.workers.end(), [&](const WorkerSeen& w) {
+      return w.slot == seat.slot && w.incarnation == seat.incarnation;
+    });
+    if (seen == e.workers.end()) {
+      if (answered && seat.state != SeatState::kAbsent) all_as_known = false;
+      seat.state = SeatState::kAbsent;
+      spawn_worker(seat);
+      continue;
+    }
+    seat.pid = seen->pid;
+    if (seen->rank < 0) {
+      seat.state = SeatState::kFresh;
+      all_as_known = false;
+    } else if (!seen->training || seen->generation != s_.generation) {
+      seat.state = SeatState::kLeaving;  // the abort of begin_gathering makes it answer
+      all_as_known = false;
+    }
+  }
+  if (answered && s_.phase == Phase::kRunning) {
+    if (!all_as_known) {
+      begin_gathering("the workers found after the restart are not all in training",
+                      kEvidenceDecision);
+    } else if (std::all_of(s_.agents.begin(), s_.agents.end(),
+                           [](const AgentState& a) { return a.up; })) {
+      s_.deadline.reset();
+      note(Severity::kNotice, "all workers are still training in generation {}: nothing to do",
+           s_.generation);
+    }
+  } else if (answered) {
+    issue(AbortGeneration{s_.generation, s_.counted_step, "the supervisor was restarted"});
+  }
+  try_start();
+}
+
+void Decision::lose_agent(std::uint32_t id, const std::string& evidence) {
+  AgentState& agent = s_.agents[id];
+  note(Severity::kWarning, "agent {} (pid {}) is lost: {}", id, agent.pid, evidence);
+  issue(KillAgent{id, agent.incarnation, evidence});
+  for (Seat& seat : s_.seats) {
+    if (seat.agent == id) seat.state = SeatState::kAbsent;
+  }
+  ++agent.restarts;
+  ++s_.restarts;
+  const RestartDecision restart = next_restart(o_.agent_restarts, agent.history, now_);
+  if (restart.give_up) {
+    finish(kExitGaveUp,
+           fmt::format("agent {} died {} times within {:.0f} s; the restart strategy allows {}", id,
+                       restart.within_period, to_seconds(o_.agent_restarts.period),
+                       o_.agent_restarts.intensity));
+    return;
+  }
+  spawn_agent(id);
+  begin_gathering(fmt::format("agent {} is lost: {}", id, evidence), kEvidenceProcess);
+}
+
+void Decision::on(const AgentLost& e) {
+  if (e.agent >= s_.agents.size() || e.incarnation != s_.agents[e.agent].incarnation) return;
+  lose_agent(e.agent, e.evidence);
+}
+
+void Decision::on(const WorkerUp& e) {
+  Seat* seat = seat_of(e.agent, e.slot, e.incarnation);
+  if (seat == nullptr || seat->state != SeatState::kSpawning) return;
+  seat->state = SeatState::kFresh;
+  seat->pid = e.pid;
+  try_start();
+}
+
+void Decision::on(const WorkerExited& e) {
+  Seat* seat = seat_of(e.agent, e.slot, e.incarnation);
+  if (seat == nullptr || seat->state == SeatState::kAbsent) return;
+  const int rank = rank_of_seat(*seat);
+  seat->state = SeatState::kAbsent;
+  note(Severity::kWarning, "worker of rank {} (agent {}, slot {}, pid {}) is gone: {}", rank,
+       e.agent, e.slot, seat->pid, e.status);
+  restart_worker(*seat);
+  if (s_.phase == Phase::kFinished) return;
+  const std::string death = fmt::format("rank {} died: {}", rank, e.status);
+  blame(death, kEvidenceProcess);
+  if (active()) begin_gathering(death, kEvidenceProcess);
+  try_start();
+}
+
+}  // namespace tenax::scheduler

@@ -1,0 +1,193 @@
+// Steps and spikes, checkpoints, the end.
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/checkpoint_decisions.h"
+#include "scheduler/exit_code.h"
+#include "scheduler/run_controller.h"
+#include "scheduler/run_decision.h"
+
+namespace tenax::scheduler {
+
+void Decision::on(const StepReported& e) {
+  if (e.generation != s_.generation || !active() || e.report.branch != s_.branch) return;
+  count(e.report);
+}
+
+void Decision::compare_replay(const StepReport& report) {
+  const auto& history = s_.spikes.history;
+  const auto known = std::find_if(history.begin(), history.end(),
+                                  [&](const StepReport& r) { return r.step == report.step; });
+  if (known == history.end()) return;
+  const auto same = [](double a, double b) { return a == b || (a != a && b != b); };
+  if (same(known->loss, report.loss) && same(known->grad_norm, report.grad_norm)) return;
+  note(Severity::kError,
+       "replayed step {} differs: loss {:.17g} and gradient norm {:.17g}, journalled {:.17g} and "
+       "{:.17g} "
+       "(a restore failure or a faulty device)",
+       report.step, report.loss, report.grad_norm, known->loss, known->grad_norm);
+}
+
+void Decision::count(const StepReport& report) {
+  if (report.step <= s_.counted_step) {
+    compare_replay(report);
+    if (active()) s_.last_progress_at = now_;
+    return;
+  }
+  if (report.step != s_.counted_step + 1) {
+    note(Severity::kError,
+         "report of step {} came after that of step {}; waiting for the ones between", report.step,
+         s_.counted_step);
+    return;
+  }
+  s_.counted_step = report.step;
+  s_.last_progress_at = now_;
+  s_.last_progress_generation = s_.generation;
+  const SpikeDecision spike =
+      SpikeMonitor(o_.spikes).observe(s_.spikes, report, o_.global_batch_size, s_.total_steps);
+  for (const SpikeEvent& e : spike.events) {
+    const bool bad = e.action != SpikeAction::kNone;
+    note(bad ? Severity::kWarning : Severity::kInfo, "step {}: {}: {}", e.step,
+         to_string(e.verdict), e.reason);
+  }
+  if (spike.stop) {
+    finish(kExitDiverged, spike.reason);
+    return;
+  }
+  if (spike.roll_back) {
+    roll_back(spike);
+    return;
+  }
+  mark_verified(s_, o_, commands_);
+  commit_complete_checkpoints(s_, o_, commands_);
+}
+
+void Decision::roll_back(const SpikeDecision& d) {
+  const std::uint64_t left = s_.branch;
+  withdraw_after_onset(s_, d.onset, commands_);
+  s_.branch = s_.next_branch++;
+  s_.branches.push_back({s_.branch, left, d.branch_point});
+  s_.counted_step = d.branch_point;
+  s_.skip_windows.push_back(d.skip);
+  if (d.softening) s_.softenings.push_back(*d.softening);
+  ++s_.rollbacks;
+  SpikeMonitor(o_.spikes).rewind(s_.spikes, d.branch_point);
+  note(Severity::kWarning,
+       "rollback {}: branch {} leaves branch {} after step {}; samples [{}, {}) are skipped: {}",
+       s_.rollbacks, s_.branch, left, d.branch_point, d.skip.begin, d.skip.end, d.reason);
+  begin_gathering(fmt::format("rollback to step {}", d.branch_point), kEvidenceDecision);
+}
+
+void Decision::on(const ShardWritten& e) {
+  if (e.generation != s_.generation || e.branch != s_.branch || e.rank >= s_.seats.size() ||
+      !active())
+    return;
+  record_shard(s_, o_, e, commands_);
+  commit_complete_checkpoints(s_, o_, commands_);
+}
+
+void Decision::save_failed(const std::string& error) {
+  ++s_.save_failures;
+  note(Severity::kError, "a checkpoint could not be saved; training goes on: {}", error);
+  if (s_.phase != Phase::kFinishing) return;
+  if (s_.save_failures >= o_.max_save_failures) {
+    const CheckpointInfo* last = newest_checkpoint(s_, s_.counted_step);
+    finish(
+        kExitStore,
+        fmt::format(
+            "the last checkpoint could not be saved in {} tries ({}); the newest one is of step {}",
+            s_.save_failures, error, last != nullptr ? last->step : 0));
+    return;
+  }
+  begin_gathering("the last checkpoint is written again", kEvidenceDecision);
+}
+
+void Decision::on(const ShardFailed& e) {
+  if (e.generation != s_.generation) return;
+  issue(DiscardCheckpoint{e.checkpoint_id, e.branch, e.step, e.error});
+  forget_checkpoint(s_, e.checkpoint_id);
+  save_failed(fmt::format("rank {}, step {}: {}", e.rank, e.step, e.error));
+}
+
+void Decision::on(const CommitEnded& e) {
+  const auto it = std::find_if(s_.checkpoints.begin(), s_.checkpoints.end(),
+                               [&](const CheckpointInfo& c) { return c.id == e.checkpoint_id; });
+  if (it == s_.checkpoints.end()) return;
+  if (!e.ok) {
+    issue(DiscardCheckpoint{it->id, it->branch, it->step, e.error});
+    const std::int64_t step = it->step;
+    forget_checkpoint(s_, e.checkpoint_id);
+    save_failed(fmt::format("step {}: {}", step, e.error));
+    return;
+  }
+  it->committing = false;
+  it->committed = true;
+  it->bytes = e.bytes;
+  it->shards.clear();
+  s_.save_failures = 0;
+  note(Severity::kInfo, "checkpoint {} of step {} (branch {}) is committed: {:.1f} MB", it->id,
+       it->step, it->branch, static_cast<double>(e.bytes) * 1e-6);
+  issue(VerifyCheckpoint{it->id});
+  retire_checkpoints(s_, o_, commands_);
+  check_finished();
+}
+
+void Decision::on(const VerifyEnded& e) {
+  const auto it = std::find_if(s_.checkpoints.begin(), s_.checkpoints.end(),
+                               [&](const CheckpointInfo& c) { return c.id == e.checkpoint_id; });
+  if (it == s_.checkpoints.end()) return;
+  if (!e.ok) {
+    quarantine(s_, e.checkpoint_id, e.error, commands_);
+    return;
+  }
+  it->read_back = true;
+  mark_verified(s_, o_, commands_);
+}
+
+void Decision::on(const StopRequested& e) {
+  if (s_.stop_requested || s_.phase == Phase::kFinished) return;
+  s_.stop_requested = true;
+  s_.stop_kind = e.kind;
+  note(Severity::kNotice, "stop requested by {}: finish the step, checkpoint, leave", e.by);
+  if (s_.phase == Phase::kRunning) command_stop();
+}
+
+void Decision::command_stop() {
+  if (s_.stop_issued) return;
+  s_.stop_issued = true;
+  issue(IssueCommand{{s_.next_command++, WorkerCommandKind::kStop}});
+}
+
+void Decision::on(const RankFinished& e) {
+  if (e.generation != s_.generation || e.rank >= s_.seats.size()) return;
+  Seat& seat = s_.seats[e.rank];
+  if (seat.state != SeatState::kTraining && seat.state != SeatState::kPlanned) return;
+  seat.state = SeatState::kFinished;
+  seat.finished_step = e.step;
+  seat.finish_cause = e.cause;
+  check_finished();
+}
+
+void Decision::check_finished() {
+  if (!active()) return;
+  for (const Seat& seat : s_.seats) {
+    if (seat.state != SeatState::kFinished) return;
+  }
+  const std::int64_t step = s_.seats.front().finished_step;
+  if (s_.phase != Phase::kFinishing) {
+    s_.phase = Phase::kFinishing;
+    s_.deadline = now_ + o_.hang_timeout;
+    commit_complete_checkpoints(s_, o_, commands_);
+  }
+  const CheckpointInfo* last = newest_checkpoint(s_, step);
+  if (last == nullptr || last->step != step) return;
+  if (s_.seats.front().finish_cause == FinishCause::kDone) {
+    finish(kExitDone, fmt::format("all {} steps are done", step));
+  } else if (s_.stop_kind == StopKind::kPreempt) {
+    finish(kExitRequeue, fmt::format("preempted after step {}; start again to go on", step));
+  } else {
+    finish(kExitStopped, fmt::format("stopped after step {}", step));
+  }
+}
+
+}  // namespace tenax::scheduler
