@@ -89,7 +89,7 @@ void Binder::add_field(std::string key, Target target, FieldOptions options) {
   const auto at = std::lower_bound(fields_.begin(), fields_.end(), key,
                                    [](const Field& f, const std::string& k) { return f.key < k; });
   TENAX_CHECK(at == fields_.end() || at->key != key);
-  fields_.insert(at, Field{std::move(key), std::move(target), options});
+  fields_.insert(at, Field{std::move(key), std::move(target), options, false});
 }
 
 const Binder::Field* Binder::find(std::string_view key) const {
@@ -121,6 +121,12 @@ std::vector<std::string> Binder::sections() const {
   return out;
 }
 
+bool Binder::is_given(std::string_view key) const {
+  const Field* field = find(key);
+  TENAX_CHECK(field != nullptr);
+  return field->is_given;
+}
+
 bool Binder::takes_words(std::string_view key) const {
   const Field* field = find(key);
   TENAX_CHECK(field != nullptr);
@@ -139,7 +145,14 @@ bool Binder::takes_list(std::string_view key) const {
 std::optional<std::string> Binder::assign(std::string_view key, const RawValue& raw) {
   const Field* field = find(key);
   TENAX_CHECK(field != nullptr);
-  const Range& range = field->options.range;
+  std::optional<std::string> problem = take(*field, raw);
+  if (!problem) fields_[static_cast<std::size_t>(field - fields_.data())].is_given = true;
+  return problem;
+}
+
+std::optional<std::string> Binder::take(const Field& field, const RawValue& raw) {
+  const std::string& key = field.key;
+  const Range& range = field.options.range;
   const auto wrong_type = [&](std::string_view expected) {
     return fmt::format("{}: expected {}, got {}", key, expected, raw.description);
   };
@@ -205,7 +218,7 @@ std::optional<std::string> Binder::assign(std::string_view key, const RawValue& 
         }
         return std::nullopt;
       },
-      field->target);
+      field.target);
 }
 
 std::string Binder::type_of(const Field& field) {

@@ -104,6 +104,8 @@ class Binder {
   bool has(std::string_view key) const { return find(key) != nullptr; }
   /// True if some key begins with "<section>.".
   bool has_section(std::string_view section) const;
+  /// True once assign() has taken a value for the key, which must be bound.
+  bool is_given(std::string_view key) const;
   /// Ascending.
   std::vector<std::string> keys() const;
   std::vector<std::string> sections() const;
@@ -136,10 +138,12 @@ class Binder {
     std::string key;
     Target target;
     FieldOptions options;
+    bool is_given = false;
   };
 
   void add_field(std::string key, Target target, FieldOptions options);
   const Field* find(std::string_view key) const;
+  static std::optional<std::string> take(const Field& field, const RawValue& value);
   static std::string type_of(const Field& field);
   static std::string value_of(const Field& field);
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "configs/duration_text.h"
+#include "configs/model_keys.h"
 
 namespace tenax::configs {
 
@@ -139,27 +140,11 @@ void check_spikes(const RunConfig& c, Found& found) {
   }
 }
 
-/// compute/ names the members of ModelOptions; people know the keys.
-std::string with_key_names(std::string message) {
-  const std::pair<std::string_view, std::string_view> names[] = {
-      {"num_layers", "layers"},
-      {"num_kv_heads", "kv_heads"},
-      {"num_heads", "heads"},
-      {"max_sequence_length", "train.sequence_length"}};
-  for (const auto& [from, to] : names) {
-    for (std::size_t at = message.find(from); at != std::string::npos;
-         at = message.find(from, at + to.size())) {
-      message.replace(at, from.size(), to);
-    }
-  }
-  return message;
-}
-
 void check_model(const RunConfig& c, Found& found) {
   const auto model = model_options(c, expected_vocabulary(c.data));
   for (const std::string& problem : compute::problems(model)) {
     found.push_back({{"model", "train.sequence_length", "data.vocabulary_size"},
-                     "model: " + with_key_names(problem)});
+                     "model: " + with_model_keys(problem, "train.sequence_length")});
   }
 }
 

@@ -2,13 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <fstream>
-#include <iterator>
 #include <system_error>
 
 #include "configs/cross_check.h"
+#include "configs/model_card.h"
+#include "configs/text_file.h"
 #include "configs/toml_source.h"
 
 namespace tenax::configs {
@@ -26,18 +24,42 @@ bool concerns(const Contradiction& contradiction, const std::vector<std::string>
   return false;
 }
 
+/// The card that the recipe and the overrides name last; empty: none.
+std::string card_of(std::string_view text, std::string_view name,
+                    const std::vector<std::string>& overrides) {
+  RunConfig scratch;
+  Binder binder = bind(scratch);
+  static_cast<void>(read_toml(binder, text, name));
+  for (const std::string& assignment : overrides)
+    static_cast<void>(read_override(binder, assignment));
+  return scratch.model_card;
+}
+
 }  // namespace
 
 Result<RunConfig> parse_run_config(std::string_view text, std::string_view name,
-                                   const std::vector<std::string>& overrides) {
+                                   const std::vector<std::string>& overrides,
+                                   const std::filesystem::path& base_dir) {
   RunConfig config;
+  ConfigProblems card_problems;
+  if (const std::string card_name = card_of(text, name, overrides); !card_name.empty()) {
+    const auto card = load_model_card(card_name, base_dir);
+    if (card) {
+      apply_model_card(*card, config.model);
+    } else {
+      card_problems.lines.push_back(fmt::format("{}: model.card: {}", name, card.error().message));
+      // Nothing is known of the model then.
+      card_problems.keys = {"model.card", "model.layers"};
+    }
+  }
   Binder binder = bind(config);
   ConfigProblems problems = read_toml(binder, text, name);
-  for (const std::string& assignment : overrides) {
-    const ConfigProblems more = read_override(binder, assignment);
+  const auto add = [&](const ConfigProblems& more) {
     problems.lines.insert(problems.lines.end(), more.lines.begin(), more.lines.end());
     problems.keys.insert(problems.keys.end(), more.keys.begin(), more.keys.end());
-  }
+  };
+  for (const std::string& assignment : overrides) add(read_override(binder, assignment));
+  add(card_problems);
   if (!problems.is_syntax_error) {
     for (const Contradiction& contradiction : find_contradictions(config)) {
       if (!concerns(contradiction, problems.keys)) {
@@ -49,26 +71,18 @@ Result<RunConfig> parse_run_config(std::string_view text, std::string_view name,
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("{}", fmt::join(problems.lines, "\n")));
   }
+  config.model_card.clear();
+  config.base_dir = base_dir;
   return config;
 }
 
 Result<RunConfig> load_run_config(const std::filesystem::path& path,
                                   const std::vector<std::string>& overrides) {
+  TENAX_TRY(const std::string text, read_text_file(path, "configuration"));
   std::error_code ignored;
-  const bool is_folder = std::filesystem::is_directory(path, ignored);
-  std::ifstream file(path, std::ios::binary);
-  if (!file || is_folder) {
-    const int reason = is_folder ? EISDIR : errno;
-    const ErrorCode code = reason == ENOENT || reason == ENOTDIR ? ErrorCode::kNotFound
-                           : reason == EACCES                    ? ErrorCode::kPermission
-                                                                 : ErrorCode::kIo;
-    return make_error(code, fmt::format("reading configuration {}: {}", path.string(),
-                                        std::generic_category().message(reason)));
-  }
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  TENAX_TRY(RunConfig config, parse_run_config(text, path.string(), overrides));
-  config.base_dir = std::filesystem::absolute(path, ignored).parent_path().lexically_normal();
-  return config;
+  return parse_run_config(
+      text, path.string(), overrides,
+      std::filesystem::absolute(path, ignored).parent_path().lexically_normal());
 }
 
 std::string canonical_text(const RunConfig& config) {

@@ -120,6 +120,9 @@ struct GenerateSection {
 struct RunConfig {
   RunSection run;
   DataSection data;
+  /// What `model` starts from. Empty once the configuration is read: the card's figures are then in
+  /// `model`, so that a run keeps them whatever becomes of the card.
+  std::string model_card;
   compute::ModelOptions
       model;  ///< vocabulary and sequence length are not read from here: model_options()
   LayoutSection layout;
@@ -146,9 +149,10 @@ Binder bind(RunConfig& config);
 /// the file cannot be read.
 Result<RunConfig> load_run_config(const std::filesystem::path& path,
                                   const std::vector<std::string>& overrides);
-/// The same from text; `name` stands for the file in messages.
+/// The same from text; `name` stands for the file in messages, `base_dir` is its folder.
 Result<RunConfig> parse_run_config(std::string_view text, std::string_view name,
-                                   const std::vector<std::string>& overrides);
+                                   const std::vector<std::string>& overrides,
+                                   const std::filesystem::path& base_dir = {});
 
 /// All keys, "key = value" a line: what a run directory keeps. parse_run_config() reads it back as
 /// the same config.

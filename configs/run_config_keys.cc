@@ -1,5 +1,6 @@
 // The table of a run's keys: name, member, meaning, range. Everything else about keys (reading,
 // --help, docs/config.md, canonical text) comes from here.
+#include "configs/model_keys.h"
 #include "configs/run_config.h"
 #include "configs/spike_keys.h"
 
@@ -39,63 +40,6 @@ void bind_data(Binder& b, DataSection& c) {
   b.add(
       "data.gpt2_dir", c.gpt2_dir,
       {.doc = "Folder with GPT-2's encoder.json and vocab.bpe, relative to the recipe's folder."});
-}
-
-void bind_model(Binder& b, compute::ModelOptions& c) {
-  using namespace compute;
-  b.add("model.width", c.width,
-        {.doc = "Width of the residual stream.", .range = between(1, 1 << 24)});
-  b.add("model.layers", c.num_layers, {.doc = "Transformer layers.", .range = between(1, 1 << 16)});
-  b.add("model.heads", c.num_heads, {.doc = "Attention heads.", .range = between(1, 1 << 16)});
-  b.add("model.kv_heads", c.num_kv_heads,
-        {.doc = "Key and value heads: 1 is multi-query attention; 0 means as many as heads.",
-         .range = at_least(0)});
-  b.add("model.head_dim", c.head_dim,
-        {.doc = "Width of a head; 0 means width / heads.", .range = at_least(0)});
-  b.add("model.ffn_width", c.ffn_width,
-        {.doc = "Inner width of the feed-forward part; 0 means 4 x width.", .range = at_least(0)});
-  b.add(
-      "model.padded_vocabulary_size", c.padded_vocabulary_size,
-      {.doc = "Rows of the embedding; 0 means the tokenizer's vocabulary.", .range = at_least(0)});
-  b.add_enum("model.norm", c.norm,
-             {{"layer_norm", NormKind::kLayerNorm}, {"rms_norm", NormKind::kRmsNorm}},
-             {.doc = "Kind of every norm."});
-  b.add_enum("model.norm_placement", c.norm_placement,
-             {{"pre", NormPlacement::kPre}, {"post", NormPlacement::kPost}},
-             {.doc = "Before each part (GPT-2) or after its residual sum."});
-  b.add("model.norm_epsilon", c.norm_epsilon,
-        {.doc = "Added to a norm's variance.", .range = above(0)});
-  b.add_enum("model.positions", c.positions,
-             {{"none", PositionKind::kNone},
-              {"learned", PositionKind::kLearned},
-              {"rope", PositionKind::kRope},
-              {"alibi", PositionKind::kAlibi}},
-             {.doc = "How a token knows its place."});
-  b.add("model.rope_theta", c.rope_theta,
-        {.doc = "Base of the rotary frequencies.", .range = above(0)});
-  b.add_enum("model.activation", c.activation,
-             {{"gelu", ActivationKind::kGeluErf},
-              {"gelu_tanh", ActivationKind::kGeluTanh},
-              {"relu", ActivationKind::kRelu},
-              {"swiglu", ActivationKind::kSwiglu},
-              {"geglu", ActivationKind::kGeglu}},
-             {.doc = "Of the feed-forward part."});
-  b.add("model.biases", c.biases, {.doc = "Biases in linear maps and LayerNorms."});
-  b.add("model.parallel_block", c.parallel_block,
-        {.doc = "Attention and feed-forward side by side from one norm (PaLM)."});
-  b.add("model.embedding_norm", c.embedding_norm, {.doc = "A norm after the embedding (BLOOM)."});
-  b.add("model.tied_output", c.tied_output, {.doc = "Logits use the embedding's matrix."});
-  b.add("model.qk_norm", c.qk_norm, {.doc = "A norm over each head's queries and keys."});
-  b.add("model.embedding_scale", c.embedding_scale,
-        {.doc = "Multiplies the token vectors.", .range = above(0)});
-  b.add("model.logit_scale", c.logit_scale, {.doc = "Multiplies the logits.", .range = above(0)});
-  b.add("model.z_loss", c.z_loss,
-        {.doc = "Weight of log(sum of exp(logits))^2 in the loss.", .range = at_least(0)});
-  b.add("model.init_std", c.init_std,
-        {.doc = "Standard deviation of initial weights.", .range = above(0)});
-  b.add(
-      "model.scale_residual_init", c.scale_residual_init,
-      {.doc = "Divides init_std by sqrt(2 layers) where the residual stream is written (GPT-2)."});
 }
 
 void bind_layout(Binder& b, LayoutSection& c) {
@@ -275,6 +219,9 @@ Binder bind(RunConfig& config) {
   Binder b;
   bind_run(b, config.run);
   bind_data(b, config.data);
+  b.add("model.card", config.model_card,
+        {.doc = "Model card to start from (`tenax model list`) or a path to one, relative to the "
+                "recipe's folder; other model keys override it."});
   bind_model(b, config.model);
   bind_layout(b, config.layout);
   bind_train(b, config.train);
