@@ -84,7 +84,15 @@ std::optional<Time> RunController::next_deadline(const RunState& state) const {
   const auto sooner = [&](std::optional<Time> t) {
     if (t && (!next || *t < *next)) next = t;
   };
-  for (const Seat& seat : state.seats) sooner(seat.spawn_at);
+  for (const Seat& seat : state.seats) {
+    sooner(seat.spawn_at);
+    if (seat.state == SeatState::kSpawning && state.agents[seat.agent].up && seat.spawned_at) {
+      sooner(*seat.spawned_at + options_.form_timeout);
+    }
+  }
+  for (const AgentState& agent : state.agents) {
+    if (!agent.up && agent.spawned_at) sooner(*agent.spawned_at + options_.form_timeout);
+  }
   if (state.phase == Phase::kGathering && state.fault_at)
     sooner(*state.fault_at + options_.collect_window);
   if (state.phase == Phase::kRunning && !state.deadline && state.last_progress_at) {

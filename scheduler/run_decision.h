@@ -61,6 +61,7 @@ class Decision {
   void finish_takeover();
   void spawn_agent(std::uint32_t agent);
   void spawn_worker(Seat& seat);
+  void end_late_starters();
   void restart_worker(Seat& seat);
   void lose_agent(std::uint32_t agent, const std::string& evidence);
 

@@ -18,7 +18,6 @@ void Decision::blame(const std::string& reason, EvidenceStrength strength) {
 void Decision::begin_gathering(const std::string& reason, EvidenceStrength strength) {
   ++s_.generation;
   s_.phase = Phase::kGathering;
-  if (!s_.fault_at) s_.culprit_strength = 0;
   blame(reason, strength);
   s_.fault_at = now_;
   s_.deadline = now_ + o_.abort_timeout;
@@ -56,7 +55,8 @@ void Decision::try_start() {
   RecoveryPlan recovery = make_recovery_plan(s_, o_);
   for (const StepReport& report : recovery.uncounted) {
     count(report);
-    if (s_.generation != generation) return;  // a spike verdict began another gathering
+    // A spike verdict began another gathering, or ended the run.
+    if (s_.generation != generation || s_.phase == Phase::kFinished) return;
   }
   note(Severity::kNotice, "generation {}: {}{}", s_.generation, recovery.reason,
        s_.culprit_strength > 0 ? fmt::format(" (cause: {})", s_.culprit) : std::string());
@@ -110,6 +110,9 @@ void Decision::on(const TimerFired&) {
   for (Seat& seat : s_.seats) {
     if (seat.spawn_at && now_ >= *seat.spawn_at) spawn_worker(seat);
   }
+  end_late_starters();
+  if (s_.phase == Phase::kFinished) return;
+  if (s_.fault_at && now_ >= *s_.fault_at + o_.collect_window) s_.fault_at.reset();
   if (s_.phase == Phase::kRunning && !s_.deadline && s_.last_progress_at &&
       now_ >= *s_.last_progress_at + o_.hang_timeout) {
     note(Severity::kWarning, "no step was reported for {:.1f} s: the generation hangs",
@@ -119,7 +122,9 @@ void Decision::on(const TimerFired&) {
   }
   if (s_.deadline && now_ >= *s_.deadline) {
     s_.deadline = now_ + o_.abort_timeout;
+    const std::uint64_t generation = s_.generation;
     finish_takeover();
+    if (s_.generation != generation || s_.phase == Phase::kFinished) return;
     switch (s_.phase) {
       case Phase::kGathering:
         for (Seat& seat : s_.seats) {

@@ -70,7 +70,6 @@ void Decision::take_over(const SupervisorStarted& e) {
     note(Severity::kNotice, "configuration changed from step {} on: {}", s_.counted_step + 1,
          change);
   }
-  const bool was_running = s_.phase == Phase::kRunning;
   int alive = 0;
   for (std::uint32_t id = 0; id < s_.agents.size(); ++id) {
     AgentState& agent = s_.agents[id];
@@ -82,7 +81,9 @@ void Decision::take_over(const SupervisorStarted& e) {
   note(Severity::kNotice,
        "supervisor of term {} takes over at step {}: {} of {} agents may still answer", e.term,
        s_.counted_step, alive, s_.agents.size());
-  if (was_running && alive == static_cast<int>(s_.agents.size())) {
+  // A command of this generation may not have reached everyone: then the workers cannot go on in it.
+  const bool may_go_on = s_.phase == Phase::kRunning && s_.next_command == 1;
+  if (may_go_on && alive == static_cast<int>(s_.agents.size())) {
     s_.deadline = now_ + o_.takeover_wait;  // phase stays: the workers train on meanwhile
     return;
   }
@@ -112,6 +113,7 @@ void Decision::spawn_agent(std::uint32_t id) {
   agent.up = false;
   agent.asked = false;
   agent.incarnation = s_.next_incarnation++;
+  agent.spawned_at = now_;
   issue(SpawnAgent{id, agent.incarnation});
 }
 
@@ -119,6 +121,7 @@ void Decision::spawn_worker(Seat& seat) {
   seat.incarnation = s_.next_incarnation++;
   seat.state = SeatState::kSpawning;
   seat.spawn_at.reset();
+  seat.spawned_at = now_;
   seat.held = {};
   seat.pid = 0;
   issue(SpawnWorker{seat.agent, seat.slot, seat.incarnation});
@@ -150,6 +153,7 @@ void Decision::on(const AgentJoined& e) {
   if (agent.up) return;
   const bool answered = std::exchange(agent.asked, false);
   agent.up = true;
+  agent.spawned_at.reset();
   agent.pid = e.pid;
   agent.host = e.host;
   note(Severity::kInfo, "agent {} joined from {} (pid {}){}", e.agent, e.host, e.pid,
@@ -184,6 +188,7 @@ void Decision::on(const AgentJoined& e) {
       s_.deadline.reset();
       note(Severity::kNotice, "all workers are still training in generation {}: nothing to do",
            s_.generation);
+      if (s_.stop_requested) command_stop();
     }
   } else if (answered) {
     issue(AbortGeneration{s_.generation, s_.counted_step, "the supervisor was restarted"});
@@ -217,10 +222,31 @@ void Decision::on(const AgentLost& e) {
   lose_agent(e.agent, e.evidence);
 }
 
+void Decision::end_late_starters() {
+  for (std::uint32_t id = 0; id < s_.agents.size(); ++id) {
+    AgentState& agent = s_.agents[id];
+    if (agent.up || !agent.spawned_at || now_ < *agent.spawned_at + o_.form_timeout) continue;
+    lose_agent(
+        id, fmt::format("did not join within {:.1f} s of its start", to_seconds(o_.form_timeout)));
+    if (s_.phase == Phase::kFinished) return;
+  }
+  for (Seat& seat : s_.seats) {
+    if (seat.state != SeatState::kSpawning || !s_.agents[seat.agent].up || !seat.spawned_at ||
+        now_ < *seat.spawned_at + o_.form_timeout) {
+      continue;
+    }
+    seat.spawned_at = now_;
+    note(Severity::kWarning, "the worker of rank {} did not come up within {:.1f} s and is killed",
+         rank_of_seat(seat), to_seconds(o_.form_timeout));
+    issue(KillWorker{seat.agent, seat.slot, seat.incarnation, "did not come up"});
+  }
+}
+
 void Decision::on(const WorkerUp& e) {
   Seat* seat = seat_of(e.agent, e.slot, e.incarnation);
   if (seat == nullptr || seat->state != SeatState::kSpawning) return;
   seat->state = SeatState::kFresh;
+  seat->spawned_at.reset();
   seat->pid = e.pid;
   try_start();
 }

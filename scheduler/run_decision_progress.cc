@@ -149,7 +149,8 @@ void Decision::on(const StopRequested& e) {
   s_.stop_requested = true;
   s_.stop_kind = e.kind;
   note(Severity::kNotice, "stop requested by {}: finish the step, checkpoint, leave", e.by);
-  if (s_.phase == Phase::kRunning) command_stop();
+  // During a takeover (a deadline while running) it waits for the agents.
+  if (s_.phase == Phase::kRunning && !s_.deadline) command_stop();
 }
 
 void Decision::command_stop() {

@@ -16,8 +16,8 @@ namespace tenax::scheduler {
 struct SupervisorStarted {
   std::uint64_t term = 0;
   std::int64_t total_steps = 0;             ///< may have been changed for this start
-  std::vector<std::string> config_changes;      ///< "train.steps: 200 -> 400", against the last start
-  std::vector<std::uint64_t> manifests;         ///< checkpoints that the store has
+  std::vector<std::string> config_changes;  ///< "train.steps: 200 -> 400", against the last start
+  std::vector<std::uint64_t> manifests;     ///< checkpoints that the store has
   std::vector<std::uint32_t> agents_alive;  ///< agents whose processes still run and may answer
 };
 

@@ -141,9 +141,9 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Finish, exit_code, reason)
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RestartHistory, restarts)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Seat, agent, slot, incarnation, pid, state, held, restarts,
-                                   finished_step, finish_cause, spawn_at)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentState, incarnation, pid, host, up, asked, restarts, history,
-                                   worker_history)
+                                   finished_step, finish_cause, spawned_at, spawn_at)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentState, incarnation, pid, host, up, spawned_at, asked,
+                                   restarts, history, worker_history)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BranchInfo, id, parent, step)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckpointInfo, id, branch, step, generation, committing,
                                    committed, read_back, sound, verified, quarantined, bytes,

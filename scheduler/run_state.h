@@ -70,7 +70,8 @@ struct Seat {
   int restarts = 0;
   std::int64_t finished_step = 0;
   FinishCause finish_cause = FinishCause::kDone;
-  std::optional<Time> spawn_at;  ///< a restart held back by the strategy's backoff
+  std::optional<Time> spawned_at;  ///< while kSpawning
+  std::optional<Time> spawn_at;    ///< a restart held back by the strategy's backoff
 };
 
 struct AgentState {
@@ -78,7 +79,8 @@ struct AgentState {
   std::uint32_t pid = 0;
   std::string host;
   bool up = false;
-  bool asked = false;  ///< after a takeover: it may still answer
+  std::optional<Time> spawned_at;  ///< while it has not joined
+  bool asked = false;              ///< after a takeover: it may still answer
   int restarts = 0;
   RestartHistory history;
   RestartHistory worker_history;
