@@ -112,6 +112,23 @@ std::vector<Run> copy_runs(const Box& source, const Box& target, const Box& part
   return runs;
 }
 
+Box slab_at(const std::vector<std::int64_t>& shape, std::int64_t begin, std::int64_t max_elements) {
+  Box slab = whole(shape);
+  std::int64_t inner = volume(slab);
+  for (std::size_t d = 0; d < shape.size(); ++d) {
+    inner /= shape[d];
+    const std::int64_t index = begin / inner;
+    begin -= index * inner;
+    slab.offset[d] = index;
+    if (begin == 0 && inner <= max_elements) {
+      slab.extent[d] = std::min(shape[d] - index, std::max<std::int64_t>(1, max_elements / inner));
+      break;
+    }
+    slab.extent[d] = 1;
+  }
+  return slab;
+}
+
 std::string to_string(const Box& box) {
   std::string text = "[";
   for (std::size_t d = 0; d < box.offset.size(); ++d) {

@@ -38,6 +38,10 @@ struct Run {
 /// both.
 std::vector<Run> copy_runs(const Box& source, const Box& target, const Box& part);
 
+/// The part of a tensor that begins at element `begin`, is contiguous in it and has at most
+/// `max_elements`: whole rows where they fit. For walking a tensor: begin += volume(slab).
+Box slab_at(const std::vector<std::int64_t>& shape, std::int64_t begin, std::int64_t max_elements);
+
 /// "[0:4, 16:32]"
 std::string to_string(const Box& box);
 

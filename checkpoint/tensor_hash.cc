@@ -26,31 +26,12 @@ std::string_view to_string(DType dtype) {
   return "unknown";
 }
 
-/// The next piece of `shape` in row-major order that starts at element `begin` of it and has at
-/// most kSlabElements: a box that is contiguous in the whole tensor.
-Box slab_at(const std::vector<std::int64_t>& shape, std::int64_t begin) {
-  Box slab = whole(shape);
-  std::int64_t inner = volume(slab);
-  for (std::size_t d = 0; d < shape.size(); ++d) {
-    inner /= shape[d];
-    const std::int64_t index = begin / inner;
-    begin -= index * inner;
-    slab.offset[d] = index;
-    if (begin == 0 && inner <= kSlabElements) {
-      slab.extent[d] = std::min(shape[d] - index, std::max<std::int64_t>(1, kSlabElements / inner));
-      break;
-    }
-    slab.extent[d] = 1;
-  }
-  return slab;
-}
-
 Result<TensorHash> hash_tensor(const CheckpointReader& reader, const TensorInfo& tensor) {
   Hasher128 hasher;
   std::vector<float> buffer;
   const std::int64_t total = volume(whole(tensor.shape));
   for (std::int64_t done = 0; done < total;) {
-    const Box slab = slab_at(tensor.shape, done);
+    const Box slab = slab_at(tensor.shape, done, kSlabElements);
     buffer.resize(static_cast<std::size_t>(volume(slab)));
     TENAX_RETURN_IF_ERROR(reader.read_box(tensor.kind, tensor.name, slab, buffer));
     hasher.update(std::as_bytes(std::span(buffer)));
