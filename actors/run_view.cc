@@ -59,8 +59,8 @@ std::string_view checkpoint_word(const scheduler::CheckpointInfo& c) {
 RunView::RunView(RunFacts facts, const Clock& clock, const ActorRegistry& registry)
     : facts_(std::move(facts)), clock_(clock), registry_(registry), started_(clock.now()) {}
 
-void RunView::remember(const scheduler::JournalEntry& entry) {
-  journal_.emplace_back(entry.seq, scheduler::to_json(entry));
+void RunView::remember(std::uint64_t seq, std::string text) {
+  journal_.emplace_back(seq, std::move(text));
   if (journal_.size() > kMaxJournal) journal_.pop_front();
 }
 
@@ -68,7 +68,7 @@ void RunView::preload(const scheduler::JournalEntry& entry) {
   MutexLock lock(mutex_);
   metrics_.add(entry);
   useful_before_ = metrics_.useful_seconds();
-  remember(entry);
+  remember(entry.seq, scheduler::to_json(entry));
 }
 
 void RunView::measure(const scheduler::RunState& s) {
@@ -111,27 +111,33 @@ void RunView::measure(const scheduler::RunState& s) {
   }
 }
 
-void RunView::update(const scheduler::RunState& state, const scheduler::JournalEntry& entry,
+void RunView::record(const scheduler::JournalEntry& entry, const std::string& text,
                      HttpServer* http) {
   std::vector<StepReport> fresh;
   {
     MutexLock lock(mutex_);
-    state_ = state;
     fresh = metrics_.add(entry);
-    measure(state);
-    remember(entry);
+    remember(entry.seq, text);
     for (const scheduler::Command& c : entry.commands) {
       const auto* note = std::get_if<scheduler::Note>(&c);
-      if (note == nullptr) continue;
-      if (note->severity >= scheduler::Severity::kNotice) notes_.push_back(note->text);
+      if (note != nullptr && note->severity >= scheduler::Severity::kNotice)
+        notes_.push_back(note->text);
     }
   }
   if (http == nullptr) return;
   for (const StepReport& r : fresh) {
     http->publish("step", static_cast<std::uint64_t>(r.step), metrics_row(r).dump());
   }
-  http->publish("journal", entry.seq, scheduler::to_json(entry));
-  http->publish("state", entry.seq, state_json());
+  http->publish("journal", entry.seq, text);
+}
+
+void RunView::show(const scheduler::RunState& state, HttpServer* http) {
+  {
+    MutexLock lock(mutex_);
+    state_ = state;
+    measure(state);
+  }
+  if (http != nullptr) http->publish("state", state.generation, state_json());
 }
 
 Progress RunView::progress() const {

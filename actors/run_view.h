@@ -57,9 +57,10 @@ class RunView {
 
   /// Journal entries of earlier sessions, for the charts.
   void preload(const scheduler::JournalEntry& entry);
-  /// After each decision. Publishes to `http` if there is one.
-  void update(const scheduler::RunState& state, const scheduler::JournalEntry& entry,
-              HttpServer* http);
+  /// Takes in an entry, given also as its JSON text, and publishes it to `http` if there is one.
+  void record(const scheduler::JournalEntry& entry, const std::string& text, HttpServer* http);
+  /// Shows the state from now on. Costs a copy and a rendering of it, so not for every step.
+  void show(const scheduler::RunState& state, HttpServer* http);
 
   Progress progress() const;
   /// Lines for the terminal since the last call: notices and worse.
@@ -71,7 +72,7 @@ class RunView {
   std::string prometheus() const;
 
  private:
-  void remember(const scheduler::JournalEntry& entry) TENAX_REQUIRES(mutex_);
+  void remember(std::uint64_t seq, std::string text) TENAX_REQUIRES(mutex_);
   void measure(const scheduler::RunState& state) TENAX_REQUIRES(mutex_);
 
   const RunFacts facts_;

@@ -19,6 +19,7 @@ namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(10);
 constexpr std::size_t kMaxBuffered = 64;
+constexpr auto kShowInterval = std::chrono::milliseconds(100);
 constexpr auto kEndWait = std::chrono::seconds(5);
 
 /// Whether anything must happen in the world: then the record is synced before it does.
@@ -83,7 +84,10 @@ void Supervisor::feed(scheduler::Event event) {
   if (commands.empty() && std::holds_alternative<scheduler::TimerFired>(event)) return;
   scheduler::JournalEntry entry{
       ++seq_, now, term_, state_.generation, std::move(event), std::move(commands)};
-  buffered_.push_back({entry.seq, scheduler::to_json(entry)});
+  const std::string text = scheduler::to_json(entry);
+  buffered_.push_back({entry.seq, text});
+  e_.view.record(entry, text, e_.http);
+  view_stale_ = true;
   const bool decision = is_decision(entry.commands);
   if (decision) {
     flush(true, scheduler::to_json(state_));
@@ -91,7 +95,13 @@ void Supervisor::feed(scheduler::Event event) {
   } else if (buffered_.size() >= kMaxBuffered) {
     flush(false, std::nullopt);
   }
-  e_.view.update(state_, entry, e_.http);
+  if (decision) show();
+}
+
+void Supervisor::show() {
+  view_stale_ = false;
+  shown_at_ = e_.clock.now();
+  e_.view.show(state_, e_.http);
 }
 
 void Supervisor::flush(bool synced, std::optional<std::string> state) {
@@ -127,6 +137,7 @@ void Supervisor::tick() {
   const auto deadline = e_.controller.next_deadline(state_);
   if (deadline && e_.clock.now() >= *deadline) feed(scheduler::TimerFired{});
   flush(false, std::nullopt);
+  if (view_stale_ && e_.clock.now() - shown_at_ >= kShowInterval) show();
   if (ending_) end_if_possible();
   self_->delayed_send(self_, kTick, TickAtom::value);
 }

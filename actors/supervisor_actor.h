@@ -70,6 +70,7 @@ class Supervisor {
 
  private:
   void feed(scheduler::Event event);
+  void show();
   void flush(bool synced, std::optional<std::string> state);
   void act(const scheduler::Command& command);
 
@@ -111,6 +112,8 @@ class Supervisor {
   std::map<std::uint64_t, std::map<std::uint32_t, checkpoint::ShardFiles>>
       shards_;  ///< by checkpoint, rank
   std::int64_t acknowledged_ = 0;
+  bool view_stale_ = false;
+  Time shown_at_{};
   bool ending_ = false;
   Time ending_since_;
   int exit_code_ = 1;
