@@ -1,4 +1,5 @@
-// Time as a value, and the seam through which it enters: nothing outside an implementation of Clock asks the system.
+// Time as a value, and the seam through which it enters: nothing outside an implementation of Clock
+// asks the system.
 #pragma once
 
 #include <chrono>
@@ -17,7 +18,8 @@ class Clock {
   virtual Time now() const = 0;
 };
 
-/// The machine's clock: wall time at construction plus the monotonic clock since. Immutable, any thread.
+/// The machine's clock: wall time at construction plus the monotonic clock since. Immutable, any
+/// thread.
 class SystemClock final : public Clock {
  public:
   SystemClock();

@@ -42,8 +42,7 @@ float CounterRng::normal(std::uint64_t i) const {
   // (0, 1]: the logarithm stays finite.
   const double u1 = (static_cast<double>(b >> 32) + 1.0) * 0x1.0p-32;
   const double u2 = static_cast<double>(b & 0xffffffffu) * 0x1.0p-32;
-  return static_cast<float>(std::sqrt(-2.0 * std::log(u1)) *
-                            std::cos(2.0 * std::numbers::pi * u2));
+  return static_cast<float>(std::sqrt(-2.0 * std::log(u1)) * std::cos(2.0 * std::numbers::pi * u2));
 }
 
 }  // namespace tenax

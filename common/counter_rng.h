@@ -1,6 +1,7 @@
-// Counter-based randomness: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// SC'11, doi:10.1145/2063384.2063405). A number depends only on (key, counter): there is no state to checkpoint, and any
-// rank can compute any element. All randomness of a run (initial weights, dropout, sample order) comes from here.
+// Counter-based randomness: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as
+// easy as 1, 2, 3", SC'11, doi:10.1145/2063384.2063405). A number depends only on (key, counter):
+// there is no state to checkpoint, and any rank can compute any element. All randomness of a run
+// (initial weights, order of samples) comes from here.
 #pragma once
 
 #include <array>

@@ -1,5 +1,6 @@
-// Content hashes: XXH3, 128 bits, seed 0 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md). They find accidents
-// (flipped bits, torn files), not forgers; forgers are kept out by CURVE and file permissions.
+// Content hashes: XXH3, 128 bits, seed 0 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md).
+// They find accidents (flipped bits, torn files), not forgers; forgers are kept out by CURVE and
+// file permissions.
 #pragma once
 
 #include <compare>

@@ -1,4 +1,5 @@
-// The pipeline schedule of one stage as data. scheduler/ makes the list, compute/ interprets it, the dashboard draws it.
+// The pipeline schedule of one stage as data. scheduler/ makes the list, compute/ interprets it,
+// the dashboard draws it.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@ enum class ActionKind : std::uint8_t {
   kSendBackward,  ///< send the gradient of this stage's input to the previous stage
 };
 
-/// `microbatch` counts within the replica, 0-based. `slot` is the activation buffer it lives in between its forward and
-/// its backward; slots are reused as soon as a backward has freed one.
+/// `microbatch` counts within the replica, 0-based. `slot` is the activation buffer it lives in
+/// between its forward and its backward; slots are reused as soon as a backward has freed one.
 struct Action {
   ActionKind kind{};
   std::int32_t microbatch = 0;

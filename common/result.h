@@ -1,6 +1,6 @@
 // Result<T>: a value or an Error, and the macros that pass errors on.
-// Every fallible operation of Tenax returns one; exceptions of third-party libraries become an Error at the edge that
-// calls them. Value type, no thread rule.
+// Every fallible operation of Tenax returns one; exceptions of third-party libraries become an
+// Error at the edge that calls them. Value type, no thread rule.
 #pragma once
 
 #include <string>
@@ -54,17 +54,16 @@ inline Error make_error(ErrorCode code, std::string message) { return {code, std
 #define TENAX_CONCAT(a, b) TENAX_CONCAT_INNER(a, b)
 
 /// TENAX_TRY(auto x, f()): x = the value, or return the error from the calling function.
-#define TENAX_TRY(declaration, expression)                                  \
-  auto TENAX_CONCAT(tenax_result_, __LINE__) = (expression);                \
-  if (!TENAX_CONCAT(tenax_result_, __LINE__))                               \
-    return std::move(TENAX_CONCAT(tenax_result_, __LINE__)).error();        \
+#define TENAX_TRY(declaration, expression)                           \
+  auto TENAX_CONCAT(tenax_result_, __LINE__) = (expression);         \
+  if (!TENAX_CONCAT(tenax_result_, __LINE__))                        \
+    return std::move(TENAX_CONCAT(tenax_result_, __LINE__)).error(); \
   declaration = *std::move(TENAX_CONCAT(tenax_result_, __LINE__))
 
 /// TENAX_RETURN_IF_ERROR(f()): return the error of a Status from the calling function.
-#define TENAX_RETURN_IF_ERROR(expression)                        \
-  do {                                                           \
-    if (auto tenax_status = (expression); !tenax_status)         \
-      return std::move(tenax_status).error();                    \
+#define TENAX_RETURN_IF_ERROR(expression)                                                        \
+  do {                                                                                           \
+    if (auto tenax_status = (expression); !tenax_status) return std::move(tenax_status).error(); \
   } while (false)
 
 }  // namespace tenax

@@ -40,8 +40,8 @@ struct StepReport {
   double seconds = 0;  ///< wall time of the step on the reporting rank; not compared
 };
 
-/// What one rank holds after its generation ended: the basis of deciding where to go on (DESIGN: a
-/// step half done).
+/// What one rank holds after its generation ended: the basis of deciding where to go on
+/// (docs/protocol.md: a step half done).
 struct RankState {
   bool has_weights = false;  ///< false: a fresh process; the rest is meaningless
   std::uint64_t branch = 0;

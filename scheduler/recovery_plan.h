@@ -1,5 +1,5 @@
-// From what the ranks hold after a failure to the plan of the next generation (DESIGN: a step half
-// done). Pure.
+// From what the ranks hold after a failure to the plan of the next generation (docs/protocol.md: a
+// step half done). Pure.
 #pragma once
 
 #include <string>

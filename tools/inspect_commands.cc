@@ -293,7 +293,14 @@ int run_generate(const GenerateArguments& arguments) {
 
 int run_config_keys(bool markdown) {
   if (markdown) {
-    fmt::print("{}", configs::keys_as_markdown());
+    fmt::print(
+        "# Keys of a run recipe\n\n"
+        "Made by `tenax config keys --markdown`; a test compares. A recipe is TOML with a table "
+        "for "
+        "each section;\n`configs/quickstart.toml` is one. What it leaves out has the default. "
+        "`--set KEY=VALUE` changes a key for one start.\nA run that goes on by `--resume` accepts "
+        "changes of the keys marked \"may change\" and refuses others.\n\n{}",
+        configs::keys_as_markdown());
     return 0;
   }
   for (const configs::KeyInfo& k : configs::list_keys()) {
