@@ -15,9 +15,8 @@ constexpr double kMaxBatch = 1 << 20;
 
 void bind_run(Binder& b, RunSection& c) {
   b.add("run.name", c.name, {.doc = "Name of the run, shown on the terminal and the dashboard."});
-  b.add(
-      "run.seed", c.seed,
-      {.doc = "Decides initial weights and the order of samples.", .range = at_least(0)});
+  b.add("run.seed", c.seed,
+        {.doc = "Decides initial weights and the order of samples.", .range = at_least(0)});
   b.add("run.time_scale", c.time_scale,
         {.doc = "Stretches every timeout; above 1 for slow machines and sanitizers.",
          .range = between(0.01, 1000),

@@ -144,6 +144,13 @@ class TextTest(LintCase):
         self.assertEqual(self.found(text_rules.check), [("data/b.cc", 501, "length")])
 
 
+    def test_links_of_pages_lead_to_files(self):
+        self.write("docs/a.md", "[b](b.md#part) [home](../README.md)\n![c](images/c.svg) [w](https://example.org/x)\n")
+        self.write("docs/b.md", "[here](#part)\n")
+        self.write("README.md", "[a](docs/a.md), [d](docs/d.md)\n")
+        self.assertEqual(self.found(text_rules.check), [("README.md", 1, "link"), ("docs/a.md", 2, "link")])
+
+
 class ExternalTest(LintCase):
     def test_finds_shell_syntax_errors(self):
         self.write("tools/a.sh", "if true; then\n  true\nfi\n")

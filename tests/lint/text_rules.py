@@ -10,6 +10,9 @@ EMPTY_NAMES = {"util", "utils", "misc", "helper", "helpers"}
 # Spelt in two parts so that this file keeps the rule it states.
 OPEN_TASK = re.compile(r"\bTO" r"DO\b(?!\((?:perf|soon|someday)\): \S)")
 
+# A Markdown link or picture; what follows a '#' is not looked at.
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+
 
 def check_name(path):
     for part in path.parts:
@@ -41,6 +44,16 @@ def check_source(path, text):
     return violations
 
 
+def check_links(root, path, text):
+    """Links and pictures of a page that name a file which is not there."""
+    violations = []
+    for number, line in enumerate(text.split("\n"), 1):
+        for target in LINK.findall(line):
+            if "://" not in target and not (root / path.parent / target).exists():
+                violations.append(Violation(path.as_posix(), number, "link", f"'{target}' does not exist"))
+    return violations
+
+
 def check(root, files):
     violations = []
     for path in files:
@@ -51,6 +64,8 @@ def check(root, files):
         text = data.decode("utf-8", errors="replace")
         if is_source(path):
             violations += check_source(path, text)
+        if path.suffix == ".md":
+            violations += check_links(root, path, text)
         if data and not data.endswith(b"\n"):
             violations.append(Violation(path.as_posix(), text.count("\n") + 1, "newline", "no newline at the end"))
         if b"\r" in data:
