@@ -3,6 +3,8 @@
 import {element, setData, setText, syncChildren} from './dom.js';
 import {formatBytes, formatClock, formatNumber, formatSeconds, kMissing} from './format.js';
 
+const kHealthy = new Set(['up', 'training', 'finished']);
+
 /** The actor tree, as the supervisor's parents and children really are; an actor whose parent is not listed is a root. */
 export function showTree(container, count, actors) {
   const ids = new Set(actors.map((actor) => actor.id));
@@ -18,7 +20,7 @@ export function showTree(container, count, actors) {
     container.append(list);
   }
   showBranch(list, children, null);
-  const up = actors.filter((actor) => actor.state === 'up').length;
+  const up = actors.filter((actor) => kHealthy.has(actor.state)).length;
   setText(count, actors.length ? `${up} of ${actors.length} up` : '');
 }
 
@@ -29,11 +31,11 @@ function showBranch(list, children, parent) {
   }, (item, actor) => {
     const details = item.firstElementChild;
     const [dot, name, tag, detail] = details.firstElementChild.children;
-    setData(item, 'state', actor.state);
+    setData(item, 'state', kHealthy.has(actor.state) ? 'up' : actor.state);
     setData(item, 'leaf', String(!children.has(actor.id)));
     dot.title = actor.state;
     setText(name, actor.name || actor.id);
-    setText(tag, actor.state === 'up' ? '' : actor.state);
+    setText(tag, kHealthy.has(actor.state) ? '' : actor.state);
     const facts = [];
     if (actor.pid) facts.push(`pid ${actor.pid}`);
     if (actor.restarts) facts.push(`${actor.restarts} restart${actor.restarts === 1 ? '' : 's'}`);

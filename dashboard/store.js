@@ -78,7 +78,8 @@ export class Store {
 
   /** The step an entry speaks of, else the newest step known. */
   stepOf(entry) {
-    const named = entry.step ?? entry.event?.step;
+    const abort = entry.commands?.find((command) => command.type === 'AbortGeneration');
+    const named = entry.step ?? abort?.counted_step ?? entry.event?.step;
     if (Number.isFinite(named)) return named;
     const newest = this.branchIds().pop();
     return newest === undefined ? numberOf(this.state?.progress?.step) :

@@ -54,6 +54,14 @@ test('skipped updates are marked, whether named or numbered', () => {
   assert.deepEqual(store.allMarks().map((mark) => mark.step), [3, 4]);
 });
 
+test('a restart stands at the step that was counted when it was decided', () => {
+  const abort = {type: 'AbortGeneration', generation: 2, counted_step: 2};
+  const store = loaded([row(0, 1, 31), row(0, 2, 32), row(0, 3, 33), row(0, 4, 34)]);
+  store.putEntry({seq: 1, term: 1, generation: 1, event: {type: 'WorkerUp'}, commands: []});
+  store.putEntry({seq: 2, term: 1, generation: 2, event: {type: 'WorkerExited'}, commands: [abort]});
+  assert.deepEqual(store.marks.filter((mark) => mark.kind === 'restart').map((mark) => mark.step), [2]);
+});
+
 test('the tooltip shows the newest branch that has the step', () => {
   const store = loaded([row(0, 3, 30), row(1, 3, 33)]);
   assert.equal(store.rowAt(3).loss, 33);
