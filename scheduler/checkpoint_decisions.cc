@@ -165,7 +165,7 @@ void retire_checkpoints(RunState& state, const ControllerOptions& options,
   for (const CheckpointInfo& c : state.checkpoints) {
     if (!c.committed) continue;
     candidates.push_back(
-        {c.id, c.branch, c.step, c.verified, on_ancestry(state, c.branch, c.step)});
+        {c.id, c.branch, c.step, c.verified, on_ancestry(state, c.branch, c.step), c.quarantined});
   }
   RetentionPolicy policy;
   policy.keep_last = options.keep_last;

@@ -43,6 +43,7 @@ void Decision::count(const StepReport& report) {
   s_.counted_step = report.step;
   s_.last_progress_at = now_;
   s_.last_progress_generation = s_.generation;
+  s_.save_failures = 0;  // what failed before was not the last save
   const SpikeDecision spike =
       SpikeMonitor(o_.spikes).observe(s_.spikes, report, o_.global_batch_size, s_.total_steps);
   for (const SpikeEvent& e : spike.events) {
@@ -82,6 +83,11 @@ void Decision::on(const ShardWritten& e) {
   if (e.generation != s_.generation || e.branch != s_.branch || e.rank >= s_.seats.size() ||
       !active())
     return;
+  if (e.checkpoint_id == s_.failed_checkpoint) {
+    // Its rank sealed the snapshot after the others were told to give it up.
+    issue(DiscardCheckpoint{e.checkpoint_id, e.branch, e.step, "another rank's share failed"});
+    return;
+  }
   record_shard(s_, o_, e, commands_);
   commit_complete_checkpoints(s_, o_, commands_);
 }
@@ -106,6 +112,7 @@ void Decision::on(const ShardFailed& e) {
   if (e.generation != s_.generation) return;
   issue(DiscardCheckpoint{e.checkpoint_id, e.branch, e.step, e.error});
   forget_checkpoint(s_, e.checkpoint_id);
+  if (std::exchange(s_.failed_checkpoint, e.checkpoint_id) == e.checkpoint_id) return;
   save_failed(fmt::format("rank {}, step {}: {}", e.rank, e.step, e.error));
 }
 

@@ -225,7 +225,7 @@ std::uint64_t first_seed() {
 
 std::uint64_t num_seeds() {
   if (std::getenv("TENAX_TEST_SEED") != nullptr) return 1;
-  return std::getenv("TENAX_TEST_FULL") != nullptr ? 50000 : 2000;
+  return std::getenv("TENAX_TEST_FULL") != nullptr ? 50000 : 1000;
 }
 
 TEST(RunSimulation, EveryRunEndsWithTheWeightsOfARunWithoutFaults) {
