@@ -41,9 +41,10 @@ void store_writer(caf::blocking_actor* self, std::shared_ptr<checkpoint::Store> 
                                           status ? std::string() : status.error().message});
       },
       [&](const CommitFiles& m) {
-        CommitDone done{m.manifest->checkpoint_id, checkpoint::total_bytes(*m.manifest), {}};
+        CommitDone done{m.manifest->checkpoint_id, checkpoint::total_bytes(*m.manifest), {}, 0};
         if (const Status s = store->commit(*m.manifest, m.files, {}); !s)
           done.error = s.error().message;
+        if (const auto space = store->space()) done.free_bytes = space->free_bytes;
         self->send(supervisor, std::move(done));
       },
       [&](const RemoveCheckpoint& m) {

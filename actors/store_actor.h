@@ -34,6 +34,7 @@ struct CommitDone {
   std::uint64_t checkpoint_id = 0;
   std::uint64_t bytes = 0;
   std::string error;
+  std::uint64_t free_bytes = 0;  ///< of the file system; 0: not known
 };
 
 struct RemoveCheckpoint {

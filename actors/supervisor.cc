@@ -46,19 +46,12 @@ Result<InheritedState> inherit(const checkpoint::Store& store,
   const std::uint64_t first =
       inherited.last_seq > kPreloadEntries ? inherited.last_seq - kPreloadEntries : 0;
   TENAX_TRY(const auto records, store.read_journal(first));
-  std::size_t last_decision = 0;
   std::vector<scheduler::JournalEntry> entries;
   for (const checkpoint::JournalRecord& r : records) {
     TENAX_TRY(entries.emplace_back(), scheduler::journal_entry_from_json(r.bytes));
-    for (const scheduler::Command& c : entries.back().commands) {
-      if (!std::holds_alternative<scheduler::Note>(c)) last_decision = entries.size();
-    }
     view.preload(entries.back());
   }
-  // What follows the last decision changed the state without one; deciding again gives the same.
-  for (std::size_t i = last_decision; i < entries.size(); ++i) {
-    static_cast<void>(controller.decide(inherited.state, entries[i].event, entries[i].time));
-  }
+  controller.catch_up(inherited.state, entries);
   return inherited;
 }
 
@@ -211,6 +204,7 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.global_batch_size = c.train.global_batch_size;
   o.keep_last = static_cast<int>(c.checkpoint.keep_last);
   o.keep_every = c.checkpoint.keep_every;
+  o.checkpoint_interval = c.checkpoint.interval;
   o.verify_patience = c.spikes.patience;
   o.collect_window = scaled(c.supervision.collect_window);
   o.abort_timeout = scaled(c.supervision.abort_timeout);

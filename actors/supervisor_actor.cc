@@ -246,7 +246,8 @@ void Supervisor::on(const CommitDone& done) {
     }
   }
   shards_.erase(done.checkpoint_id);
-  feed(scheduler::CommitEnded{done.checkpoint_id, done.error.empty(), done.error, done.bytes});
+  feed(scheduler::CommitEnded{done.checkpoint_id, done.error.empty(), done.error, done.bytes,
+                              done.free_bytes});
 }
 
 void Supervisor::on(const VerifyDone& done) {
@@ -378,7 +379,7 @@ void Supervisor::act(const scheduler::CommitCheckpoint& c) {
     commit.files.insert(commit.files.end(), files.files.begin(), files.files.end());
   }
   if (!problem.empty()) {
-    on(CommitDone{c.checkpoint_id, 0, problem});
+    on(CommitDone{c.checkpoint_id, 0, problem, 0});
     return;
   }
   commit.manifest = std::move(manifest);

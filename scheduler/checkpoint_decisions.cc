@@ -160,10 +160,10 @@ void forget_checkpoint(RunState& state, std::uint64_t checkpoint_id) {
 }
 
 void retire_checkpoints(RunState& state, const ControllerOptions& options,
-                        std::vector<Command>& out) {
+                        const std::vector<std::uint64_t>& in_use, std::vector<Command>& out) {
   std::vector<RetentionCandidate> candidates;
   for (const CheckpointInfo& c : state.checkpoints) {
-    if (!c.committed) continue;
+    if (!c.committed || c.step == 0) continue;
     candidates.push_back(
         {c.id, c.branch, c.step, c.verified, on_ancestry(state, c.branch, c.step), c.quarantined});
   }
@@ -171,6 +171,7 @@ void retire_checkpoints(RunState& state, const ControllerOptions& options,
   policy.keep_last = options.keep_last;
   policy.keep_every = options.keep_every;
   for (const RetentionVerdict& v : choose_deletions(candidates, policy)) {
+    if (std::find(in_use.begin(), in_use.end(), v.checkpoint_id) != in_use.end()) continue;
     out.push_back(DeleteCheckpoint{v.checkpoint_id, v.reason});
     forget_checkpoint(state, v.checkpoint_id);
   }

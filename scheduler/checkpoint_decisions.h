@@ -45,8 +45,9 @@ void quarantine(RunState& state, std::uint64_t checkpoint_id, const std::string&
 
 void forget_checkpoint(RunState& state, std::uint64_t checkpoint_id);
 
-/// Applies retention (scheduler/retention.h) and deletes.
+/// Applies retention (scheduler/retention.h) and deletes. Never a checkpoint of step 0, whose
+/// weights were imported and come from no seed, nor one that is `in_use`.
 void retire_checkpoints(RunState& state, const ControllerOptions& options,
-                        std::vector<Command>& out);
+                        const std::vector<std::uint64_t>& in_use, std::vector<Command>& out);
 
 }  // namespace tenax::scheduler

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "scheduler/run_decision.h"
+#include "scheduler/run_json.h"
 
 namespace tenax::scheduler {
 
@@ -72,11 +73,25 @@ const CheckpointInfo* newest_checkpoint(const RunState& state, std::int64_t step
 RunController::RunController(ControllerOptions options) : options_(std::move(options)) {}
 
 std::vector<Command> RunController::decide(RunState& state, const Event& event, Time now) const {
-  if (state.phase == Phase::kFinished && !std::holds_alternative<SupervisorStarted>(event))
+  if (state.phase == Phase::kFinished && !std::holds_alternative<SupervisorStarted>(event) &&
+      !std::holds_alternative<PruneRequested>(event)) {
     return {};
+  }
   Decision decision(state, options_, now);
   std::visit([&](const auto& e) { decision.on(e); }, event);
   return decision.take();
+}
+
+void RunController::catch_up(RunState& state, std::span<const JournalEntry> entries) const {
+  std::size_t last_decision = 0;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    for (const Command& c : entries[i].commands) {
+      if (!std::holds_alternative<Note>(c)) last_decision = i + 1;
+    }
+  }
+  for (const JournalEntry& e : entries.subspan(last_decision)) {
+    static_cast<void>(decide(state, e.event, e.time));
+  }
 }
 
 std::optional<Time> RunController::next_deadline(const RunState& state) const {

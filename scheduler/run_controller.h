@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "scheduler/run_commands.h"
@@ -11,6 +12,8 @@
 #include "scheduler/run_state.h"
 
 namespace tenax::scheduler {
+
+struct JournalEntry;
 
 /// Immutable after construction; any thread.
 class RunController {
@@ -20,6 +23,10 @@ class RunController {
   /// Changes `state` by `event` and returns what to do now. An event that is fenced off (older
   /// generation, unknown incarnation) or changes nothing returns no command.
   std::vector<Command> decide(RunState& state, const Event& event, Time now) const;
+
+  /// Brings the state saved with the last decision up to date with the journal's newest entries:
+  /// what follows that decision changed the state without one, and deciding again gives the same.
+  void catch_up(RunState& state, std::span<const JournalEntry> entries) const;
 
   /// When TimerFired must be delivered at the latest, if nothing else happens.
   std::optional<Time> next_deadline(const RunState& state) const;

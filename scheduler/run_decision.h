@@ -40,6 +40,8 @@ class Decision {
   void on(const VerifyEnded& e);
   void on(const StopRequested& e);
   void on(const TimerFired& e);
+  void on(const CheckpointImported& e);
+  void on(const PruneRequested& e);
 
  private:
   template <class... Args>
@@ -74,6 +76,7 @@ class Decision {
   void command_stop();
   void check_finished();
   void save_failed(const std::string& error);
+  void warn_of_full_disk(const CommitEnded& e);
 
   RunState& s_;
   const ControllerOptions& o_;

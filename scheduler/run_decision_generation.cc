@@ -53,6 +53,12 @@ void Decision::try_start() {
   }
   const std::uint64_t generation = s_.generation;
   RecoveryPlan recovery = make_recovery_plan(s_, o_);
+  const bool imported = std::any_of(s_.checkpoints.begin(), s_.checkpoints.end(),
+                                    [](const CheckpointInfo& c) { return c.step == 0; });
+  if (imported && recovery.plan.sources.front().kind == SourceKind::kInitial) {
+    finish(kExitStore, "the run began with imported weights, which cannot be read back any more");
+    return;
+  }
   for (const StepReport& report : recovery.uncounted) {
     count(report);
     // A spike verdict began another gathering, or ended the run.

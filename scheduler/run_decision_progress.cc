@@ -6,6 +6,7 @@
 #include "scheduler/exit_code.h"
 #include "scheduler/run_controller.h"
 #include "scheduler/run_decision.h"
+#include "scheduler/space_forecast.h"
 
 namespace tenax::scheduler {
 
@@ -135,8 +136,55 @@ void Decision::on(const CommitEnded& e) {
   note(Severity::kInfo, "checkpoint {} of step {} (branch {}) is committed: {:.1f} MB", it->id,
        it->step, it->branch, static_cast<double>(e.bytes) * 1e-6);
   issue(VerifyCheckpoint{it->id});
-  retire_checkpoints(s_, o_, commands_);
+  warn_of_full_disk(e);
+  retire_checkpoints(s_, o_, {}, commands_);
   check_finished();
+}
+
+void Decision::warn_of_full_disk(const CommitEnded& e) {
+  if (e.free_bytes == 0) return;
+  SpaceFacts facts;
+  facts.free_bytes = e.free_bytes;
+  facts.checkpoint_bytes = e.bytes;
+  facts.num_checkpoints = std::count_if(s_.checkpoints.begin(), s_.checkpoints.end(),
+                                        [](const CheckpointInfo& c) { return c.committed; });
+  facts.keep_last = o_.keep_last;
+  facts.keep_every = o_.keep_every;
+  facts.interval = o_.checkpoint_interval;
+  facts.step = s_.counted_step;
+  facts.total_steps = s_.total_steps;
+  const SpaceForecast forecast = forecast_space(facts);
+  if (!worth_saying(forecast)) return;
+  note(Severity::kWarning,
+       "the disk has {:.2f} GB left: {} more checkpoint{} of {:.2f} GB fit{}, and the one of about "
+       "step {} does not; lower checkpoint.keep_last or keep_every, or free space",
+       static_cast<double>(e.free_bytes) * 1e-9, forecast.saves_left,
+       forecast.saves_left == 1 ? "" : "s", static_cast<double>(e.bytes) * 1e-9,
+       forecast.saves_left == 1 ? "s" : "", forecast.full_at_step);
+}
+
+void Decision::on(const CheckpointImported& e) {
+  const bool known = std::any_of(s_.checkpoints.begin(), s_.checkpoints.end(),
+                                 [&](const CheckpointInfo& c) { return c.id == e.checkpoint_id; });
+  if (known || !s_.seats.empty()) return;
+  CheckpointInfo c;
+  c.id = e.checkpoint_id;
+  c.committed = true;
+  c.read_back = true;
+  c.verified = true;
+  c.bytes = e.bytes;
+  s_.checkpoints.push_back(c);
+  note(Severity::kNotice, "weights imported from {} as checkpoint {} of step 0: {:.1f} MB",
+       e.source, e.checkpoint_id, static_cast<double>(e.bytes) * 1e-6);
+}
+
+void Decision::on(const PruneRequested& e) {
+  ControllerOptions options = o_;
+  options.keep_last = e.keep_last;
+  const std::size_t before = s_.checkpoints.size();
+  retire_checkpoints(s_, options, e.in_use, commands_);
+  note(Severity::kNotice, "{} pruned {} of {} checkpoints, keeping the last {} and the verified",
+       e.by, before - s_.checkpoints.size(), before, e.keep_last);
 }
 
 void Decision::on(const VerifyEnded& e) {

@@ -113,6 +113,7 @@ struct CommitEnded {
   bool ok = false;
   std::string error;
   std::uint64_t bytes = 0;
+  std::uint64_t free_bytes = 0;  ///< of the store's file system afterwards; 0: not known
 };
 /// The answer to a VerifyCheckpoint: every byte was read back and hashed.
 struct VerifyEnded {
@@ -128,11 +129,25 @@ struct StopRequested {
   std::string by;  ///< "signal 2 (Interrupt)", "tenax stop"
 };
 
+/// The run begins with weights from elsewhere: a committed checkpoint of step 0 that was read back.
+struct CheckpointImported {
+  std::uint64_t checkpoint_id = 0;
+  std::uint64_t bytes = 0;
+  std::string source;  ///< where the weights come from
+};
+/// The operator, who holds the store, wants fewer checkpoints than the configuration keeps.
+struct PruneRequested {
+  int keep_last = 1;
+  std::vector<std::uint64_t> in_use;  ///< checkpoints that readers hold
+  std::string by;
+};
+
 /// The deadline that next_deadline() named has come.
 struct TimerFired {};
 
-using Event = std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited,
-                           RankFormed, RankStopped, RankFinished, StepReported, ShardWritten,
-                           ShardFailed, CommitEnded, VerifyEnded, StopRequested, TimerFired>;
+using Event =
+    std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited, RankFormed,
+                 RankStopped, RankFinished, StepReported, ShardWritten, ShardFailed, CommitEnded,
+                 VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested>;
 
 }  // namespace tenax::scheduler

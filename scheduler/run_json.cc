@@ -118,9 +118,12 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardWritten, rank, generation, branch, step,
                                    bytes, seconds, digest)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardFailed, rank, generation, branch, step, checkpoint_id,
                                    error)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CommitEnded, checkpoint_id, ok, error, bytes)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(CommitEnded, checkpoint_id, ok, error, bytes,
+                                                free_bytes)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VerifyEnded, checkpoint_id, ok, error)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StopRequested, kind, by)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckpointImported, checkpoint_id, bytes, source)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PruneRequested, keep_last, in_use, by)
 void to_json(json& j, const TimerFired&) { j = json::object(); }
 void from_json(const json&, TimerFired&) {}
 
@@ -172,9 +175,10 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunState, term, generation, branch, next_bran
 namespace {
 
 constexpr std::array<std::string_view, std::variant_size_v<Event>> kEventNames = {
-    "SupervisorStarted", "AgentJoined", "AgentLost",    "WorkerUp",      "WorkerExited",
-    "RankFormed",        "RankStopped", "RankFinished", "StepReported",  "ShardWritten",
-    "ShardFailed",       "CommitEnded", "VerifyEnded",  "StopRequested", "TimerFired"};
+    "SupervisorStarted",  "AgentJoined",   "AgentLost",    "WorkerUp",      "WorkerExited",
+    "RankFormed",         "RankStopped",   "RankFinished", "StepReported",  "ShardWritten",
+    "ShardFailed",        "CommitEnded",   "VerifyEnded",  "StopRequested", "TimerFired",
+    "CheckpointImported", "PruneRequested"};
 
 constexpr std::array<std::string_view, std::variant_size_v<Command>> kCommandNames = {
     "SpawnAgent",

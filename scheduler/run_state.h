@@ -24,6 +24,7 @@ struct ControllerOptions {
   std::int64_t global_batch_size = 1;
   int keep_last = 3;
   std::int64_t keep_every = 0;
+  std::int64_t checkpoint_interval = 0;  ///< steps; 0: not known
   std::int64_t verify_patience = 8;  ///< counted steps after a snapshot before it may be verified
   Duration collect_window = std::chrono::milliseconds(30);
   Duration abort_timeout = std::chrono::seconds(2);
