@@ -1,5 +1,7 @@
 #include "scheduler/run_metrics.h"
 
+#include <algorithm>
+
 namespace tenax::scheduler {
 
 bool RunMetrics::add(const StepReport& report) {
@@ -21,11 +23,13 @@ std::vector<StepReport> RunMetrics::add(const JournalEntry& entry) {
   } else if (const auto* stopped = std::get_if<RankStopped>(&entry.event)) {
     for (const StepReport& r : stopped->state.reports) take(r);
   }
-  // A rollback starts its branch at the step it goes back to: what is replayed up to there is not
-  // new.
+  // A rollback's branch begins after its branch point, which the abort names; what is replayed up
+  // to there is not new.
   for (const Command& c : entry.commands) {
-    if (const auto* start = std::get_if<StartGeneration>(&c)) {
-      newest_step_.try_emplace(start->plan.branch, start->plan.step);
+    if (const auto* abort = std::get_if<AbortGeneration>(&c)) {
+      counted_step_ = abort->counted_step;
+    } else if (const auto* start = std::get_if<StartGeneration>(&c)) {
+      newest_step_.try_emplace(start->plan.branch, std::max(start->plan.step, counted_step_));
     }
   }
   return fresh;

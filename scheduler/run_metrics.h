@@ -29,6 +29,7 @@ class RunMetrics {
   std::vector<StepReport> reports_;
   std::map<std::uint64_t, std::int64_t> newest_step_;  ///< by branch
   double useful_seconds_ = 0;
+  std::int64_t counted_step_ = 0;  ///< at the last abort
 };
 
 }  // namespace tenax::scheduler
