@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <iostream>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -25,28 +26,51 @@ CLI::App* run_command(CLI::App& app, const std::string& name, const std::string&
   return command;
 }
 
+constexpr const char* kExitCodes =
+    "Exit codes: 0 done, 1 internal error, 2 usage, 3 wrong configuration or input, 4 run "
+    "directory\n"
+    "or store, 5 gave up after faults, 6 diverged, 7 stopped by the user, 75 preempted (run "
+    "again),\n"
+    "130 left at once. More in docs/exit-codes.md.";
+
+/// Ends the help of `command` with examples and the exit codes.
+void show_examples(CLI::App* command, const std::string& examples) {
+  command->footer("Examples:\n" + examples + "\n" + kExitCodes);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   using namespace tenax;
   CLI::App app("Tenax pretrains transformer language models on machines that fail.", "tenax");
   app.require_subcommand(1);
-  app.footer(
-      "Exit codes: 0 done, 1 internal error, 2 usage, 3 wrong configuration or input, 4 run "
-      "directory or store, "
-      "5 gave up after faults, 6 diverged, 7 stopped by the user, 75 preempted (run again), 130 "
-      "left at once.");
+  app.footer(std::string("Begin with: tenax train configs/quickstart.toml\n"
+                         "Each command has --help; docs/cli.md shows what they print.\n\n") +
+             kExitCodes);
   int exit_code = 0;
 
   tools::TrainArguments train;
   CLI::App* train_app = app.add_subcommand("train", "Train a model, or go on with a run");
-  train_app->add_option("CONFIG", train.config, "the run recipe (configs/*.toml)");
-  train_app->add_option("--set", train.overrides, "change a key: --set train.steps=400")
+  train_app->add_option("CONFIG", train.config, "the run recipe (configs/*.toml)")
+      ->type_name("FILE");
+  train_app
+      ->add_option("--set", train.overrides,
+                   "change a key of the recipe; may be repeated (keys: tenax config keys)")
+      ->type_name("KEY=VALUE")
       ->take_all();
-  train_app->add_option("--run-dir", train.run_dir,
-                        "where the run lives (default: runs/NAME, numbered)");
+  train_app
+      ->add_option("--run-dir", train.run_dir,
+                   "where the run lives (default: runs/NAME, runs/NAME-2, ...)")
+      ->type_name("DIR");
   train_app->add_flag("--resume", train.resume,
                       "go on with the run in --run-dir; begin it if there is none");
+  show_examples(
+      train_app,
+      "  tenax train configs/quickstart.toml\n"
+      "  tenax train configs/quickstart.toml --run-dir RUN --set train.steps=60\n"
+      "  tenax train --resume --run-dir RUN --set train.steps=600\n\n"
+      "Ctrl-C finishes the step, saves a checkpoint and exits 7; twice leaves at once (130).\n"
+      "SIGTERM, SIGUSR1 and SIGUSR2 do as the first Ctrl-C but exit 75.\n");
   train_app->callback([&] {
     if (train.config.empty() && !train.resume) throw CLI::RequiredError("CONFIG");
     exit_code = tools::run_train(train);
@@ -56,30 +80,43 @@ int main(int argc, char** argv) {
   const auto json_flag = [&](CLI::App* command) {
     command->add_flag("--json", inspect.json, "print JSON");
   };
-  CLI::App* status = run_command(app, "status", "What a run is doing", inspect);
+  CLI::App* status = run_command(app, "status", "What a run is doing, or how it ended", inspect);
   json_flag(status);
+  show_examples(status,
+                "  tenax status RUN\n"
+                "  tenax status RUN --json | jq .progress     while the run lives\n");
   status->callback([&] { exit_code = tools::run_status(inspect); });
 
   CLI::App* stop =
       run_command(app, "stop", "Ask a run to finish its step, checkpoint and leave", inspect);
   stop->add_flag("--now", inspect.now, "kill it at once; the last committed checkpoint stays");
+  show_examples(stop, "  tenax stop RUN\n");
   stop->callback([&] { exit_code = tools::run_stop(inspect); });
 
-  CLI::App* journal = run_command(app, "journal", "Every event and decision of a run", inspect);
+  CLI::App* journal =
+      run_command(app, "journal", "What happened to a run and what was decided", inspect);
   json_flag(journal);
-  journal->add_flag("--all", inspect.all, "also each step and each routine message");
+  journal->add_flag("--all", inspect.all,
+                    "also steps and routine messages (--json has them always)");
+  show_examples(journal,
+                "  tenax journal RUN\n"
+                "  tenax journal RUN --json | jq -r 'select(.severity == \"warning\") | .text'\n");
   journal->callback([&] { exit_code = tools::run_journal(inspect); });
 
   CLI::App* metrics =
-      run_command(app, "metrics", "step, loss, grad_norm, tokens_per_second", inspect);
+      run_command(app, "metrics", "Loss, gradient norm and speed of every counted step", inspect);
   json_flag(metrics);
   metrics->add_flag("--csv", inspect.csv, "print CSV");
+  show_examples(metrics, "  tenax metrics RUN --csv > curve.csv\n");
   metrics->callback([&] { exit_code = tools::run_metrics(inspect); });
 
   CLI::App* hash = run_command(
       app, "hash", "One hash over all tensors of a checkpoint, whatever the layout", inspect);
   hash->add_option("--step", inspect.step, "of this step (default: the newest)");
   json_flag(hash);
+  show_examples(hash,
+                "  tenax hash RUN\n"
+                "  tenax hash RUN --step 100 --json\n");
   hash->callback([&] { exit_code = tools::run_hash(inspect); });
 
   CLI::App* checkpoint = app.add_subcommand("checkpoint", "Look at a run's checkpoints");
@@ -87,11 +124,12 @@ int main(int argc, char** argv) {
   CLI::App* list = run_command(*checkpoint, "list", "The committed checkpoints", inspect);
   json_flag(list);
   list->callback([&] { exit_code = tools::run_checkpoint_list(inspect); });
-  CLI::App* verify =
-      run_command(*checkpoint, "verify", "Compare checkpoints with their manifests", inspect);
+  CLI::App* verify = run_command(*checkpoint, "verify",
+                                 "Compare checkpoints with their manifests; 4 if damaged", inspect);
   verify->add_option("--step", inspect.step, "only this step");
-  verify->add_flag("--full", inspect.full, "read every byte");
+  verify->add_flag("--full", inspect.full, "read every byte and compare its hash");
   json_flag(verify);
+  show_examples(verify, "  tenax checkpoint verify RUN --full\n");
   verify->callback([&] { exit_code = tools::run_checkpoint_verify(inspect); });
 
   tools::GenerateArguments generate;
@@ -128,6 +166,10 @@ int main(int argc, char** argv) {
   detect_app->add_option("--grad-norm-column", detect.columns.grad_norm, "likewise");
   detect_app->add_flag("--json", detect_json, "one JSON line a verdict");
   detect_app->add_option("--plot", detect.plot, "write the curve with its verdicts as SVG");
+  show_examples(
+      detect_app,
+      "  tenax detect curve.csv --set patience=10 --plot curve.svg\n"
+      "  tenax metrics RUN --csv > curve.csv; tenax detect curve.csv --config RUN/config.toml\n");
   detect_app->callback([&] {
     if (detect_json) detect.output = tools::DetectOutput::kJsonLines;
     exit_code = tools::run_detect(detect, std::cout, std::cerr);
@@ -164,6 +206,11 @@ int main(int argc, char** argv) {
   worker_app->add_option("--parent-pid", worker.parent_pid)->required();
   worker_app->callback([&] { exit_code = actors::run_worker(worker); });
 
+  const auto is_named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && app.get_subcommands(is_named).empty()) {
+    std::cerr << "tenax: there is no command '" << argv[1] << "'; tenax --help lists them\n";
+    return scheduler::kExitUsage;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
