@@ -76,7 +76,6 @@ void Supervisor::start() {
 }
 
 // --- Deciding
-// -----------------------------------------------------------------------------------------------------
 
 void Supervisor::feed(scheduler::Event event) {
   const Time now = e_.clock.now();
@@ -143,7 +142,6 @@ void Supervisor::tick() {
 }
 
 // --- What comes in
-// ------------------------------------------------------------------------------------------------
 
 void Supervisor::on(const Frame& frame) {
   const wire::Message& m = *frame.message;
@@ -265,7 +263,6 @@ void Supervisor::on(const AbandonRun&) {
 }
 
 // --- What goes out
-// ------------------------------------------------------------------------------------------------
 
 wire::Message Supervisor::message(wire::Body body) const {
   wire::Message m;
@@ -411,7 +408,6 @@ void Supervisor::act(const scheduler::DeleteCheckpoint& c) {
 }
 
 // --- The end
-// ------------------------------------------------------------------------------------------------------
 
 void Supervisor::act(const scheduler::Finish& c) {
   if (ending_) return;

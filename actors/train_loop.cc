@@ -144,7 +144,6 @@ Status TrainLoop::open_slots() {
 }
 
 // --- Taking one's place
-// -------------------------------------------------------------------------------------------
 
 Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& comm,
                           std::string& source) {
@@ -238,7 +237,6 @@ Status TrainLoop::restore_checkpoint(const Plan& plan, std::string& source) {
 }
 
 // --- The loop
-// -----------------------------------------------------------------------------------------------------
 
 Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
                         GenerationLink& link) {

@@ -156,8 +156,8 @@ class Worker {
              ended.stopped ? ended.stopped->bad_checkpoint : 0);
     } else if (ended.stopped) {
       parts_.agent.send(s_.generation,
-                        wire::RankStopped{s_.rank, parts_.loop.state(INT64_MAX), ended.stopped->reason,
-                                          ended.stopped->bad_checkpoint});
+                        wire::RankStopped{s_.rank, parts_.loop.state(INT64_MAX),
+                                          ended.stopped->reason, ended.stopped->bad_checkpoint});
     }
   }
 

@@ -25,7 +25,8 @@ RestartDecision next_restart(const RestartStrategy& strategy, RestartHistory& hi
   decision.give_up = count > strategy.intensity;
   if (count > 1 && strategy.backoff.count() > 0) {
     const int doublings = std::min(count - 2, 20);
-    decision.delay = std::min(strategy.max_backoff, Duration(strategy.backoff.count() << doublings));
+    decision.delay =
+        std::min(strategy.max_backoff, Duration(strategy.backoff.count() << doublings));
   }
   return decision;
 }

@@ -81,7 +81,8 @@ void Decision::take_over(const SupervisorStarted& e) {
   note(Severity::kNotice,
        "supervisor of term {} takes over at step {}: {} of {} agents may still answer", e.term,
        s_.counted_step, alive, s_.agents.size());
-  // A command of this generation may not have reached everyone: then the workers cannot go on in it.
+  // A command of this generation may not have reached everyone: then the workers cannot go on in
+  // it.
   const bool may_go_on = s_.phase == Phase::kRunning && s_.next_command == 1;
   if (may_go_on && alive == static_cast<int>(s_.agents.size())) {
     s_.deadline = now_ + o_.takeover_wait;  // phase stays: the workers train on meanwhile

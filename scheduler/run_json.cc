@@ -169,8 +169,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunState, term, generation, branch, next_bran
                                    last_progress_generation, seats, agents, branches, checkpoints,
                                    skip_windows, softenings, spikes, fault_at, culprit,
                                    culprit_strength, deadline, last_progress_at, stop_requested,
-                                   stop_issued, stop_kind, restarts, rollbacks, save_failures, failed_checkpoint,
-                                   exit_code, finish_reason, config_digest)
+                                   stop_issued, stop_kind, restarts, rollbacks, save_failures,
+                                   failed_checkpoint, exit_code, finish_reason, config_digest)
 
 namespace {
 

@@ -149,7 +149,7 @@ struct RunState {
   StopKind stop_kind = StopKind::kGraceful;
   int restarts = 0;
   int rollbacks = 0;
-  int save_failures = 0;  ///< since a step was counted or a checkpoint committed
+  int save_failures = 0;                ///< since a step was counted or a checkpoint committed
   std::uint64_t failed_checkpoint = 0;  ///< the newest one of which a share could not be written
   int exit_code = -1;
   std::string finish_reason;

@@ -84,7 +84,8 @@ SpikeDecision SpikeMonitor::observe(SpikeMonitorState& state, const StepReport& 
 
 void SpikeMonitor::rewind(SpikeMonitorState& state, std::int64_t step) const {
   std::erase_if(state.history, [&](const StepReport& r) { return r.step > step; });
-  // Further back than the history reaches: nothing known is older than `step`, so the detector starts anew.
+  // Further back than the history reaches: nothing known is older than `step`, so the detector
+  // starts anew.
   if (state.history.empty()) state.base = SpikeDetector(options_.spikes).save();
   SpikeDetector detector = SpikeDetector::restore(options_.spikes, state.base);
   for (const StepReport& r : state.history) detector.observe(to_point(r));
