@@ -82,7 +82,7 @@ eval_interval = 20
 eval_samples = 4
 [optimizer]
 learning_rate = 1e-2
-warmup_steps = 5
+warmup_steps = 2
 [checkpoint]
 interval = 5
 [supervision]
