@@ -149,6 +149,11 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
                           std::string& source) {
   const RankSource mine = plan.sources[static_cast<std::size_t>(rank)];
   const double mb = static_cast<double>(3 * engine_->values().size() * sizeof(float)) * 1e-6;
+  if (mine.kind != SourceKind::kMemory) {
+    // Half-overwritten weights are nobody's source if this is broken off.
+    MutexLock lock(state_mutex_);
+    held_.has_weights = false;
+  }
   switch (mine.kind) {
     case SourceKind::kMemory: {
       std::int64_t last = 0;
