@@ -1,0 +1,228 @@
+// The training engine over in-process worlds: the same microbatches give the same bits on every
+// layout (T2).
+#include "compute/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <mutex>
+
+#include "tests/support/thread_world.h"
+#include "tests/unit/compute/tiny_models.h"
+
+namespace tenax::compute {
+namespace {
+
+constexpr int kMicrobatches = 6;
+constexpr BatchShape kShape{2, 7};
+
+ModelOptions model(bool tied) {
+  ModelOptions o = tied ? tiny_gpt2() : tiny_llama();
+  o.num_layers = 3;
+  return o;
+}
+
+/// 1F1B by hand: this test stays below scheduler/.
+PipelineSchedule schedule(int stage, int num_stages, int m) {
+  PipelineSchedule s;
+  const int warmup = std::min(num_stages - 1 - stage, m);
+  const int slots = num_stages - stage;
+  const auto forward = [&](int i) {
+    if (stage > 0) s.push_back({ActionKind::kRecvForward, i, i % slots});
+    s.push_back({ActionKind::kForward, i, i % slots});
+    if (stage + 1 < num_stages) s.push_back({ActionKind::kSendForward, i, i % slots});
+  };
+  const auto backward = [&](int i) {
+    if (stage + 1 < num_stages) s.push_back({ActionKind::kRecvBackward, i, i % slots});
+    s.push_back({ActionKind::kBackward, i, i % slots});
+    if (stage > 0) s.push_back({ActionKind::kSendBackward, i, i % slots});
+  };
+  for (int i = 0; i < warmup; ++i) forward(i);
+  for (int i = warmup; i < m; ++i) {
+    forward(i);
+    backward(i - warmup);
+  }
+  for (int i = m - warmup; i < m; ++i) backward(i);
+  return s;
+}
+
+/// Ranks count dp fastest, then pp.
+EngineOptions engine_options(const ModelOptions& model, int dp, int pp, int rank) {
+  EngineOptions o;
+  o.model = model;
+  o.shape = kShape;
+  o.rank = rank;
+  o.stage = rank / dp;
+  o.replica = rank % dp;
+  o.world_size = dp * pp;
+  const int layers = static_cast<int>(model.num_layers);
+  for (int s = 0; s < pp; ++s)
+    o.stages.push_back({layers * s / pp, layers * (s + 1) / pp, s == 0, s == pp - 1});
+  for (int r = 0; r < dp; ++r) {
+    o.dp_group.push_back(o.stage * dp + r);
+    o.ranges.push_back({kMicrobatches * r / dp, kMicrobatches * (r + 1) / dp});
+    std::vector<int> replica;
+    for (int s = 0; s < pp; ++s) replica.push_back(s * dp + r);
+    o.replicas.push_back(replica);
+  }
+  o.pp_group = o.replicas[static_cast<std::size_t>(o.replica)];
+  o.num_microbatches = kMicrobatches;
+  o.schedule = schedule(o.stage, pp, o.ranges[static_cast<std::size_t>(o.replica)].size());
+  o.num_slots = pp - o.stage;
+  o.clip_norm = 0.5;
+  return o;
+}
+
+struct Outcome {
+  std::vector<double> losses;
+  std::vector<double> norms;
+  std::map<std::string, std::vector<float>> tensors;  ///< weights, m and v by name
+};
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+void train_step(Engine& engine, Communicator& comm, std::int64_t step, Outcome* out) {
+  const EngineOptions& o = engine.options();
+  const MicrobatchRange mine = o.ranges[static_cast<std::size_t>(o.replica)];
+  std::vector<TestBatch> batches;
+  for (int mb = mine.begin; mb < mine.end; ++mb)
+    batches.emplace_back(o.model, kShape, static_cast<std::uint64_t>(100 * step + mb));
+  std::vector<Microbatch> microbatches;
+  for (const TestBatch& b : batches) microbatches.push_back({b.tokens, b.targets, false});
+  const Status computed = engine.compute_gradients(comm, microbatches);
+  ASSERT_TRUE(computed) << computed.error().message;
+  VerdictPart part = engine.verdict_part();
+  part.step = step;
+  part.newest_command = o.rank;
+  part.slot_free = o.rank != 1;
+  const auto verdict = engine.exchange_verdict(comm, part);
+  ASSERT_TRUE(verdict) << verdict.error().message;
+  EXPECT_EQ(verdict->command, 0) << "the least of all ranks";
+  EXPECT_EQ(verdict->slots_free, o.world_size == 1);
+  EXPECT_TRUE(verdict->finite);
+  engine.apply_update(verdict->grad_norm, verdict->targets, 1e-2, step);
+  if (out == nullptr) return;
+  out->losses.push_back(verdict->loss);
+  out->norms.push_back(verdict->grad_norm);
+}
+
+void collect(Engine& engine, Outcome& out) {
+  for (const StageParameter& p : engine.parameters()) {
+    const auto add = [&](const std::string& kind, std::span<float> all) {
+      const auto values =
+          all.subspan(static_cast<std::size_t>(p.offset), static_cast<std::size_t>(p.size));
+      const std::vector<float> tensor(values.begin(), values.end());
+      const auto [it, fresh] = out.tensors.emplace(kind + p.spec.name, tensor);
+      // Replicas, and the two copies of a tied embedding.
+      if (!fresh) EXPECT_TRUE(same_bits(it->second, tensor)) << kind << p.spec.name;
+    };
+    add("w ", engine.values());
+    add("m ", engine.adam_m());
+    add("v ", engine.adam_v());
+  }
+}
+
+Outcome train(const ModelOptions& model, int dp, int pp) {
+  Outcome out;
+  std::mutex mutex;
+  test::run_world(dp * pp, [&](Communicator& comm) {
+    auto engine = Engine::create(engine_options(model, dp, pp, comm.rank()));
+    ASSERT_TRUE(engine) << engine.error().message;
+    (*engine)->initialise(11);
+    for (std::int64_t step = 1; step <= 3; ++step)
+      train_step(**engine, comm, step, comm.rank() == 0 ? &out : nullptr);
+    const std::scoped_lock lock(mutex);
+    collect(**engine, out);
+  });
+  return out;
+}
+
+TEST(Engine, EveryLayoutGivesTheSameBits) {  // T2
+  for (const bool tied : {true, false}) {
+    const Outcome alone = train(model(tied), 1, 1);
+    ASSERT_EQ(alone.losses.size(), 3u);
+    EXPECT_NE(alone.losses[0], alone.losses[2]);
+    for (int pp = 1; pp <= 2; ++pp) {
+      for (int dp = 1; dp <= 3; ++dp) {
+        if (dp * pp == 1) continue;
+        SCOPED_TRACE(testing::Message() << "dp " << dp << " pp " << pp << " tied " << tied);
+        const Outcome split = train(model(tied), dp, pp);
+        EXPECT_EQ(split.losses, alone.losses);
+        EXPECT_EQ(split.norms, alone.norms);
+        ASSERT_EQ(split.tensors.size(), alone.tensors.size());
+        for (const auto& [name, tensor] : alone.tensors)
+          EXPECT_TRUE(same_bits(split.tensors.at(name), tensor)) << name;
+      }
+    }
+  }
+}
+
+TEST(Engine, AReplacedReplicaFedByItsPeerGoesOnAsIfNothingHadHappened) {
+  const ModelOptions m = model(true);
+  const Outcome undisturbed = train(m, 2, 1);
+  Outcome out;
+  std::mutex mutex;
+  test::run_world(2, [&](Communicator& comm) {
+    auto engine = Engine::create(engine_options(m, 2, 1, comm.rank()));
+    ASSERT_TRUE(engine);
+    (*engine)->initialise(11);
+    train_step(**engine, comm, 1, nullptr);
+    train_step(**engine, comm, 2, nullptr);
+    if (comm.rank() == 0) {
+      ASSERT_TRUE((*engine)->send_state(comm, 1));
+    } else {
+      engine = Engine::create(engine_options(m, 2, 1, 1));
+      ASSERT_TRUE(engine);
+      (*engine)->initialise(99);
+      ASSERT_TRUE((*engine)->recv_state(comm, 0));
+    }
+    train_step(**engine, comm, 3, nullptr);
+    const std::scoped_lock lock(mutex);
+    collect(**engine, out);
+  });
+  for (const auto& [name, tensor] : undisturbed.tensors)
+    EXPECT_TRUE(same_bits(out.tensors.at(name), tensor)) << name;
+}
+
+TEST(Engine, PoisonOfOneMicrobatchIsKnownToEveryRank) {  // S1
+  test::run_world(4, [&](Communicator& comm) {
+    auto engine = Engine::create(engine_options(model(true), 2, 2, comm.rank()));
+    ASSERT_TRUE(engine);
+    (*engine)->initialise(11);
+    const EngineOptions& o = (*engine)->options();
+    const TestBatch batch(o.model, kShape, 1);
+    std::vector<Microbatch> mine(
+        static_cast<std::size_t>(o.ranges[static_cast<std::size_t>(o.replica)].size()),
+        {batch.tokens, batch.targets, false});
+    mine[0].poison_nan = o.replica == 1;
+    ASSERT_TRUE((*engine)->compute_gradients(comm, mine));
+    VerdictPart part = (*engine)->verdict_part();
+    const auto verdict = (*engine)->exchange_verdict(comm, part);
+    ASSERT_TRUE(verdict);
+    EXPECT_FALSE(verdict->finite);
+    EXPECT_TRUE(std::isnan(verdict->loss));
+  });
+}
+
+TEST(Engine, RanksThatDisagreeAboutStepOrPlanAreStoppedByTheVerdict) {
+  for (const bool other_plan : {true, false}) {
+    test::run_world(2, [&](Communicator& comm) {
+      auto engine = Engine::create(engine_options(model(true), 2, 1, comm.rank()));
+      ASSERT_TRUE(engine);
+      VerdictPart part = (*engine)->verdict_part();
+      part.step = other_plan ? 4 : 4 + comm.rank();
+      if (other_plan && comm.rank() == 1) part.plan_digest = hash128("another plan");
+      const auto verdict = (*engine)->exchange_verdict(comm, part);
+      ASSERT_FALSE(verdict);
+      EXPECT_EQ(verdict.error().code, ErrorCode::kInternal);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace tenax::compute
