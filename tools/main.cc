@@ -10,6 +10,7 @@
 #include "actors/agent.h"
 #include "actors/worker.h"
 #include "scheduler/exit_code.h"
+#include "tools/checkpoint_cli.h"
 #include "tools/detect_command.h"
 #include "tools/inspect_commands.h"
 #include "tools/train_command.h"
@@ -121,6 +122,7 @@ int main(int argc, char** argv) {
 
   CLI::App* checkpoint = app.add_subcommand("checkpoint", "Look at a run's checkpoints");
   checkpoint->require_subcommand(1);
+  tools::add_checkpoint_commands(*checkpoint, exit_code);
   CLI::App* list = run_command(*checkpoint, "list", "The committed checkpoints", inspect);
   json_flag(list);
   list->callback([&] { exit_code = tools::run_checkpoint_list(inspect); });

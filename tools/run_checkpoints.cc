@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "actors/run_directory.h"
+
 namespace tenax::tools {
 
 Result<std::vector<checkpoint::Manifest>> list_checkpoints(const checkpoint::StoreView& store) {
@@ -29,6 +31,24 @@ Result<checkpoint::Manifest> find_checkpoint(const checkpoint::StoreView& store,
   if (steps.empty()) return make_error(ErrorCode::kNotFound, "the run has no committed checkpoint");
   return make_error(ErrorCode::kNotFound,
                     fmt::format("there is no checkpoint of step {}; there are: {}", step, steps));
+}
+
+Result<PinnedCheckpoint> open_checkpoint(const std::filesystem::path& run_dir, std::int64_t step) {
+  TENAX_TRY([[maybe_unused]] const auto identity, actors::RunDirectory(run_dir).identity());
+  PinnedCheckpoint out;
+  std::uint64_t id = 0;
+  {
+    TENAX_TRY(const auto store, checkpoint::StoreReader::open_read_only(run_dir.string()));
+    TENAX_TRY(const checkpoint::Manifest found, find_checkpoint(*store, step));
+    id = found.checkpoint_id;
+    auto pin = store->pin(id);
+    if (!pin && pin.error().code != ErrorCode::kPermission) return pin.error();
+    if (pin) out.pin = *std::move(pin);
+  }
+  // Whether the pin came in time only a look after it can tell.
+  TENAX_TRY(out.store, checkpoint::StoreReader::open_read_only(run_dir.string()));
+  TENAX_TRY(out.manifest, out.store->manifest(id));
+  return out;
 }
 
 }  // namespace tenax::tools
