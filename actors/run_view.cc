@@ -88,8 +88,10 @@ void RunView::measure(const scheduler::RunState& s) {
     p.newest_checkpoint = std::max(p.newest_checkpoint, c.step);
   }
   p.wall_seconds = to_seconds(clock_.now() - started_);
-  p.goodput =
-      p.wall_seconds > 0 ? (metrics_.useful_seconds() - useful_before_) / p.wall_seconds : 0;
+  // After a takeover the first reports are of steps that were trained before this session began.
+  p.goodput = p.wall_seconds > 0
+                  ? std::min(1.0, (metrics_.useful_seconds() - useful_before_) / p.wall_seconds)
+                  : 0;
   const auto& reports = metrics_.reports();
   if (reports.empty()) return;
   p.loss = reports.back().loss;

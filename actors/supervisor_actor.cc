@@ -217,11 +217,13 @@ void Supervisor::on(const AgentGone& gone) {
     incarnations_.erase(it);
     proxies_.erase(gone.agent);
   }
+  if (ending_) return;
   feed(scheduler::AgentLost{gone.agent, gone.incarnation, gone.evidence});
 }
 
 void Supervisor::on(const ChildExited& exited) {
   processes_.erase(exited.token);
+  if (ending_) return;
   for (const auto& [agent, incarnation] : incarnations_) {
     if (incarnation != exited.token) continue;
     self_->send(proxies_.at(agent), exited);

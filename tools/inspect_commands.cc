@@ -88,11 +88,22 @@ int print_saved_state(const InspectArguments& arguments) {
   const auto state = scheduler::run_state_from_json(**saved);
   if (!state) return fail(state.error());
   const bool finished = state->phase == scheduler::Phase::kFinished;
+  // Steps counted since the last decision are in the journal only.
+  scheduler::RunMetrics metrics;
+  if (const Status read = for_each_entry(
+          **store, [&](const scheduler::JournalEntry& e, const std::string&) { metrics.add(e); });
+      !read) {
+    return fail(read.error());
+  }
+  std::int64_t step = state->counted_step;
+  if (metrics.newest() != nullptr && metrics.newest()->branch == state->branch) {
+    step = std::max(step, metrics.newest()->step);
+  }
   const scheduler::CheckpointInfo* newest =
       scheduler::newest_checkpoint(*state, state->total_steps);
   if (arguments.json) {
     const json j = {{"phase", finished ? "finished" : "interrupted"},
-                    {"step", state->counted_step},
+                    {"step", step},
                     {"total_steps", state->total_steps},
                     {"newest_checkpoint", newest != nullptr ? newest->step : -1},
                     {"restarts", state->restarts},
@@ -104,7 +115,7 @@ int print_saved_state(const InspectArguments& arguments) {
   }
   fmt::print("{}: step {} of {}, {} restart(s), {} rollback(s), newest checkpoint of step {}\n",
              finished ? state->finish_reason : "no supervisor is running; the run was interrupted",
-             state->counted_step, state->total_steps, state->restarts, state->rollbacks,
+             step, state->total_steps, state->restarts, state->rollbacks,
              newest != nullptr ? newest->step : -1);
   return 0;
 }

@@ -48,6 +48,7 @@ std::string format_seconds(double seconds) {
 ProgressLine::ProgressLine(std::FILE* out) : out_(out), terminal_(isatty(fileno(out)) == 1) {}
 
 void ProgressLine::draw(const actors::Progress& progress, Time now) {
+  if (progress.total_steps == 0) return;  // nothing has been decided yet
   line_ = text_of(progress);
   if (terminal_) {
     std::string shown = line_.substr(0, terminal_width(out_) - 1);
@@ -70,7 +71,8 @@ void ProgressLine::say(const std::string& text) {
   std::fflush(out_);
 }
 
-void ProgressLine::finish() {
+void ProgressLine::finish(const actors::Progress& progress) {
+  draw(progress, last_ + kPlainInterval);
   if (terminal_ && drawn_) fmt::print(out_, "\n");
   drawn_ = false;
   std::fflush(out_);

@@ -17,8 +17,8 @@ class ProgressLine {
   void draw(const actors::Progress& progress, Time now);
   /// Prints a message above the line.
   void say(const std::string& text);
-  /// Leaves the line as it is and goes to the next.
-  void finish();
+  /// Draws once more, whatever was drawn last, and goes to the next line.
+  void finish(const actors::Progress& progress);
 
  private:
   std::FILE* out_;

@@ -225,8 +225,7 @@ actors::RunOutcome watch(actors::SupervisorHandle& supervisor, const sigset_t& s
     line.draw(supervisor.view().progress(), clock.now());
     if (auto outcome = supervisor.wait(std::chrono::milliseconds(100))) {
       for (const std::string& note : supervisor.view().take_notes()) line.say("  " + note);
-      line.draw(supervisor.view().progress(), clock.now());
-      line.finish();
+      line.finish(supervisor.view().progress());
       return *std::move(outcome);
     }
   }
