@@ -64,15 +64,23 @@ class LiveSupervisor final : public SupervisorHandle {
         view_(facts(options_), clock, registry_),
         actor_config_(2),
         system_(actor_config_),
-        watcher_([this](std::uint64_t token, pid_t pid, std::string status) {
-          caf::anon_send(actor_, ChildExited{token, pid, std::move(status)});
-        }) {}
+        watcher_(std::make_unique<ProcessWatcher>(
+            [this](std::uint64_t token, pid_t pid, std::string status) {
+              caf::anon_send(actor_, ChildExited{token, pid, std::move(status)});
+            })) {}
 
   ~LiveSupervisor() override {
-    http_.reset();
-    caf::anon_send_exit(actor_, caf::exit_reason::user_shutdown);
-    actor_ = nullptr;
+    // The actor uses everything below until it has ended; then the threads that send to it end;
+    // then it may go.
+    if (actor_) {
+      caf::anon_send_exit(actor_, caf::exit_reason::user_shutdown);
+      caf::scoped_actor self(system_);
+      self->wait_for(actor_);
+    }
     sockets_.reset();
+    watcher_.reset();
+    http_.reset();
+    actor_ = nullptr;
   }
 
   Status start() {
@@ -108,7 +116,7 @@ class LiveSupervisor final : public SupervisorHandle {
                                       store_,
                                       *sockets_,
                                       bound.socket,
-                                      watcher_,
+                                      *watcher_,
                                       registry_,
                                       view_,
                                       http_.get(),
@@ -189,7 +197,7 @@ class LiveSupervisor final : public SupervisorHandle {
   ActorConfig actor_config_;
   caf::actor_system system_;
   caf::actor actor_;
-  ProcessWatcher watcher_;
+  std::unique_ptr<ProcessWatcher> watcher_;
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<wire::PeerSockets> sockets_;
 };
