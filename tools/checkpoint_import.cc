@@ -19,6 +19,7 @@
 #include "scheduler/run_json.h"
 #include "tools/command_errors.h"
 #include "tools/prepare_data.h"
+#include "tools/run_checkpoints.h"
 
 namespace tenax::tools {
 
@@ -199,7 +200,7 @@ Result<std::uint64_t> fill_store(const actors::RunDirectory& directory, const st
   TENAX_TRY(const WeightSource source, weights_from(files, model));
   const Time now = SystemClock().now();
   checkpoint::StoreOptions options;
-  options.holder = {"import", ::getpid(), 1, now};
+  options.holder = this_process(1, now);
   TENAX_TRY(const auto store, checkpoint::Store::open(directory.path().string(), options));
   TENAX_RETURN_IF_ERROR(
       write_initial_checkpoint(*store, manifest_of(run_id, config, data, now), model, source));

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -21,6 +20,7 @@
 #include "scheduler/run_json.h"
 #include "tools/checkpoint_commands.h"
 #include "tools/command_errors.h"
+#include "tools/run_checkpoints.h"
 
 namespace tenax::tools {
 
@@ -109,7 +109,7 @@ Result<Pruned> prune(const PruneArguments& arguments) {
   }
   const auto before = checkpoint::read_holder(path);
   checkpoint::StoreOptions options;
-  options.holder = {"tenax checkpoint prune", ::getpid(), before ? before->term + 1 : 1, now};
+  options.holder = this_process(before ? before->term + 1 : 1, now);
   TENAX_TRY(const auto store, checkpoint::Store::open(path, options));
   TENAX_TRY(Pruned pruned, decide(*store, config, arguments, options.holder.term, now));
   if (pruned.deletions.empty()) return pruned;

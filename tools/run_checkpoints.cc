@@ -1,6 +1,7 @@
 #include "tools/run_checkpoints.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <string>
 #include <utility>
@@ -31,6 +32,12 @@ Result<checkpoint::Manifest> find_checkpoint(const checkpoint::StoreView& store,
   if (steps.empty()) return make_error(ErrorCode::kNotFound, "the run has no committed checkpoint");
   return make_error(ErrorCode::kNotFound,
                     fmt::format("there is no checkpoint of step {}; there are: {}", step, steps));
+}
+
+checkpoint::HolderInfo this_process(std::uint64_t term, Time now) {
+  char host[256] = "localhost";
+  ::gethostname(host, sizeof host - 1);
+  return {host, ::getpid(), term, now};
 }
 
 Result<PinnedCheckpoint> open_checkpoint(const std::filesystem::path& run_dir, std::int64_t step) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "checkpoint/holder.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/pin.h"
 #include "checkpoint/store_reader.h"
@@ -21,6 +22,9 @@ Result<std::vector<checkpoint::Manifest>> list_checkpoints(const checkpoint::Sto
 /// The checkpoint of `step` (the newest id, if branches share the step), or the newest of all for
 /// -1. kNotFound lists what there is.
 Result<checkpoint::Manifest> find_checkpoint(const checkpoint::StoreView& store, std::int64_t step);
+
+/// For a command that opens the store as its owner.
+checkpoint::HolderInfo this_process(std::uint64_t term, Time now);
 
 /// A checkpoint that is being read while its owner may be alive.
 struct PinnedCheckpoint {
