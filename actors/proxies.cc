@@ -104,7 +104,7 @@ caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxy
                            {},
                            up != nullptr ? static_cast<std::int64_t>(up->pid) : 0,
                            options.clock->now()};
-      worker = self->spawn<caf::monitored>(worker_proxy, info, registry, supervisor);
+      worker = self->spawn<caf::monitored + caf::linked>(worker_proxy, info, registry, supervisor);
     }
     return worker;
   };
@@ -135,8 +135,8 @@ caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxy
 }  // namespace
 
 caf::actor spawn_agent_proxy(caf::event_based_actor* supervisor, AgentProxyOptions options) {
-  return supervisor->spawn<caf::monitored>(agent_proxy, std::move(options),
-                                           caf::actor_cast<caf::actor>(supervisor));
+  return supervisor->spawn<caf::monitored + caf::linked>(agent_proxy, std::move(options),
+                                                         caf::actor_cast<caf::actor>(supervisor));
 }
 
 }  // namespace tenax::actors

@@ -70,12 +70,11 @@ class LiveSupervisor final : public SupervisorHandle {
             })) {}
 
   ~LiveSupervisor() override {
-    // The actor uses everything below until it has ended; then the threads that send to it end;
-    // then it may go.
+    // The actors use everything below until they have ended, proxies and store actors (linked) with
+    // the supervisor; then the threads that send to them end; then the handle may go.
     if (actor_) {
       caf::anon_send_exit(actor_, caf::exit_reason::user_shutdown);
-      caf::scoped_actor self(system_);
-      self->wait_for(actor_);
+      system_.await_all_actors_done();
     }
     sockets_.reset();
     watcher_.reset();

@@ -223,12 +223,12 @@ void Supervisor::on(const AgentGone& gone) {
 
 void Supervisor::on(const ChildExited& exited) {
   processes_.erase(exited.token);
-  if (ending_) return;
   for (const auto& [agent, incarnation] : incarnations_) {
     if (incarnation != exited.token) continue;
     self_->send(proxies_.at(agent), exited);
     return;
   }
+  if (ending_) return;
   for (std::uint32_t agent = 0; agent < state_.agents.size(); ++agent) {
     if (state_.agents[agent].incarnation == exited.token) {
       feed(scheduler::AgentLost{agent, exited.token, "its process " + exited.status});
