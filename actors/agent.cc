@@ -40,7 +40,10 @@ struct AgentState {
   std::uint64_t generation = 0;
   std::map<std::uint32_t, WorkerRecord> workers;  ///< by slot
   std::deque<wire::Message> reports;              ///< sent, not yet acknowledged
-  std::int64_t newest_report = -1;                ///< step, of this generation
+  /// Answers about snapshots that the supervisor has not closed, by worker incarnation: a new one
+  /// is told again.
+  std::map<std::uint64_t, wire::Message> open_shards;
+  std::int64_t newest_report = -1;  ///< step, of this generation
   wire::PeerSockets::SocketId supervisor = -1;
   wire::PeerSockets::SocketId router = -1;
   std::string endpoint;  ///< that workers dial
@@ -132,6 +135,7 @@ class Agent {
     m.generation = written.generation;
     m.slot = written.worker_slot;
     m.worker_incarnation = written.worker_incarnation;
+    s_.open_shards[m.worker_incarnation] = m;
     send_up(std::move(m));
   }
 
@@ -191,6 +195,10 @@ class Agent {
     }
     spdlog::info("dialling the supervisor of term {} at {}", s_.term, address->endpoint);
     send_up(message(std::move(hello)));
+    for (auto& [incarnation, shard] : s_.open_shards) {
+      shard.term = s_.term;
+      send_up(shard);
+    }
     for (wire::Message& report : s_.reports) {
       report.term = s_.term;
       send_up(report);
@@ -253,9 +261,11 @@ class Agent {
     } else if (const auto* shutdown = std::get_if<wire::Shutdown>(&m.body)) {
       spdlog::info("shutdown: {}", shutdown->reason);
       begin_end(0);
+    } else if (std::holds_alternative<wire::CheckpointClosed>(m.body)) {
+      s_.open_shards.clear();  // a worker has one snapshot in flight at most
+      send_to_all(m);
     } else if (std::holds_alternative<wire::RendezvousValue>(m.body) ||
-               std::holds_alternative<wire::Command>(m.body) ||
-               std::holds_alternative<wire::CheckpointClosed>(m.body)) {
+               std::holds_alternative<wire::Command>(m.body)) {
       send_to_all(m);
     }
   }
@@ -266,6 +276,7 @@ class Agent {
     s_.generation = generation;
     s_.reports.clear();
     s_.newest_report = -1;
+    s_.open_shards.clear();
   }
 
   void spawn(std::uint32_t slot, std::uint64_t incarnation) {

@@ -165,6 +165,13 @@ void Supervisor::on(const Frame& frame) {
     return;
   }
   if (const auto* written = std::get_if<wire::ShardWritten>(&m.body)) {
+    const bool committed =
+        std::any_of(state_.checkpoints.begin(), state_.checkpoints.end(),
+                    [&](const auto& c) { return c.id == written->checkpoint_id && c.committed; });
+    if (committed) {  // an earlier supervisor committed it and died before it could say so
+      release(written->branch, written->step, true);
+      return;
+    }
     auto files = decode_shard_files(written->shard);
     if (!files) {
       feed(scheduler::ShardFailed{written->rank, m.generation, written->branch, written->step,
