@@ -35,6 +35,8 @@ void bind_card(Binder& b, ModelCard& c) {
         {.doc = "Size that the authors state.", .range = at_least(0)});
   b.add("card.parameters_source", c.parameters_source, {.doc = "Where they state it."});
   b.add("card.parameters_note", c.parameters_note, {.doc = "Why the count differs from it."});
+  b.add("card.tiny_loss", c.tiny_loss,
+        {.doc = "Held-out loss that configs/tiny.toml reaches with it.", .unit = "nats"});
   b.add("card.deviation", c.deviation, {.doc = "What the engine builds in another way."});
 }
 

@@ -7,6 +7,7 @@
 //   published_parameters = 175e9
 //   parameters_source = "..."
 //   parameters_note = "..."                 where the count differs by more than 1.5 %
+//   tiny_loss = 3.0                         of a small sibling: held-out loss of configs/tiny.toml
 //   deviation = ["..."]                     what the published model has and this engine does not
 //   [model]
 //   width = { value = 12288, origin = "published", source = "..." }
@@ -49,6 +50,7 @@ struct ModelCard {
   double published_parameters = 0;  ///< 0: no size is published
   std::string parameters_source;
   std::string parameters_note;
+  double tiny_loss = 0;  ///< nats; what training a small sibling by configs/tiny.toml reaches
   std::vector<std::string> deviation;
   compute::ModelOptions model;
   std::map<std::string, CardField> fields;  ///< by key of [model]

@@ -7,11 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "checkpoint/reader.h"
 #include "checkpoint/store_reader.h"
 #include "common/counter_rng.h"
 #include "compute/stage.h"
 #include "data/token_file.h"
+#include "tools/checkpoint_weights.h"
 #include "tools/prepare_data.h"
 #include "tools/run_checkpoints.h"
 
@@ -47,17 +47,7 @@ Result<std::string> generate_text(const actors::RunDirectory& directory,
   TENAX_TRY(const auto tokenizer, open_tokenizer(config, directory));
   const compute::ModelOptions model = configs::model_options(config, tokenizer->vocabulary_size());
   const auto length = static_cast<int>(config.train.sequence_length);
-  TENAX_TRY(const auto stage,
-            compute::Stage::create(model, compute::whole_model(model), {1, length}, 0));
-  const checkpoint::CheckpointReader reader(*store, manifest);
-  std::vector<checkpoint::BoxRequest> requests;
-  for (const compute::StageParameter& p : stage->parameters()) {
-    const Box whole{std::vector<std::int64_t>(p.spec.shape.size(), 0), p.spec.shape};
-    requests.push_back({checkpoint::kParameter, p.spec.name, whole,
-                        stage->values().subspan(static_cast<std::size_t>(p.offset),
-                                                static_cast<std::size_t>(p.size))});
-  }
-  TENAX_RETURN_IF_ERROR(reader.read_boxes(requests, 1));
+  TENAX_TRY(const auto stage, load_whole_model(*store, manifest, model, {1, length}));
 
   std::vector<std::int32_t> tokens{tokenizer->end_of_document()};
   for (const std::int32_t t : tokenizer->encode(options.prompt)) tokens.push_back(t);

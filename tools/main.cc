@@ -12,7 +12,10 @@
 #include "scheduler/exit_code.h"
 #include "tools/checkpoint_cli.h"
 #include "tools/detect_command.h"
+#include "tools/eval_command.h"
 #include "tools/inspect_commands.h"
+#include "tools/model_command.h"
+#include "tools/tokenize_command.h"
 #include "tools/train_command.h"
 
 namespace {
@@ -71,7 +74,7 @@ int main(int argc, char** argv) {
       "  tenax train configs/quickstart.toml --run-dir RUN --set train.steps=60\n"
       "  tenax train --resume --run-dir RUN --set train.steps=600\n\n"
       "Ctrl-C finishes the step, saves a checkpoint and exits 7; twice leaves at once (130).\n"
-      "SIGTERM, SIGUSR1 and SIGUSR2 do as the first Ctrl-C but exit 75.\n");
+      "SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 do as the first Ctrl-C but exit 75.\n");
   train_app->callback([&] {
     if (train.config.empty() && !train.resume) throw CLI::RequiredError("CONFIG");
     exit_code = tools::run_train(train);
@@ -144,7 +147,36 @@ int main(int argc, char** argv) {
   generate_app->add_option("--seed", generate.options.seed, "of the sampling");
   generate_app->add_option("--step", generate.options.step,
                            "of the checkpoint (default: the newest)");
+  show_examples(generate_app,
+                "  tenax generate RUN --prompt '// ' --tokens 100 --temperature 0.5\n");
   generate_app->callback([&] { exit_code = tools::run_generate(generate); });
+
+  tools::EvalArguments eval;
+  CLI::App* eval_app = app.add_subcommand("eval", "Held-out loss of a run's checkpoint");
+  eval_app->add_option("RUN", eval.run_dir, "the run's directory")->required();
+  eval_app->add_option("--step", eval.step, "of the checkpoint (default: the newest)");
+  eval_app->add_option("--text", eval.text, "these documents instead of the held-out text");
+  eval_app->add_flag("--json", eval.json, "print JSON");
+  eval_app->callback([&] { exit_code = tools::run_eval(eval, std::cout, std::cerr); });
+
+  tools::TokenizeArguments tokenize;
+  CLI::App* tokenize_app = app.add_subcommand("tokenize", "Documents to token files with digests");
+  tokenize_app->add_option("TEXT", tokenize.text, "file patterns; ** crosses folders")->required();
+  tokenize_app->add_option("--out", tokenize.out, "folder for the token files")->required();
+  const std::map<std::string, configs::TokenizerKind> tokenizers = {
+      {"bytes", configs::TokenizerKind::kBytes},
+      {"bpe", configs::TokenizerKind::kBpe},
+      {"gpt2", configs::TokenizerKind::kGpt2}};
+  tokenize_app->add_option("--tokenizer", tokenize.tokenizer.kind, "bytes, bpe (trained) or gpt2")
+      ->transform(CLI::CheckedTransformer(tokenizers));
+  tokenize_app->add_option("--vocabulary", tokenize.tokenizer.vocabulary_size,
+                           "tokens of a BPE trained on the documents");
+  tokenize_app->add_option("--gpt2-dir", tokenize.tokenizer.gpt2_dir,
+                           "folder with GPT-2's encoder.json and vocab.bpe");
+  tokenize_app->add_option("--heldout", tokenize.heldout_fraction, "share of held-out tokens");
+  tokenize_app->add_option("--seed", tokenize.seed, "decides which text is held out");
+  tokenize_app->add_flag("--json", tokenize.json, "print JSON");
+  tokenize_app->callback([&] { exit_code = tools::run_tokenize(tokenize, std::cout, std::cerr); });
 
   tools::DetectArguments detect;
   bool detect_json = false;
@@ -183,6 +215,32 @@ int main(int argc, char** argv) {
   CLI::App* keys = config->add_subcommand("keys", "Every key with its type, default and meaning");
   keys->add_flag("--markdown", keys_markdown, "as the tables of docs/config.md");
   keys->callback([&] { exit_code = tools::run_config_keys(keys_markdown); });
+
+  CLI::App* model = app.add_subcommand("model", "About the model cards (configs/models)");
+  model->require_subcommand(1);
+  tools::ModelArguments shown_model;
+  const auto model_json = [&](CLI::App* command) {
+    command->add_flag("--json", shown_model.json, "print JSON");
+  };
+  CLI::App* model_list = model->add_subcommand("list", "Their names and sizes");
+  model_json(model_list);
+  model_list->callback(
+      [&] { exit_code = tools::run_model_list(shown_model.json, std::cout, std::cerr); });
+  CLI::App* model_show = model->add_subcommand(
+      "show", "A card with the origin of each figure, its parameters, and the memory of a rank");
+  model_show->add_option("NAME", shown_model.name, "a card's name, or a path to one")->required();
+  model_json(model_show);
+  model_show->add_option("--dp", shown_model.layout.dp, "data-parallel replicas");
+  model_show->add_option("--tp", shown_model.layout.tp, "ranks that share each matrix");
+  model_show->add_option("--pp", shown_model.layout.pp, "pipeline stages");
+  model_show->add_option("--microbatch", shown_model.layout.microbatch_size,
+                         "samples that go through a stage at once");
+  model_show->add_option("--sequence", shown_model.layout.sequence_length,
+                         "tokens of a sample (default: the model's longest)");
+  model_show->add_option("--microbatches", shown_model.layout.num_microbatches,
+                         "of a replica in a step (default: as many as stages)");
+  model_show->callback(
+      [&] { exit_code = tools::run_model_show(shown_model, std::cout, std::cerr); });
 
   bool version_json = false;
   CLI::App* version = app.add_subcommand("version", "Version and what it was built with");

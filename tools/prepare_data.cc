@@ -9,6 +9,7 @@
 #include "data/token_file.h"
 #include "data/tokenize.h"
 #include "data/unigram.h"
+#include "tools/text_tokenizer.h"
 
 using nlohmann::json;
 
@@ -37,22 +38,22 @@ Status save(const PreparedData& d, const data::TokenizedCorpus& corpus,
 
 Result<std::unique_ptr<data::Tokenizer>> open_tokenizer(const configs::RunConfig& config,
                                                         const actors::RunDirectory& directory) {
-  static_cast<void>(directory);
-  switch (config.data.tokenizer) {
-    case configs::TokenizerKind::kBytes:
-      return std::unique_ptr<data::Tokenizer>(new data::ByteTokenizer);
-    case configs::TokenizerKind::kBpe:
-    case configs::TokenizerKind::kGpt2:
-      break;
-  }
-  return make_error(ErrorCode::kUnsupported, "data.tokenizer: only \"bytes\" can be trained on");
+  TENAX_TRY(auto tokenizer,
+            open_tokenizer(config.data.tokenizer, directory.tokenizer().parent_path()));
+  data::TokenFile::OpenOptions same;
+  same.tokenizer_digest = tokenizer->digest();
+  TENAX_TRY(const data::TokenFile train, data::TokenFile::open(directory.train_tokens(), same));
+  return tokenizer;
 }
 
 Result<PreparedData> prepare_data(const configs::RunConfig& config,
                                   const actors::RunDirectory& directory) {
   TENAX_TRY(const data::DocumentList documents,
             data::collect_documents(config.base_dir, config.data.text));
-  TENAX_TRY(const auto tokenizer, open_tokenizer(config, directory));
+  const TokenizerChoice choice{config.data.tokenizer, config.data.vocabulary_size,
+                               config.base_dir / config.data.gpt2_dir};
+  TENAX_TRY(const auto tokenizer,
+            make_tokenizer(choice, documents.files, directory.tokenizer().parent_path()));
   const data::SplitOptions split{config.data.heldout_fraction,
                                  static_cast<std::uint64_t>(config.run.seed)};
   TENAX_TRY(const data::TokenizedCorpus corpus,

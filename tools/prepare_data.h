@@ -35,7 +35,7 @@ Result<PreparedData> prepare_data(const configs::RunConfig& config,
 /// What prepare_data() once wrote; kDataLoss if a token file is not the one that was written.
 Result<PreparedData> reopen_data(const actors::RunDirectory& directory);
 
-/// The tokenizer of a prepared run.
+/// The tokenizer of a prepared run; kInvalidArgument if its token files were made with another.
 Result<std::unique_ptr<data::Tokenizer>> open_tokenizer(const configs::RunConfig& config,
                                                         const actors::RunDirectory& directory);
 

@@ -93,8 +93,8 @@ TEST(ModelCard, FullSizesHaveThePublishedNumberOfParametersOrSayWhyNot) {
   }
 }
 
-// Counts that are known to the last parameter: BLOOM's model card, the released weights of GPT-2 and
-// LLaMA, and PaLM's by the sum below.
+// Counts that are known to the last parameter: BLOOM's model card, the released weights of GPT-2
+// and LLaMA, and PaLM's by the sum below.
 TEST(ModelCard, ExactCountsAreMet) {
   EXPECT_EQ(num_parameters(card("bloom-176b").model), 176247271424.0);
   EXPECT_EQ(num_parameters(card("gpt2-124m").model), 124439808.0);
@@ -114,6 +114,7 @@ TEST(ModelCard, ATinySiblingHasTheSameArchitecture) {
     SCOPED_TRACE(name);
     const ModelCard tiny = card(big.tiny);
     EXPECT_TRUE(tiny.tiny.empty());
+    EXPECT_GT(tiny.tiny_loss, 0);
     const compute::ModelOptions &a = big.model, &b = tiny.model;
     EXPECT_EQ(a.norm, b.norm);
     EXPECT_EQ(a.norm_placement, b.norm_placement);

@@ -1,0 +1,21 @@
+// A checkpoint's weights in one stage that is the whole model.
+#pragma once
+
+#include <memory>
+
+#include "checkpoint/manifest.h"
+#include "checkpoint/store_view.h"
+#include "common/result.h"
+#include "compute/model_options.h"
+#include "compute/stage.h"
+
+namespace tenax::tools {
+
+/// A stage for evaluation only, with the parameters of the checkpoint. Errors are those of
+/// Stage::create() and of reading; no damaged byte is taken.
+Result<std::unique_ptr<compute::Stage>> load_whole_model(const checkpoint::StoreView& store,
+                                                         const checkpoint::Manifest& manifest,
+                                                         const compute::ModelOptions& model,
+                                                         const compute::BatchShape& shape);
+
+}  // namespace tenax::tools
