@@ -119,7 +119,9 @@ void collect(Engine& engine, Outcome& out) {
       const std::vector<float> tensor(values.begin(), values.end());
       const auto [it, fresh] = out.tensors.emplace(kind + p.spec.name, tensor);
       // Replicas, and the two copies of a tied embedding.
-      if (!fresh) EXPECT_TRUE(same_bits(it->second, tensor)) << kind << p.spec.name;
+      if (!fresh) {
+        EXPECT_TRUE(same_bits(it->second, tensor)) << kind << p.spec.name;
+      }
     };
     add("w ", engine.values());
     add("m ", engine.adam_m());
