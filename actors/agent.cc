@@ -339,9 +339,10 @@ class Agent {
 
   void finish(int code) {
     e_.exit_code = code;
-    if (const auto n = checkpoint::unlink_segments(e_.identity.id); !n) {
-      spdlog::warn("{}", n.error().message);
-    }
+    // The workers of other agents on this host, or of one that took this agent's place, keep
+    // theirs.
+    for (const auto& segment : checkpoint::list_segments(e_.identity.id))
+      checkpoint::unlink_unheld(segment.name);
     self_->quit();
   }
 

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -117,6 +118,25 @@ Status check_memory(std::size_t bytes, const std::string& path) {
                                 bytes, available));
 }
 
+bool has_name(int fd) {
+  struct stat info {};
+  return ::fstat(fd, &info) == 0 && info.st_nlink > 0;
+}
+
+/// Opens the segment, making it if need be, and holds it: unlink_unheld() leaves it alone until the
+/// descriptor is closed and the last mapping made from it is gone (the lock is the open file's,
+/// which a mapping keeps open).
+int open_held(const std::string& path) {
+  while (true) {
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) return fd;
+    while (::flock(fd, LOCK_SH) != 0 && errno == EINTR) {
+    }
+    if (has_name(fd)) return fd;
+    ::close(fd);  // it was unlinked before it was held
+  }
+}
+
 /// A segment of exactly `bytes`: the one that exists, or a new one in its place.
 Result<Mapping> map_segment(const std::string& name, std::size_t bytes) {
   const std::string path = path_of(name);
@@ -126,7 +146,7 @@ Result<Mapping> map_segment(const std::string& name, std::size_t bytes) {
     const Fd old(::open(path.c_str(), O_RDWR | O_CLOEXEC));
     if (old.get() >= 0 && size_of(old.get()) != bytes) ::unlink(path.c_str());
   }
-  const Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  const Fd fd(open_held(path));
   if (fd.get() < 0) return from_errno("open slot", path, errno);
   const bool created = size_of(fd.get()) == 0;
   if (created) {
@@ -364,6 +384,14 @@ Result<int> unlink_segments(std::string_view run_id) {
     ++count;
   }
   return count;
+}
+
+bool unlink_unheld(const std::string& name) {
+  const std::string path = path_of(name);
+  const Fd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (fd.get() < 0 || ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 || !has_name(fd.get()))
+    return false;
+  return ::unlink(path.c_str()) == 0;
 }
 
 Status unlink_pair(const std::string& prefix) {

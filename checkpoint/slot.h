@@ -116,6 +116,8 @@ struct SegmentInfo {
 std::vector<SegmentInfo> list_segments(std::string_view run_id);
 /// Unlinks them; memory is freed when the last process unmaps. Returns how many there were.
 Result<int> unlink_segments(std::string_view run_id);
+/// Unlinks segment `name` unless a SlotPair of some living process has it. True if it went.
+bool unlink_unheld(const std::string& name);
 /// Unlinks both segments of one pair; not an error if they do not exist.
 Status unlink_pair(const std::string& prefix);
 

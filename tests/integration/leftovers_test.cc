@@ -58,4 +58,21 @@ TEST(Leftovers, TheNextRunSweepsTheSharedMemoryOfOneThatWasKilled) {
   EXPECT_TRUE(killed.segments().empty());
 }
 
+TEST(Leftovers, TheSweepOfOneRunTakesNothingFromAnother) {
+  const std::vector<std::string> longer = {"train.steps=150"};
+  const std::string hash = undisturbed_hash(shapes().front(), longer);
+  RunUnderTest run(shapes().front(), longer);
+  run.start();
+  for (const std::int64_t step : {10, 40, 70}) {
+    run.wait_for_step(step);
+    if (const auto victims = run.workers(); !victims.empty()) ::kill(victims[1].pid, SIGKILL);
+    RunUnderTest other(shapes().front(), {"train.steps=5"});
+    other.start();
+    EXPECT_EQ(other.wait(), Ended({0, 0})) << other.output();
+  }
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
+  EXPECT_EQ(run.journal().find("could not be saved"), std::string::npos);
+}
+
 }  // namespace tenax::testing

@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <fstream>
+#include <thread>
+#include <utility>
 
 #include "tests/unit/checkpoint/crash_child.h"
 #include "tests/unit/checkpoint/model_on_disk.h"
@@ -156,6 +159,38 @@ TEST_F(SlotTest, SweepTakesTheSegmentsOfThisRunOnly) {
   EXPECT_EQ(list_segments(run_ + "-b").size(), 2u);
   EXPECT_OK(unlink_pair(other));
   EXPECT_TRUE(list_segments(run_ + "-b").empty());
+}
+
+TEST_F(SlotTest, ASegmentIsUnheldOnlyWhenItsWriterIsGone) {
+  {
+    auto pair = SlotPair::open(prefix_, 4096);
+    ASSERT_OK(pair);
+    const SlotPair moved = *std::move(pair);
+    EXPECT_FALSE(unlink_unheld(moved.name(0)));
+    EXPECT_FALSE(unlink_unheld(moved.name(1)));
+    EXPECT_EQ(list_segments(run_).size(), 2u);
+  }
+  EXPECT_TRUE(unlink_unheld(prefix_ + "-0"));
+  EXPECT_FALSE(unlink_unheld(prefix_ + "-0"));
+  EXPECT_EQ(list_segments(run_).size(), 1u);
+}
+
+TEST_F(SlotTest, NoSweepTakesASegmentFromAWriterThatIsJustOpeningIt) {
+  std::atomic<bool> stop{false};
+  std::thread sweeper([&] {
+    while (!stop) {
+      for (const SegmentInfo& segment : list_segments(run_)) unlink_unheld(segment.name);
+    }
+  });
+  for (int i = 0; i < 300; ++i) {
+    auto pair = SlotPair::open(prefix_, 4096);
+    ASSERT_OK(pair);
+    fill(*pair, 0, i, 'a');
+    const auto reader = find_sealed_slot(prefix_, 2, i);
+    EXPECT_OK(reader);
+  }
+  stop = true;
+  sweeper.join();
 }
 
 TEST_F(SlotTest, NamesOfDifferentOwnersNeverCoincide) {
