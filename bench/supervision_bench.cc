@@ -107,12 +107,6 @@ int bare_rank(const fs::path& run_dir, const fs::path& exchange, int rank) {
 
 std::string self() { return actors::self_path(); }
 
-int run_and_wait(const std::vector<std::string>& arguments, const std::string& log) {
-  auto process = actors::Process::spawn({arguments, log});
-  if (!process) return 1;
-  return actors::reap(*process) == "exited with code 0" ? 0 : 1;
-}
-
 struct Sample {
   double wall = 0;
   double worker_cpu = 0;

@@ -294,7 +294,9 @@ TEST(RunControllerEnd, AStopInAnyPhaseEndsAfterACheckpointAndResumes) {
     if (moment == 0) run.feed(stop);  // before the first agent has joined
     run.run_until_training();
     if (moment == 1) run.feed(stop);
-    if (moment >= 2) ASSERT_TRUE(run.train_to(3));
+    if (moment >= 2) {
+      ASSERT_TRUE(run.train_to(3));
+    }
     if (moment == 2) run.feed(stop);
     if (moment == 3) {
       run.kill_worker(0);
