@@ -75,7 +75,8 @@ class Decision {
   void roll_back(const SpikeDecision& decision);
   void command_stop();
   void check_finished();
-  void save_failed(const std::string& error);
+  void save_failed(std::int64_t step, const std::string& error);
+  void save_last_again();
   void warn_of_full_disk(const CommitEnded& e);
 
   RunState& s_;

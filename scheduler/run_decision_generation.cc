@@ -23,6 +23,7 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
   s_.deadline = now_ + o_.abort_timeout;
   s_.next_command = 1;
   s_.stop_issued = false;
+  s_.failed_step = -1;
   for (Seat& seat : s_.seats) {
     switch (seat.state) {
       case SeatState::kPlanned:

@@ -93,17 +93,22 @@ void Decision::on(const ShardWritten& e) {
   commit_complete_checkpoints(s_, o_, commands_);
 }
 
-void Decision::save_failed(const std::string& error) {
+void Decision::save_failed(std::int64_t step, const std::string& error) {
   ++s_.save_failures;
+  s_.failed_step = step;
+  s_.save_error = error;
   note(Severity::kError, "a checkpoint could not be saved; training goes on: {}", error);
-  if (s_.phase != Phase::kFinishing) return;
+  if (s_.phase == Phase::kFinishing) save_last_again();
+}
+
+void Decision::save_last_again() {
   if (s_.save_failures >= o_.max_save_failures) {
     const CheckpointInfo* last = newest_checkpoint(s_, s_.counted_step);
     finish(
         kExitStore,
         fmt::format(
             "the last checkpoint could not be saved in {} tries ({}); the newest one is of step {}",
-            s_.save_failures, error, last != nullptr ? last->step : 0));
+            s_.save_failures, s_.save_error, last != nullptr ? last->step : 0));
     return;
   }
   begin_gathering("the last checkpoint is written again", kEvidenceDecision);
@@ -114,7 +119,7 @@ void Decision::on(const ShardFailed& e) {
   issue(DiscardCheckpoint{e.checkpoint_id, e.branch, e.step, e.error});
   forget_checkpoint(s_, e.checkpoint_id);
   if (std::exchange(s_.failed_checkpoint, e.checkpoint_id) == e.checkpoint_id) return;
-  save_failed(fmt::format("rank {}, step {}: {}", e.rank, e.step, e.error));
+  save_failed(e.step, fmt::format("rank {}, step {}: {}", e.rank, e.step, e.error));
 }
 
 void Decision::on(const CommitEnded& e) {
@@ -125,7 +130,7 @@ void Decision::on(const CommitEnded& e) {
     issue(DiscardCheckpoint{it->id, it->branch, it->step, e.error});
     const std::int64_t step = it->step;
     forget_checkpoint(s_, e.checkpoint_id);
-    save_failed(fmt::format("step {}: {}", step, e.error));
+    save_failed(step, fmt::format("step {}: {}", step, e.error));
     return;
   }
   it->committing = false;
@@ -233,6 +238,10 @@ void Decision::check_finished() {
   if (s_.phase != Phase::kFinishing) {
     s_.phase = Phase::kFinishing;
     s_.deadline = now_ + o_.hang_timeout;
+    if (s_.failed_step == step) {
+      save_last_again();
+      return;
+    }
     commit_complete_checkpoints(s_, o_, commands_);
   }
   const CheckpointInfo* last = newest_checkpoint(s_, step);

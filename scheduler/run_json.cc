@@ -170,7 +170,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunState, term, generation, branch, next_bran
                                    skip_windows, softenings, spikes, fault_at, culprit,
                                    culprit_strength, deadline, last_progress_at, stop_requested,
                                    stop_issued, stop_kind, restarts, rollbacks, save_failures,
-                                   failed_checkpoint, exit_code, finish_reason, config_digest)
+                                   failed_checkpoint, failed_step, save_error, exit_code,
+                                   finish_reason, config_digest)
 
 namespace {
 

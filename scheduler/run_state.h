@@ -151,6 +151,8 @@ struct RunState {
   int rollbacks = 0;
   int save_failures = 0;                ///< since a step was counted or a checkpoint committed
   std::uint64_t failed_checkpoint = 0;  ///< the newest one of which a share could not be written
+  std::int64_t failed_step = -1;        ///< of this generation's newest failed save; -1: none
+  std::string save_error;               ///< of the newest failed save
   int exit_code = -1;
   std::string finish_reason;
   std::string config_digest;

@@ -32,19 +32,19 @@ void expect_recovery(const Shape& shape, Choices& choices, Role role) {
 }  // namespace
 
 TEST(StoppedProcess, AWorkerThatHangsIsReplaced) {
-  for_each_seed(std::chrono::seconds(3), [](const Shape& shape, Choices& choices) {
+  for_each_seed(std::chrono::seconds(1), [](const Shape& shape, Choices& choices) {
     expect_recovery(shape, choices, Role::kWorker);
   });
 }
 
 TEST(StoppedProcess, AnAgentThatHangsIsReplacedWithItsWorkers) {
-  for_each_seed(std::chrono::seconds(3), [](const Shape& shape, Choices& choices) {
+  for_each_seed(std::chrono::seconds(1), [](const Shape& shape, Choices& choices) {
     expect_recovery(shape, choices, Role::kAgent);
   });
 }
 
 TEST(StoppedProcess, ASupervisorThatPausesGoesOnAfterwards) {
-  for_each_seed(std::chrono::seconds(3), [](const Shape& shape, Choices& choices) {
+  for_each_seed(std::chrono::seconds(1), [](const Shape& shape, Choices& choices) {
     const std::string hash = undisturbed_hash(shape);
     RunUnderTest run(shape, kImpatient);
     run.start();

@@ -15,7 +15,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr auto kBudget = seconds(6);
+constexpr auto kBudget = seconds(3);
 
 /// Waits for a random moment of the run: now and then one before the first step, else one within a
 /// random step.

@@ -84,7 +84,7 @@ TEST(PoisonedBatch, OfNaNsNeverReachesTheWeightsAndIsRolledBack) {
 }
 
 TEST(PoisonedBatch, IsSkippedTheSameWayWhenAProcessIsKilled) {
-  for_each_seed(std::chrono::seconds(6), [](const Shape& shape, Choices& choices) {
+  for_each_seed(std::chrono::seconds(3), [](const Shape& shape, Choices& choices) {
     const std::vector<std::string> overrides =
         poisoned(choices.between(0, 1) == 0 ? "random_tokens" : "nan");
     const std::string hash = undisturbed_hash(shape, overrides);

@@ -13,7 +13,7 @@
 namespace tenax::testing {
 
 TEST(SampleAccounting, EveryPositionIsTrainedExactlyOnceWhateverWasKilled) {
-  for_each_seed(std::chrono::seconds(5), [](const Shape& shape, Choices& choices) {
+  for_each_seed(std::chrono::seconds(2), [](const Shape& shape, Choices& choices) {
     RunUnderTest run(shape);
     run.start();
     run.wait_for_step(choices.between(2, 10));
