@@ -8,6 +8,7 @@
 #include <future>
 #include <latch>
 
+#include "compute/collectives.h"
 #include "tests/support/thread_world.h"
 
 namespace tenax::compute {
@@ -97,6 +98,8 @@ TEST(GlooCommunicator, MessagesMatchByTagAndThenInOrder) {
       EXPECT_EQ(first[i], i);
       EXPECT_EQ(second[i], 1000 + i);
     }
+    const int ranks[] = {0, 1};
+    EXPECT_TRUE(barrier(comm, {ranks, comm.rank()}, 9));  // neither leaves before the other has all
   });
 }
 
