@@ -12,8 +12,9 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <utility>
+
+#include "common/read_all.h"
 
 extern char** environ;
 
@@ -103,12 +104,12 @@ std::string self_path() {
 bool is_alive(pid_t pid, const std::string& word) {
   if (pid <= 0) return false;
   std::ifstream stat_file(fmt::format("/proc/{}/stat", pid));
-  std::string stat((std::istreambuf_iterator<char>(stat_file)), {});
+  const std::string stat = read_all(stat_file);
   const auto close = stat.rfind(')');
   if (close == std::string::npos || close + 2 >= stat.size()) return false;
   if (stat[close + 2] == 'Z' || stat[close + 2] == 'X') return false;
   std::ifstream cmdline(fmt::format("/proc/{}/cmdline", pid));
-  const std::string command((std::istreambuf_iterator<char>(cmdline)), {});
+  const std::string command = read_all(cmdline);
   return command.find(word) != std::string::npos;
 }
 

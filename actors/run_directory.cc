@@ -8,8 +8,9 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
+
+#include "common/read_all.h"
 
 using nlohmann::json;
 
@@ -80,7 +81,9 @@ Status write_file(const std::filesystem::path& path, const std::string& text, un
 Result<std::string> read_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return file_error(path, "read");
-  return std::string((std::istreambuf_iterator<char>(in)), {});
+  std::string text = read_all(in);
+  if (in.bad()) return file_error(path, "read");
+  return text;
 }
 
 bool RunDirectory::exists() const { return std::filesystem::exists(path_ / "run.json"); }

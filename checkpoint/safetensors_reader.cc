@@ -10,13 +10,13 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "checkpoint/files.h"
 #include "checkpoint/float_formats.h"
+#include "common/read_all.h"
 
 using nlohmann::json;
 
@@ -47,7 +47,8 @@ Status read_exactly(int fd, const std::string& path, std::uint64_t offset,
 Result<std::map<std::string, std::string>> read_index(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return from_errno("read", path.string(), errno);
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  const std::string text = read_all(in);
+  if (in.bad()) return from_errno("read", path.string(), errno);
   const json index = json::parse(text, nullptr, false);
   const auto bad = [&](std::string_view what) {
     return make_error(ErrorCode::kDataLoss, fmt::format("{}: {}", path.string(), what));

@@ -9,12 +9,13 @@
 #include <cmath>
 #include <cstdint>
 #include <fstream>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
 #include <utility>
+
+#include "common/read_all.h"
 
 namespace tenax::tools {
 namespace {
@@ -251,7 +252,7 @@ Result<std::vector<MetricPoint>> read_curve(const std::filesystem::path& path,
                                             const CurveColumns& columns) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return make_error(ErrorCode::kNotFound, fmt::format("cannot open {}", path.string()));
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const std::string text = read_all(file);
   if (file.bad()) return make_error(ErrorCode::kIo, fmt::format("cannot read {}", path.string()));
   auto points = parse_curve(text, columns);
   if (!points) return points.error().within(path.string());

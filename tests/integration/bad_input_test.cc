@@ -116,6 +116,16 @@ TEST(BadInput, CommandsOnAFolderWithoutARunSaySo) {
     expect_words(run.tenax({command, run.folder().string()}), 3, {"not a run directory"});
 }
 
+TEST(BadInput, AFolderInPlaceOfAFileIsAnErrorAndNoCrash) {
+  RunUnderTest run;
+  std::filesystem::create_directories(run.directory() / "run.json");
+  expect_words(run.tenax({"status", run.directory().string()}), 4, {"run.json", "Is a directory"});
+  const CommandResult detect = run.tenax({"detect", run.folder().string()});
+  EXPECT_EQ(detect.ended.signal, 0) << detect.output;
+  EXPECT_NE(detect.output.find(run.folder().string()), std::string::npos) << detect.output;
+  expect_words(run.tenax({"train", run.folder().string()}), 4, {"Is a directory"});
+}
+
 TEST(BadInput, UnknownCommandsAndFlagsEndWithTwo) {
   RunUnderTest run;
   EXPECT_EQ(run.tenax({"trian"}).ended, Ended({2, 0}));

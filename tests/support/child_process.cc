@@ -11,9 +11,10 @@
 #include <atomic>
 #include <cmath>
 #include <fstream>
-#include <iterator>
 #include <ostream>
 #include <thread>
+
+#include "common/read_all.h"
 
 extern char** environ;
 
@@ -84,7 +85,7 @@ std::optional<Ended> ChildProcess::wait(Milliseconds timeout) {
 
 std::string ChildProcess::output() const {
   std::ifstream in(output_, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
+  return read_all(in);
 }
 
 CommandResult run_command(const std::vector<std::string>& arguments,

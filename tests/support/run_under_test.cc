@@ -10,12 +10,12 @@
 #include <algorithm>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <map>
 #include <sstream>
 #include <utility>
 
 #include "common/counter_rng.h"
+#include "common/read_all.h"
 
 using nlohmann::json;
 
@@ -47,7 +47,7 @@ std::string made_up_text(std::uint64_t seed, int words) {
 
 std::string read(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
+  return read_all(in);
 }
 
 void write(const fs::path& path, const std::string& text) {
