@@ -10,6 +10,10 @@ EMPTY_NAMES = {"util", "utils", "misc", "helper", "helpers"}
 # Spelt in two parts so that this file keeps the rule it states.
 OPEN_TASK = re.compile(r"\bTO" r"DO\b(?!\((?:perf|soon|someday)\): \S)")
 
+# Paths are relative to the folder of the build that first filled the compiler cache, or name another clone: good for
+# a message (common/check.h), not for opening a file.
+FILE_MACRO = "__FI" "LE__"
+
 # A Markdown link or picture; what follows a '#' is not looked at.
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
@@ -33,6 +37,8 @@ def check_source(path, text):
         if not line.isascii():
             strange = next(c for c in line if not c.isascii())
             violations.append(Violation(name, number, "ascii", f"U+{ord(strange):04X} in a source file"))
+        if FILE_MACRO in line and name != "common/check.h":
+            violations.append(Violation(name, number, "file", "does not name a file one can open; use TENAX_SOURCE_DIR"))
         if OPEN_TASK.search(line):
             violations.append(
                 Violation(name, number, "todo", "write it as NAME(perf|soon|someday): text, or do it now")

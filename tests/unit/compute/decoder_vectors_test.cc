@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -44,9 +43,7 @@ struct ModelVectors {
 };
 
 std::map<std::string, ModelVectors> read_vectors() {
-  const auto path =
-      std::filesystem::path(__FILE__).parent_path() / "../../reference/decoder_vectors.txt";
-  std::ifstream file(path);
+  std::ifstream file(TENAX_SOURCE_DIR "/tests/reference/decoder_vectors.txt");
   std::map<std::string, ModelVectors> models;
   ModelVectors* model = nullptr;
   for (std::string line; std::getline(file, line);) {
