@@ -137,6 +137,12 @@ class TextTest(LintCase):
         self.write("data/a.h", "\n".join(lines) + "\n")
         self.assertEqual([v[1] for v in self.found(text_rules.check)], [1, 3, 4])
 
+    def test_file_macro_is_for_failed_checks_only(self):
+        macro = "__FI" + "LE__"
+        self.write("common/check.h", f"// {macro}\n")
+        self.write("tests/unit/data/a_test.cc", f"int a;\nopen({macro});\n")
+        self.assertEqual(self.found(text_rules.check), [("tests/unit/data/a_test.cc", 2, "file")])
+
     def test_sources_end_at_500_lines(self):
         self.write("data/a.cc", "int a;\n" * 500)
         self.write("data/b.cc", "int a;\n" * 501)
