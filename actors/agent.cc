@@ -24,6 +24,13 @@ namespace {
 
 constexpr std::size_t kMaxReports = 100000;
 constexpr auto kExitWait = std::chrono::seconds(2);
+constexpr auto kJoinWait = std::chrono::seconds(15);
+
+std::string host_name() {
+  char host[256] = "localhost";
+  gethostname(host, sizeof host - 1);
+  return host;
+}
 
 struct WorkerRecord {
   std::uint64_t incarnation = 0;
@@ -36,6 +43,8 @@ struct WorkerRecord {
 
 struct AgentState {
   static inline const char* name = "agent";
+  std::uint32_t agent = 0;
+  std::uint64_t incarnation = 0;  ///< 0: it has asked to join and has no answer yet
   std::uint64_t term = 0;
   std::uint64_t generation = 0;
   std::map<std::uint32_t, WorkerRecord> workers;  ///< by slot
@@ -45,6 +54,7 @@ struct AgentState {
   std::map<std::uint64_t, wire::Message> open_shards;
   std::int64_t newest_report = -1;  ///< step, of this generation
   wire::PeerSockets::SocketId supervisor = -1;
+  std::string supervisor_endpoint;
   wire::PeerSockets::SocketId router = -1;
   std::string endpoint;  ///< that workers dial
   std::chrono::steady_clock::time_point last_heard;
@@ -58,6 +68,7 @@ struct Environment {
   const AgentOptions& options;
   const RunDirectory& directory;
   const RunIdentity& identity;
+  const std::string& token;  ///< of an agent that joins
   const configs::RunConfig& config;
   wire::PeerSockets& sockets;
   ProcessWatcher& watcher;
@@ -67,7 +78,10 @@ struct Environment {
 class Agent {
  public:
   Agent(caf::stateful_actor<AgentState>* self, const Environment& e)
-      : self_(self), s_(self->state), e_(e) {}
+      : self_(self), s_(self->state), e_(e) {
+    s_.agent = e.options.agent;
+    s_.incarnation = e.options.incarnation;
+  }
 
   void start() {
     s_.last_heard = std::chrono::steady_clock::now();
@@ -79,9 +93,7 @@ class Agent {
     }
     s_.router = bound->socket;
     s_.endpoint = bound->endpoint;
-    s_.writer = self_->spawn<caf::detached + caf::linked>(slot_writer, e_.options.run_dir,
-                                                          e_.identity.id, e_.options.agent,
-                                                          caf::actor_cast<caf::actor>(self_));
+    if (!e_.options.join) start_writer();
     look_for_supervisor();
     tick();
   }
@@ -90,6 +102,8 @@ class Agent {
     const auto now = std::chrono::steady_clock::now();
     if (s_.ending) {
       end_if_possible(now);
+    } else if (s_.incarnation == 0) {
+      ask_again(now);
     } else {
       wire::Message beat = message(wire::Heartbeat{++s_.heartbeats});
       send_up(std::move(beat));
@@ -111,6 +125,8 @@ class Agent {
     if (m.run_id != e_.identity.secret) return;
     if (frame.socket == s_.router) {
       from_worker(m);
+    } else if (const auto* admitted = std::get_if<wire::Admitted>(&m.body)) {
+      on_admitted(*admitted, m);
     } else {
       from_supervisor(m);
     }
@@ -149,8 +165,8 @@ class Agent {
     m.run_id = e_.identity.secret;
     m.term = s_.term;
     m.generation = s_.generation;
-    m.agent = e_.options.agent;
-    m.agent_incarnation = e_.options.incarnation;
+    m.agent = s_.agent;
+    m.agent_incarnation = s_.incarnation;
     m.body = std::move(body);
     return m;
   }
@@ -170,30 +186,79 @@ class Agent {
     for (const auto& [slot, w] : s_.workers) send_down(slot, m);
   }
 
+  void start_writer() {
+    s_.writer =
+        self_->spawn<caf::detached + caf::linked>(slot_writer, e_.options.run_dir, e_.identity.id,
+                                                  s_.agent, caf::actor_cast<caf::actor>(self_));
+  }
+
   /// Dials the supervisor of the newest term, if the run directory names a newer one than the one
   /// known.
   void look_for_supervisor() {
     const auto address = e_.directory.read_address();
     if (!address || address->term <= s_.term) return;
+    if (!dial(address->endpoint)) return;
+    s_.term = address->term;
+    spdlog::info("dialling the supervisor of term {} at {}", s_.term, address->endpoint);
+    if (s_.incarnation == 0) {
+      ask();
+    } else {
+      introduce();
+    }
+  }
+
+  bool dial(const std::string& endpoint) {
     const auto socket = e_.sockets.connect_dealer(
-        address->endpoint, fmt::format("a{}.{}", e_.options.agent, e_.options.incarnation));
+        endpoint,
+        s_.incarnation == 0 ? "j" + e_.token : fmt::format("a{}.{}", s_.agent, s_.incarnation));
     if (!socket) {
       spdlog::warn("{}", socket.error().message);
-      return;
+      return false;
     }
     if (s_.supervisor >= 0) e_.sockets.close(s_.supervisor);
     s_.supervisor = *socket;
-    s_.term = address->term;
+    s_.supervisor_endpoint = endpoint;
+    return true;
+  }
+
+  void ask() {
+    send_up(message(wire::JoinRequest{e_.token, static_cast<std::uint32_t>(getpid()), host_name(),
+                                      e_.options.workers}));
+  }
+
+  void ask_again(std::chrono::steady_clock::time_point now) {
+    if (now - s_.last_heard > kJoinWait) {
+      spdlog::error("no supervisor of {} answers: is the run going on?",
+                    e_.directory.path().string());
+      finish(4);
+      return;
+    }
+    look_for_supervisor();
+    ask();
+  }
+
+  void on_admitted(const wire::Admitted& admitted, const wire::Message& m) {
+    if (s_.incarnation != 0 || admitted.token != e_.token) return;
+    if (!admitted.refusal.empty()) {
+      spdlog::error("the run does not take this agent: {}", admitted.refusal);
+      finish(3);
+      return;
+    }
+    s_.agent = m.agent;
+    s_.incarnation = m.agent_incarnation;
+    spdlog::info("joined as agent {}", s_.agent);
+    start_writer();
+    if (dial(std::string(s_.supervisor_endpoint))) introduce();
+  }
+
+  void introduce() {
     wire::AgentHello hello;
     hello.pid = static_cast<std::uint32_t>(getpid());
-    char host[256] = "localhost";
-    gethostname(host, sizeof host - 1);
-    hello.host = host;
+    hello.host = host_name();
     hello.num_slots = static_cast<std::uint32_t>(s_.workers.size());
     for (const auto& [slot, w] : s_.workers) {
       hello.workers.push_back({slot, w.incarnation, w.pid, w.rank, w.generation, w.training});
     }
-    spdlog::info("dialling the supervisor of term {} at {}", s_.term, address->endpoint);
     send_up(message(std::move(hello)));
     for (auto& [incarnation, shard] : s_.open_shards) {
       shard.term = s_.term;
@@ -211,7 +276,7 @@ class Agent {
     WorkerRecord& w = it->second;
     wire::Message m = in;
     m.term = s_.term;
-    m.agent_incarnation = e_.options.incarnation;
+    m.agent_incarnation = s_.incarnation;
     if (const auto* up = std::get_if<wire::WorkerUp>(&m.body)) {
       w.pid = up->pid;
     } else if (std::holds_alternative<wire::RankFormed>(m.body)) {
@@ -235,7 +300,7 @@ class Agent {
   }
 
   void from_supervisor(const wire::Message& m) {
-    if (m.term < s_.term || m.agent_incarnation != e_.options.incarnation) return;  // G2
+    if (m.term < s_.term || m.agent_incarnation != s_.incarnation) return;  // G2
     s_.last_heard = std::chrono::steady_clock::now();
     if (std::holds_alternative<wire::SpawnWorker>(m.body)) {
       spawn(m.slot, m.worker_incarnation);
@@ -293,9 +358,9 @@ class Agent {
                        "--agent-endpoint",
                        s_.endpoint,
                        "--agent",
-                       std::to_string(e_.options.agent),
+                       std::to_string(s_.agent),
                        "--agent-incarnation",
-                       std::to_string(e_.options.incarnation),
+                       std::to_string(s_.incarnation),
                        "--slot",
                        std::to_string(slot),
                        "--incarnation",
@@ -303,7 +368,7 @@ class Agent {
                        "--parent-pid",
                        std::to_string(getpid())};
     spawn.log_path =
-        (e_.directory.logs() / fmt::format("worker-{}.{}.log", e_.options.agent, slot)).string();
+        (e_.directory.logs() / fmt::format("worker-{}.{}.log", s_.agent, slot)).string();
     auto process = Process::spawn(spawn);
     WorkerRecord record;
     record.incarnation = incarnation;
@@ -379,6 +444,7 @@ int run_agent(const AgentOptions& options) {
     return 1;
   }
   int exit_code = 1;
+  const std::string token = options.join ? random_token() : std::string();
   caf::actor agent;
   ActorConfig actor_config(2);
   caf::actor_system system(actor_config);
@@ -395,8 +461,8 @@ int run_agent(const AgentOptions& options) {
   ProcessWatcher watcher([&](std::uint64_t token, pid_t pid, std::string status) {
     caf::anon_send(agent, ChildExited{token, pid, std::move(status)});
   });
-  agent = system.spawn(agent_actor, Environment{options, directory, *identity, *config, sockets,
-                                                watcher, exit_code});
+  agent = system.spawn(agent_actor, Environment{options, directory, *identity, token, *config,
+                                                sockets, watcher, exit_code});
   caf::anon_send(agent, StartAtom::value);  // only now may frames arrive
   {
     caf::scoped_actor self(system);

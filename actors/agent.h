@@ -12,9 +12,12 @@ struct AgentOptions {
   std::filesystem::path run_dir;
   std::uint32_t agent = 0;
   std::uint64_t incarnation = 0;
+  bool join = false;          ///< nobody started it: it asks the supervisor for a place
+  std::uint32_t workers = 1;  ///< if it joins: how many it will run
 };
 
 /// Runs until the supervisor says shutdown (exit code 0) or stays away for supervisor_grace (75).
+/// One that joins exits 4 when no supervisor answers and 3 when it is refused.
 int run_agent(const AgentOptions& options);
 
 }  // namespace tenax::actors

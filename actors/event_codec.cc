@@ -23,14 +23,16 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
     return Event(scheduler::WorkerExited{m.agent, m.slot, m.worker_incarnation, b->status});
   }
   if (const auto* b = std::get_if<wire::RankFormed>(&m.body)) {
-    return Event(scheduler::RankFormed{b->rank, m.generation, b->step, b->source, b->seconds});
+    return Event(scheduler::RankFormed{b->rank, m.generation, b->step, b->source, b->seconds,
+                                       m.worker_incarnation});
   }
   if (const auto* b = std::get_if<wire::RankStopped>(&m.body)) {
     return Event(scheduler::RankStopped{static_cast<std::uint32_t>(b->rank), m.generation, b->state,
-                                        b->reason, b->bad_checkpoint});
+                                        b->reason, b->bad_checkpoint, m.worker_incarnation});
   }
   if (const auto* b = std::get_if<wire::RankFinished>(&m.body)) {
-    return Event(scheduler::RankFinished{b->rank, m.generation, b->step, b->cause});
+    return Event(
+        scheduler::RankFinished{b->rank, m.generation, b->step, b->cause, m.worker_incarnation});
   }
   if (const auto* b = std::get_if<wire::ShardWritten>(&m.body)) {
     return Event(scheduler::ShardWritten{b->rank, m.generation, b->branch, b->step,
@@ -39,6 +41,9 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
   if (const auto* b = std::get_if<wire::ShardFailed>(&m.body)) {
     return Event(scheduler::ShardFailed{b->rank, m.generation, b->branch, b->step, b->checkpoint_id,
                                         b->error});
+  }
+  if (const auto* b = std::get_if<wire::JoinRequest>(&m.body)) {
+    return Event(scheduler::AgentAsked{b->token, b->host, b->pid, b->num_slots});
   }
   return std::nullopt;
 }

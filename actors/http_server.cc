@@ -162,6 +162,9 @@ struct HttpServer::Impl {
                    const httplib::Request& request, httplib::Response& response) const;
   void serve_events(const httplib::Request& request, httplib::Response& response);
   void serve_stop(const httplib::Request& request, httplib::Response& response) const;
+  void serve_control(const httplib::Request& request, httplib::Response& response) const;
+  /// Whether the sender may change the run; answers 403 if not.
+  bool may_control(const httplib::Request& request, httplib::Response& response) const;
 
   const Options options;
   const Sources sources;
@@ -330,6 +333,10 @@ void HttpServer::Impl::add_routes() {
     server.Post("/api/stop",
                 [this](const auto& request, auto& response) { serve_stop(request, response); });
   }
+  if (sources.control) {
+    server.Post(R"(/api/control/([a-z_]+))",
+                [this](const auto& request, auto& response) { serve_control(request, response); });
+  }
 }
 
 void HttpServer::Impl::serve_asset(const dashboard::Asset& asset, const std::string& etag,
@@ -382,15 +389,35 @@ void HttpServer::Impl::serve_events(const httplib::Request& request, httplib::Re
       });
 }
 
-void HttpServer::Impl::serve_stop(const httplib::Request& request,
-                                  httplib::Response& response) const {
+bool HttpServer::Impl::may_control(const httplib::Request& request,
+                                   httplib::Response& response) const {
   if (!origin_allowed(request.get_header_value("Origin"), request.get_header_value("Host"))) {
-    return send_error(response, 403, "the request comes from another site");
+    send_error(response, 403, "the request comes from another site");
+    return false;
   }
   // Only the header counts here, not the cookie: a browser sends cookies by itself.
   if (!token_matches(request.get_header_value("X-Tenax-Token"), options.control_token)) {
-    return send_error(response, 403, "X-Tenax-Token is missing or wrong");
+    send_error(response, 403, "X-Tenax-Token is missing or wrong");
+    return false;
   }
+  return true;
+}
+
+void HttpServer::Impl::serve_control(const httplib::Request& request,
+                                     httplib::Response& response) const {
+  if (!may_control(request, response)) return;
+  const auto body = nlohmann::json::parse(request.body, nullptr, /*allow_exceptions=*/false);
+  if (!body.is_object()) return send_error(response, 400, "the body must be a JSON object");
+  const std::string action = request.matches[1];
+  if (const Status done = sources.control(action, body); !done)
+    return send_error(response, 409, done.error().message);
+  response.status = 202;
+  send_text(response, nlohmann::json{{"accepted", action}}.dump(), kJson);
+}
+
+void HttpServer::Impl::serve_stop(const httplib::Request& request,
+                                  httplib::Response& response) const {
+  if (!may_control(request, response)) return;
   const auto body = nlohmann::json::parse(request.body, nullptr, /*allow_exceptions=*/false);
   const std::string kind = body.is_object() && body.contains("kind") && body["kind"].is_string()
                                ? body["kind"].get<std::string>()

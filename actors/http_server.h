@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
@@ -46,6 +47,9 @@ class HttpServer {
     std::function<std::string()> prometheus = {};
     /// `kind` is "graceful" or "now". An error is answered 409 with its message.
     std::function<Status(std::string kind)> stop = {};
+    /// POST /api/control/ACTION with a JSON object, guarded as /api/stop. An error is answered 409
+    /// with its message.
+    std::function<Status(const std::string& action, const nlohmann::json& body)> control = {};
   };
 
   /// Binds and serves. kInUse (naming host:port and dashboard.port) if the port is taken,

@@ -50,6 +50,14 @@ auto parse_file(const std::filesystem::path& path, F f) -> Result<decltype(f(jso
 
 }  // namespace
 
+std::string random_token() {
+  unsigned char raw[16] = {};
+  static_cast<void>(getrandom(raw, sizeof raw, 0));
+  std::string hex;
+  for (const unsigned char c : raw) hex += fmt::format("{:02x}", c);
+  return hex;
+}
+
 Status write_file(const std::filesystem::path& path, const std::string& text, unsigned mode) {
   std::filesystem::path temporary = path;
   temporary += fmt::format(".{}.tmp", getpid());

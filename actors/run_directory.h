@@ -56,6 +56,9 @@ class RunDirectory {
   std::filesystem::path path_;
 };
 
+/// 128 random bits as hexadecimal digits.
+std::string random_token();
+
 /// Writes a file atomically and durably: a temporary file beside it, fsync, rename.
 Status write_file(const std::filesystem::path& path, const std::string& text, unsigned mode);
 Result<std::string> read_file(const std::filesystem::path& path);

@@ -142,6 +142,11 @@ void RunView::show(const scheduler::RunState& state, HttpServer* http) {
   if (http != nullptr) http->publish("state", state.generation, state_json());
 }
 
+scheduler::RunState RunView::state() const {
+  MutexLock lock(mutex_);
+  return state_;
+}
+
 Progress RunView::progress() const {
   MutexLock lock(mutex_);
   return progress_;
@@ -183,10 +188,9 @@ std::string RunView::state_json() const {
   j["term"] = s.term;
   j["generation"] = s.generation;
   j["branch"] = s.branch;
-  j["world_size"] = s.seats.size();
-  Degrees degrees{1, 1, 1};
-  degrees.dp = facts_.dp;
-  degrees.pp = facts_.pp;
+  const Degrees& degrees = s.degrees;
+  j["world_size"] = degrees.world_size();
+  j["target"] = {{"dp", s.target.dp}, {"tp", s.target.tp}, {"pp", s.target.pp}};
   j["layout"] = {{"dp", degrees.dp}, {"tp", degrees.tp}, {"pp", degrees.pp}};
   j["actors"] = json::array();
   for (const ActorInfo& a : registry_.list()) {
@@ -202,19 +206,45 @@ std::string RunView::state_json() const {
          {"restarts", 0}});
   }
   j["ranks"] = json::array();
-  for (std::size_t r = 0; r < s.seats.size(); ++r) {
-    const scheduler::Seat& seat = s.seats[r];
-    const auto place = scheduler::coordinates_of(degrees, static_cast<int>(r));
-    j["ranks"].push_back({{"rank", r},
-                          {"agent", seat.agent},
-                          {"slot", seat.slot},
-                          {"pid", seat.pid},
-                          {"incarnation", seat.incarnation},
-                          {"state", scheduler::to_string(seat.state)},
-                          {"stage", place.pp},
-                          {"dp_rank", place.dp},
-                          {"restarts", seat.restarts},
-                          {"last_step", s.counted_step}});
+  j["spares"] = json::array();
+  for (const scheduler::Seat& seat : s.seats) {
+    if (seat.retired || s.agents[seat.agent].gone) continue;
+    json row = {{"agent", seat.agent},
+                {"slot", seat.slot},
+                {"pid", seat.pid},
+                {"incarnation", seat.incarnation},
+                {"state", scheduler::to_string(seat.state)},
+                {"restarts", seat.restarts}};
+    if (seat.rank < 0) {
+      j["spares"].push_back(std::move(row));
+      continue;
+    }
+    const auto place = scheduler::coordinates_of(degrees, seat.rank);
+    row["rank"] = seat.rank;
+    row["stage"] = place.pp;
+    row["dp_rank"] = place.dp;
+    row["last_step"] = s.counted_step;
+    j["ranks"].push_back(std::move(row));
+  }
+  std::sort(j["ranks"].begin(), j["ranks"].end(),
+            [](const json& a, const json& b) { return a["rank"] < b["rank"]; });
+  j["agents"] = json::array();
+  for (std::size_t id = 0; id < s.agents.size(); ++id) {
+    const scheduler::AgentState& a = s.agents[id];
+    const std::string_view word = a.excluded_until ? "excluded"
+                                  : a.gone         ? "gone"
+                                  : a.draining     ? "draining"
+                                  : a.up           ? "up"
+                                                   : "starting";
+    j["agents"].push_back(
+        {{"agent", id},
+         {"host", a.host},
+         {"pid", a.pid},
+         {"state", word},
+         {"joined", a.joined},
+         {"restarts", a.restarts},
+         {"excluded_until",
+          a.excluded_until ? json(format_time(*a.excluded_until)) : json(nullptr)}});
   }
   j["checkpoints"] = json::array();
   for (const scheduler::CheckpointInfo& c : s.checkpoints) {

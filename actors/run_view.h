@@ -26,8 +26,6 @@ struct RunFacts {
   double unigram_loss = 0;
   double uniform_loss = 0;
   int pid = 0;
-  int dp = 1;
-  int pp = 1;
 };
 
 struct Progress {
@@ -63,6 +61,8 @@ class RunView {
   void show(const scheduler::RunState& state, HttpServer* http);
 
   Progress progress() const;
+  /// As it was shown last.
+  scheduler::RunState state() const;
   /// Lines for the terminal since the last call: notices and worse.
   std::vector<std::string> take_notes();
 

@@ -1,15 +1,16 @@
 #include "actors/supervisor.h"
 
 #include <fmt/format.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <condition_variable>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "actors/engine_setup.h"
 #include "actors/supervisor_actor.h"
 #include "checkpoint/holder.h"
+#include "scheduler/run_decision_elastic.h"
 #include "scheduler/run_json.h"
 
 namespace tenax::actors {
@@ -23,14 +24,6 @@ std::string host_name() {
   char host[256] = "localhost";
   gethostname(host, sizeof host - 1);
   return host;
-}
-
-std::string random_token() {
-  unsigned char raw[16] = {};
-  static_cast<void>(getrandom(raw, sizeof raw, 0));
-  std::string hex;
-  for (const unsigned char c : raw) hex += fmt::format("{:02x}", c);
-  return hex;
 }
 
 /// The state saved with the last decision, brought up to date with the reports journalled since.
@@ -156,8 +149,6 @@ class LiveSupervisor final : public SupervisorHandle {
     f.unigram_loss = o.unigram_loss;
     f.uniform_loss = o.uniform_loss;
     f.pid = getpid();
-    f.dp = static_cast<int>(o.config.layout.data_parallel);
-    f.pp = static_cast<int>(o.config.layout.pipeline_parallel);
     return f;
   }
 
@@ -172,6 +163,9 @@ class LiveSupervisor final : public SupervisorHandle {
     sources.metrics_json = [this](std::int64_t since) { return view_.metrics_json(since); };
     sources.journal_json = [this](std::uint64_t since) { return view_.journal_json(since); };
     sources.prometheus = [this] { return view_.prometheus(); };
+    sources.control = [this](const std::string& action, const nlohmann::json& body) {
+      return change_workers(action, body);
+    };
     sources.stop = [this](const std::string& kind) -> Status {
       if (kind == "now") {
         abandon();
@@ -181,6 +175,40 @@ class LiveSupervisor final : public SupervisorHandle {
       return {};
     };
     TENAX_TRY(http_, HttpServer::start(std::move(http), std::move(sources)));
+    return {};
+  }
+
+  /// `tenax drain` and `tenax scale`. The controller decides again, in case the run has changed.
+  Status change_workers(const std::string& action, const nlohmann::json& body) {
+    const scheduler::RunState state = view_.state();
+    const scheduler::ControllerOptions& o = controller_.options();
+    const auto number = [&](const char* key) {
+      return body.contains(key) && body[key].is_number_integer() ? body[key].get<int>() : 0;
+    };
+    if (action == "drain") {
+      const bool named = body.contains("agent") && body["agent"].is_number_unsigned();
+      const auto agent = named ? body["agent"].get<std::uint32_t>() : UINT32_MAX;
+      if (const auto refusal = scheduler::refusal_of_drain(state, o, agent); !refusal.empty())
+        return make_error(ErrorCode::kInvalidArgument, refusal);
+      caf::anon_send(actor_, ChangeWorkers{scheduler::DrainRequested{agent, "tenax drain"}});
+      return {};
+    }
+    if (action != "scale")
+      return make_error(ErrorCode::kNotFound, fmt::format("nobody can {} a run", action));
+    Degrees target = state.target;
+    if (const int workers = number("workers"); workers > 0) {
+      const auto scaled = scheduler::scaled_target(state, o, workers);
+      if (!scaled) {
+        return make_error(ErrorCode::kInvalidArgument,
+                          fmt::format("the run cannot go on with {} workers", workers));
+      }
+      target = *scaled;
+    }
+    if (number("dp") > 0) target.dp = number("dp");
+    if (number("pp") > 0) target.pp = number("pp");
+    if (const auto refusal = scheduler::refusal_of_scale(state, o, target); !refusal.empty())
+      return make_error(ErrorCode::kInvalidArgument, refusal);
+    caf::anon_send(actor_, ChangeWorkers{scheduler::ScaleRequested{target, "tenax scale"}});
     return {};
   }
 
@@ -207,6 +235,13 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   const auto scaled = [&](Duration d) { return from_seconds(to_seconds(d) * c.run.time_scale); };
   scheduler::ControllerOptions o;
   o.degrees = degrees_of(c);
+  o.limits.max_data_parallel =
+      static_cast<int>(c.train.global_batch_size / c.train.microbatch_size);
+  o.limits.max_stages = static_cast<int>(c.model.num_layers);
+  o.limits.min_stages = static_cast<int>(c.layout.min_pipeline_parallel);
+  o.limits.min_workers = static_cast<int>(c.layout.min_workers);
+  o.spares = static_cast<int>(c.layout.spares);
+  o.exclusion_period = scaled(c.supervision.exclusion_period);
   o.num_agents = static_cast<int>(c.layout.agents);
   o.global_batch_size = c.train.global_batch_size;
   o.keep_last = static_cast<int>(c.checkpoint.keep_last);

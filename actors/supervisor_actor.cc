@@ -69,7 +69,11 @@ void Supervisor::start() {
   }
   for (std::uint32_t id = 0; id < state_.agents.size(); ++id) {
     const auto pid = static_cast<pid_t>(state_.agents[id].pid);
-    if (is_alive(pid, e_.options.directory.path().string())) started.agents_alive.push_back(id);
+    if (state_.agents[id].gone || pid == 0) continue;
+    // One that joined may have named the directory in another way.
+    const std::string word =
+        state_.agents[id].joined ? "--join" : e_.options.directory.path().string();
+    if (is_alive(pid, word)) started.agents_alive.push_back(id);
   }
   feed(std::move(started));
   self_->delayed_send(self_, kTick, TickAtom::value);
@@ -152,6 +156,12 @@ void Supervisor::on(const Frame& frame) {
       join(frame);
       return;
     }
+    if (const auto* ask = std::get_if<wire::JoinRequest>(&m.body)) {
+      if (ending_) return;
+      askers_[ask->token] = frame.peer;
+      feed(*to_event(m));
+      return;
+    }
     const auto it = incarnations_.find(m.agent);
     if (it == incarnations_.end() || it->second != m.agent_incarnation || m.term != term_)
       return;  // G2
@@ -186,7 +196,7 @@ void Supervisor::on(const Frame& frame) {
 void Supervisor::join(const Frame& frame) {
   const wire::Message& m = *frame.message;
   const auto& hello = std::get<wire::AgentHello>(m.body);
-  if (m.agent >= state_.agents.size() ||
+  if (m.agent >= state_.agents.size() || state_.agents[m.agent].gone ||
       m.agent_incarnation != state_.agents[m.agent].incarnation) {
     wire::Message bye = message(wire::Shutdown{"another agent has taken this place"});
     bye.agent_incarnation = m.agent_incarnation;
@@ -261,6 +271,10 @@ void Supervisor::on(const VerifyDone& done) {
   feed(scheduler::VerifyEnded{done.checkpoint_id, done.error.empty(), done.error});
 }
 
+void Supervisor::on(const ChangeWorkers& change) {
+  if (!ending_) feed(change.event);
+}
+
 void Supervisor::on(const StopRun& stop) { feed(scheduler::StopRequested{stop.kind, stop.by}); }
 
 void Supervisor::on(const AbandonRun&) {
@@ -331,6 +345,21 @@ void Supervisor::act(const scheduler::KillWorker& c) {
 
 void Supervisor::act(const scheduler::KillAgent& c) { e_.watcher.signal(c.incarnation, SIGKILL); }
 
+void Supervisor::act(const scheduler::AdmitAgent& c) {
+  const auto it = askers_.find(c.token);
+  if (it == askers_.end()) return;
+  wire::Message m = message(wire::Admitted{c.token, c.refusal});
+  m.agent = c.agent;
+  m.agent_incarnation = c.incarnation;
+  e_.sockets.send(e_.router, it->second, wire::encode(m));
+  askers_.erase(it);
+}
+
+void Supervisor::act(const scheduler::ReleaseAgent& c) {
+  wire::Message m = message(wire::Shutdown{c.reason});
+  send_to_agent(c.agent, std::move(m));
+}
+
 void Supervisor::act(const scheduler::AbortGeneration& c) {
   wire::Message m = message(wire::Abort{c.generation, c.counted_step, c.reason});
   m.generation = c.generation;
@@ -368,7 +397,7 @@ checkpoint::Manifest Supervisor::manifest_of(const scheduler::CommitCheckpoint& 
   }
   m.config_digest = configs::config_digest(e_.options.config);
   m.data_digest = e_.options.data_digest;
-  const auto& d = e_.controller.options().degrees;
+  const Degrees& d = state_.degrees;
   m.layout = fmt::format("dp {} x tp {} x pp {}", d.dp, d.tp, d.pp);
   m.created = e_.clock.now();
   m.run_state = scheduler::to_json(state_);
@@ -450,7 +479,8 @@ caf::behavior supervisor_actor(caf::stateful_actor<SupervisorState>* self,
           [s](const Frame& m) { s->on(m); },       [s](const AgentGone& m) { s->on(m); },
           [s](const ChildExited& m) { s->on(m); }, [s](const Journalled& m) { s->on(m); },
           [s](const CommitDone& m) { s->on(m); },  [s](const VerifyDone& m) { s->on(m); },
-          [s](const StopRun& m) { s->on(m); },     [s](const AbandonRun& m) { s->on(m); }};
+          [s](const StopRun& m) { s->on(m); },     [s](const ChangeWorkers& m) { s->on(m); },
+          [s](const AbandonRun& m) { s->on(m); }};
 }
 
 }  // namespace tenax::actors

@@ -40,6 +40,10 @@ struct StopRun {
   std::string by;
 };
 struct AbandonRun {};
+/// The operator's word about the number of workers: DrainRequested or ScaleRequested.
+struct ChangeWorkers {
+  scheduler::Event event;
+};
 
 /// What the actor starts from: the state left by the last supervisor.
 struct InheritedState {
@@ -66,6 +70,7 @@ class Supervisor {
   void on(const VerifyDone& done);
   void on(const StopRun& stop);
   void on(const AbandonRun&);
+  void on(const ChangeWorkers& change);
   void tick();
 
  private:
@@ -78,6 +83,8 @@ class Supervisor {
   void act(const scheduler::SpawnWorker& c);
   void act(const scheduler::KillWorker& c);
   void act(const scheduler::KillAgent& c);
+  void act(const scheduler::AdmitAgent& c);
+  void act(const scheduler::ReleaseAgent& c);
   void act(const scheduler::AbortGeneration& c);
   void act(const scheduler::StartGeneration& c);
   void act(const scheduler::IssueCommand& c);
@@ -106,7 +113,8 @@ class Supervisor {
   caf::actor verifier_;
   std::map<std::uint32_t, caf::actor> proxies_;          ///< by agent
   std::map<std::uint32_t, std::uint64_t> incarnations_;  ///< of the proxies
-  std::set<std::uint64_t> processes_;                    ///< agents being watched, by incarnation
+  std::map<std::string, std::string> askers_;        ///< routing id of who asked to join, by token
+  std::set<std::uint64_t> processes_;                ///< agents being watched, by incarnation
   std::vector<checkpoint::JournalRecord> buffered_;  ///< records without decisions, not yet written
   std::deque<std::pair<std::uint64_t, std::vector<scheduler::Command>>> undispatched_;
   std::map<std::uint64_t, std::map<std::uint32_t, checkpoint::ShardFiles>>
@@ -127,3 +135,4 @@ caf::behavior supervisor_actor(caf::stateful_actor<SupervisorState>* self,
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::StopRun)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::AbandonRun)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::ChangeWorkers)

@@ -91,20 +91,34 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
   data_->set_skip_windows(message.plan.skip_windows);
   const int rank = static_cast<int>(message.rank);
   if (!engine_ || engine_->options().rank != rank || !(degrees_ == message.plan.degrees)) {
-    TENAX_RETURN_IF_ERROR(build_engine(rank, message.plan.degrees));
+    TENAX_RETURN_IF_ERROR(build_engine(message.plan, rank));
   }
   return {};
 }
 
-Status TrainLoop::build_engine(int rank, const Degrees& degrees) {
+Status TrainLoop::build_engine(const Plan& plan, int rank) {
+  const Degrees& degrees = plan.degrees;
+  const bool keeps = engine_ != nullptr &&
+                     plan.sources[static_cast<std::size_t>(rank)].kind == SourceKind::kMemory;
+  if (keeps) finish_half_step(plan);  // the gradients stay with the old engine
+  std::unique_ptr<compute::Engine> before = std::exchange(engine_, nullptr);
+  if (!keeps) before.reset();
   degrees_ = degrees;
+  RankState held;
   {
     MutexLock lock(state_mutex_);
-    held_ = {};
-    reports_.clear();
+    held = std::exchange(held_, {});
+    if (!keeps) reports_.clear();
   }
   TENAX_TRY(engine_, compute::Engine::create(
                          engine_options(config_, data_->vocabulary_size(), degrees, rank)));
+  if (keeps) {
+    TENAX_RETURN_IF_ERROR(engine_->take_state(*before));
+    held.gradients_ready = 0;
+    held.verdict_known = false;
+    MutexLock lock(state_mutex_);
+    held_ = held;
+  }
   eval_schedule_ = forward_schedule(engine_->options(), data_->num_heldout_microbatches());
   const auto replica = static_cast<std::uint32_t>(engine_->options().replica);
   const auto replicas = static_cast<std::uint32_t>(degrees.dp);
@@ -131,7 +145,7 @@ Status TrainLoop::build_engine(int rank, const Degrees& degrees) {
     }
     ++tensor;
   }
-  return open_slots();
+  return slots_ && slots_->payload_bytes() == 3 * flat * sizeof(float) ? Status() : open_slots();
 }
 
 Status TrainLoop::open_slots() {
@@ -162,8 +176,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
         last = held_.last_applied;
       }
       source = fmt::format("{:.1f} MB from its own memory", mb);
-      if (last + 1 == plan.step && plan.has_half_step) {
-        apply(plan.half_step);
+      if (finish_half_step(plan)) {
         source += ", the half-done step finished";
       } else if (last != plan.step) {
         return make_error(
@@ -195,11 +208,22 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
   MutexLock lock(state_mutex_);
   if (mine.kind != SourceKind::kMemory) reports_.clear();
   held_.has_weights = true;
+  held_.rank = rank;
+  held_.degrees = plan.degrees;
   held_.branch = plan.branch;
   held_.last_applied = plan.step;
   held_.gradients_ready = 0;
   held_.verdict_known = false;
   return {};
+}
+
+bool TrainLoop::finish_half_step(const Plan& plan) {
+  {
+    MutexLock lock(state_mutex_);
+    if (!plan.has_half_step || held_.last_applied + 1 != plan.step) return false;
+  }
+  apply(plan.half_step);
+  return true;
 }
 
 Status TrainLoop::restore_checkpoint(const Plan& plan, std::string& source) {
@@ -247,7 +271,8 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
                         GenerationLink& link) {
   std::int64_t done = plan.step;
   bool stop = false;
-  while (done < plan.total_steps && !stop) {
+  bool regroup = false;
+  while (done < plan.total_steps && !stop && !regroup) {
     compute::Verdict verdict;
     TENAX_RETURN_IF_ERROR(step(plan, comm, link, verdict));
     ++done;
@@ -262,13 +287,19 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
         case WorkerCommandKind::kSnapshot:
           save = true;
           break;
+        case WorkerCommandKind::kRegroup:
+          regroup = true;
+          break;
       }
     }
     if (save) TENAX_RETURN_IF_ERROR(snapshot(plan, rank, link));
   }
-  if (snapshot_step_ != done) TENAX_RETURN_IF_ERROR(snapshot(plan, rank, link));
-  send_(wire::RankFinished{static_cast<std::uint32_t>(rank), done,
-                           done >= plan.total_steps ? FinishCause::kDone : FinishCause::kStopped});
+  const FinishCause cause = done >= plan.total_steps ? FinishCause::kDone
+                            : stop                   ? FinishCause::kStopped
+                                                     : FinishCause::kRegrouped;
+  if (cause != FinishCause::kRegrouped && snapshot_step_ != done)
+    TENAX_RETURN_IF_ERROR(snapshot(plan, rank, link));
+  send_(wire::RankFinished{static_cast<std::uint32_t>(rank), done, cause});
   return {};
 }
 

@@ -58,7 +58,9 @@ class TrainLoop {
 
  private:
   Status prepare(const wire::PlanFor& plan);
-  Status build_engine(int rank, const Degrees& degrees);
+  /// The engine for another rank or layout. Weights that the rank keeps (its source is its memory)
+  /// move into it; a half-done step is finished before.
+  Status build_engine(const Plan& plan, int rank);
   Status open_slots();
   Status restore(const Plan& plan, int rank, compute::Communicator& comm, std::string& source);
   Status restore_checkpoint(const Plan& plan, std::string& source);
@@ -66,6 +68,8 @@ class TrainLoop {
   Status step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
               compute::Verdict& verdict);
   void apply(const StepReport& verdict);
+  /// Applies the step of which the rank only has the gradients; false if there is none.
+  bool finish_half_step(const Plan& plan);
   Status evaluate(compute::Communicator& comm, StepReport& report);
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
   double rate(std::int64_t step) const;

@@ -40,6 +40,15 @@ struct StepReport {
   double seconds = 0;  ///< wall time of the step on the reporting rank; not compared
 };
 
+/// Degrees of parallelism.
+struct Degrees {
+  int dp = 1;
+  int tp = 1;
+  int pp = 1;
+  int world_size() const { return dp * tp * pp; }
+  bool operator==(const Degrees&) const = default;
+};
+
 /// What one rank holds after its generation ended: the basis of deciding where to go on
 /// (docs/protocol.md: a step half done).
 struct RankState {
@@ -50,16 +59,9 @@ struct RankState {
   bool verdict_known = false;        ///< the verdict of `gradients_ready` was received
   StepReport verdict;                ///< of `gradients_ready` if verdict_known
   std::vector<StepReport>
-      reports;  ///< of applied steps that the supervisor may not have counted, ascending
-};
-
-/// Degrees of parallelism.
-struct Degrees {
-  int dp = 1;
-  int tp = 1;
-  int pp = 1;
-  int world_size() const { return dp * tp * pp; }
-  bool operator==(const Degrees&) const = default;
+      reports;    ///< of applied steps that the supervisor may not have counted, ascending
+  int rank = -1;  ///< whose shard the weights are, in the layout `degrees`
+  Degrees degrees;
 };
 
 /// Where a rank takes its weights and optimizer state from when a generation starts.
@@ -107,6 +109,8 @@ struct Plan {
 enum class WorkerCommandKind : std::uint8_t {
   kStop = 0,      ///< snapshot, then end the training loop
   kSnapshot = 1,  ///< take a snapshot although none is due
+  kRegroup =
+      2,  ///< end the training loop without a snapshot: the next generation has another layout
 };
 
 struct WorkerCommand {
@@ -115,7 +119,11 @@ struct WorkerCommand {
 };
 
 /// Why a rank left its training loop in good order.
-enum class FinishCause : std::uint8_t { kDone = 0, kStopped = 1 };
+enum class FinishCause : std::uint8_t {
+  kDone = 0,
+  kStopped = 1,
+  kRegrouped = 2,  ///< no snapshot was taken; the weights stay in memory
+};
 
 /// A box of a logical tensor: offset and extent for each dim.
 struct Box {

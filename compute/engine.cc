@@ -325,4 +325,17 @@ Status Engine::recv_state(Communicator& comm, int peer) {
   return {};
 }
 
+Status Engine::take_state(Engine& other) {
+  if (other.values().size() != values().size() || other.options_.stage != options_.stage) {
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("stage {} cannot take the {} numbers of stage {}: it has {}", options_.stage,
+                    other.values().size(), other.options_.stage, values().size()));
+  }
+  const std::pair<std::span<float>, std::span<float>> parts[] = {
+      {other.values(), values()}, {other.adam_m(), adam_m()}, {other.adam_v(), adam_v()}};
+  for (const auto& [from, to] : parts) std::copy(from.begin(), from.end(), to.begin());
+  return {};
+}
+
 }  // namespace tenax::compute

@@ -75,6 +75,9 @@ class Engine {
   /// Everything a peer needs to stand where this rank stands.
   Status send_state(Communicator& comm, int peer);
   Status recv_state(Communicator& comm, int peer);
+  /// The same from another engine of this process that holds the same stage, whatever its replica;
+  /// kInvalidArgument if it holds another.
+  Status take_state(Engine& other);
 
   const std::vector<StageParameter>& parameters() const { return stage_->parameters(); }
   std::span<float> values() { return stage_->values(); }

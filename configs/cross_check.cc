@@ -71,6 +71,17 @@ void check_layout(const RunConfig& c, Found& found) {
                      "needs at least one layer",
                      l.pipeline_parallel, c.model.num_layers)});
   }
+  if (l.min_pipeline_parallel > l.pipeline_parallel) {
+    found.push_back({{"layout.min_pipeline_parallel", "layout.pipeline_parallel"},
+                     fmt::format("layout.min_pipeline_parallel {} is more than "
+                                 "layout.pipeline_parallel {}",
+                                 l.min_pipeline_parallel, l.pipeline_parallel)});
+  }
+  if (l.min_workers > l.world_size()) {
+    found.push_back({{"layout.min_workers", "layout.data_parallel", "layout.pipeline_parallel"},
+                     fmt::format("layout.min_workers {} is more than the {} workers of the layout",
+                                 l.min_workers, l.world_size())});
+  }
   if (l.world_size() % l.agents != 0) {
     found.push_back(
         {{"layout.agents", "layout.data_parallel", "layout.pipeline_parallel",

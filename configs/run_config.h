@@ -46,6 +46,9 @@ struct LayoutSection {
   std::int64_t context_parallel = 1;
   std::int64_t expert_parallel = 1;
   std::int64_t agents = 1;
+  std::int64_t spares = 0;
+  std::int64_t min_workers = 1;
+  std::int64_t min_pipeline_parallel = 1;
 
   std::int64_t world_size() const {
     return data_parallel * tensor_parallel * pipeline_parallel * context_parallel;
@@ -102,6 +105,7 @@ struct SupervisionSection {
   Duration hang_timeout = seconds(30);
   std::int64_t restart_intensity = 10;
   Duration restart_period = minutes(5);
+  Duration exclusion_period = minutes(10);
   std::int64_t max_generations_without_progress = 5;
 };
 

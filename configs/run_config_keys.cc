@@ -54,6 +54,18 @@ void bind_layout(Binder& b, LayoutSection& c) {
         {.doc = "Ranks that share the experts; 1 for now.", .range = degree});
   b.add("layout.agents", c.agents,
         {.doc = "Agents to start on this machine; each plays a host.", .range = degree});
+  b.add("layout.spares", c.spares,
+        {.doc = "Workers kept up beside those that train, to take a lost one's place at once.",
+         .range = between(0, 1 << 14)});
+  b.add("layout.min_workers", c.min_workers,
+        {.doc = "When workers are lost for good the run goes on with fewer, but not fewer than "
+                "these.",
+         .range = degree,
+         .changeable = kMayChange});
+  b.add("layout.min_pipeline_parallel", c.min_pipeline_parallel,
+        {.doc = "Fewest stages that the model may be merged into when workers are lost.",
+         .range = degree,
+         .changeable = kMayChange});
 }
 
 void bind_train(Binder& b, TrainSection& c) {
@@ -178,11 +190,15 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
   b.add("supervision.hang_timeout", c.hang_timeout,
         timeout("A run without a step for so long hangs."));
   b.add("supervision.restart_intensity", c.restart_intensity,
-        {.doc = "More restarts than this within restart_period end the run.",
+        {.doc = "An agent is excluded after more restarts than this within restart_period; the run "
+                "goes on with the others or gives up.",
          .range = between(0, 1 << 20),
          .changeable = kMayChange});
   b.add("supervision.restart_period", c.restart_period,
         timeout("Period in which restarts are counted."));
+  b.add("supervision.exclusion_period", c.exclusion_period,
+        timeout("An agent that failed more often than restart_intensity is not used for so long; "
+                "doubles each time."));
   b.add("supervision.max_generations_without_progress", c.max_generations_without_progress,
         {.doc = "So many generations in a row without a counted step end the run.",
          .range = between(1, 1 << 20),

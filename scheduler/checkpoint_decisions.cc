@@ -42,15 +42,14 @@ std::string odd_replicas(const CheckpointInfo& c, const Degrees& degrees) {
 
 }  // namespace
 
-void record_shard(RunState& state, const ControllerOptions& options, const ShardWritten& shard,
-                  std::vector<Command>& out) {
+void record_shard(RunState& state, const ShardWritten& shard, std::vector<Command>& out) {
   CheckpointInfo& c = find_or_create(state, shard);
   if (c.committing || c.committed) return;
   c.shards[shard.rank] = shard.digest;
   c.bytes += shard.bytes;
   c.seconds = std::max(c.seconds, shard.seconds);
-  if (static_cast<int>(c.shards.size()) < options.degrees.world_size()) return;
-  if (const std::string odd = odd_replicas(c, options.degrees); !odd.empty()) {
+  if (static_cast<int>(c.shards.size()) < state.degrees.world_size()) return;
+  if (const std::string odd = odd_replicas(c, state.degrees); !odd.empty()) {
     const std::string reason = fmt::format(
         "replicas hold different bytes after step {}: {} differ(s) from its peers; a faulty device "
         "is suspect",
@@ -65,7 +64,7 @@ void commit_complete_checkpoints(RunState& state, const ControllerOptions& optio
                                  std::vector<Command>& out) {
   for (CheckpointInfo& c : state.checkpoints) {
     if (c.committing || c.committed || c.step > state.counted_step ||
-        static_cast<int>(c.shards.size()) < options.degrees.world_size()) {
+        static_cast<int>(c.shards.size()) < state.degrees.world_size()) {
       continue;
     }
     c.committing = true;

@@ -14,8 +14,7 @@ namespace tenax::scheduler {
 
 /// Notes one rank's share. When data-parallel replicas hold different bytes the checkpoint is
 /// discarded and named.
-void record_shard(RunState& state, const ControllerOptions& options, const ShardWritten& shard,
-                  std::vector<Command>& out);
+void record_shard(RunState& state, const ShardWritten& shard, std::vector<Command>& out);
 
 /// Commits every checkpoint that all ranks have written and whose step is counted.
 void commit_complete_checkpoints(RunState& state, const ControllerOptions& options,

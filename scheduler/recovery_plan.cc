@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "scheduler/layout.h"
+#include "scheduler/rank_assignment.h"
 #include "scheduler/run_controller.h"
 
 namespace tenax::scheduler {
@@ -18,65 +19,94 @@ struct LiveStep {
   std::map<std::int64_t, StepReport> known;  ///< reports that any rank or the journal has
 };
 
-bool usable(const RunState& state, const Seat& seat) {
-  return seat.state == SeatState::kStopped && seat.held.has_weights &&
-         seat.held.branch == state.branch;
-}
+/// What the ready seats hold, judged for one layout.
+class Memory {
+ public:
+  Memory(const RunState& state, const Degrees& degrees, const std::vector<int>& ready)
+      : state_(state), degrees_(degrees), ready_(ready) {}
 
-/// The newest step that some rank has applied, or has gradients for while its verdict is known to
-/// anyone.
-std::optional<LiveStep> newest_live_step(const RunState& state) {
-  LiveStep live;
-  bool any = false;
-  for (const StepReport& r : state.spikes.history) {
-    if (r.step <= state.counted_step) live.known[r.step] = r;
-  }
-  for (const Seat& seat : state.seats) {
-    if (!usable(state, seat)) continue;
-    any = true;
-    live.step = std::max(live.step, seat.held.last_applied);
-    for (const StepReport& r : seat.held.reports) live.known.try_emplace(r.step, r);
-    if (seat.held.verdict_known) live.known.try_emplace(seat.held.verdict.step, seat.held.verdict);
-  }
-  if (!any) return std::nullopt;
-  for (const Seat& seat : state.seats) {
-    if (!usable(state, seat)) continue;
-    const std::int64_t ready = seat.held.gradients_ready;
-    if (ready == live.step + 1 && ready == seat.held.last_applied + 1 &&
-        live.known.contains(ready)) {
-      live.step = ready;
-      break;
+  /// The newest step that some rank has applied, or has gradients for while its verdict is known to
+  /// anyone.
+  std::optional<LiveStep> newest_step() const {
+    LiveStep live;
+    bool any = false;
+    for (const StepReport& r : state_.spikes.history) {
+      if (r.step <= state_.counted_step) live.known[r.step] = r;
     }
+    for (const int i : ready_) {
+      const Seat& seat = state_.seats[i];
+      if (!usable(seat)) continue;
+      any = true;
+      live.step = std::max(live.step, seat.held.last_applied);
+      for (const StepReport& r : seat.held.reports) live.known.try_emplace(r.step, r);
+      if (seat.held.verdict_known)
+        live.known.try_emplace(seat.held.verdict.step, seat.held.verdict);
+    }
+    if (!any) return std::nullopt;
+    for (const int i : ready_) {
+      const Seat& seat = state_.seats[i];
+      if (!usable(seat)) continue;
+      const std::int64_t gradients = seat.held.gradients_ready;
+      if (gradients == live.step + 1 && gradients == seat.held.last_applied + 1 &&
+          live.known.contains(gradients)) {
+        live.step = gradients;
+        break;
+      }
+    }
+    return live;
   }
-  return live;
+
+  bool can_reach(const Seat& seat, const LiveStep& live) const {
+    if (!usable(seat)) return false;
+    if (seat.held.last_applied == live.step) return true;
+    return seat.held.last_applied + 1 == live.step && seat.held.gradients_ready == live.step &&
+           live.known.contains(live.step);
+  }
+
+ private:
+  bool usable(const Seat& seat) const {
+    return seat.state == SeatState::kStopped && seat.held.has_weights &&
+           seat.held.branch == state_.branch && seat.held.degrees.pp == degrees_.pp &&
+           seat.held.degrees.tp == degrees_.tp;
+  }
+
+  const RunState& state_;
+  const Degrees& degrees_;
+  const std::vector<int>& ready_;
+};
+
+std::vector<int> assign_without_memory(const RunState& state, const Degrees& degrees,
+                                       const std::vector<int>& ready) {
+  return assign_ranks(state, degrees, ready, std::vector<bool>(ready.size(), false));
 }
 
-bool can_reach(const RunState& state, const Seat& seat, const LiveStep& live) {
-  if (!usable(state, seat)) return false;
-  if (seat.held.last_applied == live.step) return true;
-  return seat.held.last_applied + 1 == live.step && seat.held.gradients_ready == live.step &&
-         live.known.contains(live.step);
-}
-
-std::optional<RecoveryPlan> plan_from_memory(const RunState& state, const Degrees& degrees) {
-  const std::optional<LiveStep> live = newest_live_step(state);
+std::optional<RecoveryPlan> plan_from_memory(const RunState& state, const Degrees& degrees,
+                                             const std::vector<int>& ready) {
+  const Memory memory(state, degrees, ready);
+  const std::optional<LiveStep> live = memory.newest_step();
   if (!live) return std::nullopt;
+  std::vector<bool> reaches;
+  for (const int i : ready) reaches.push_back(memory.can_reach(state.seats[i], *live));
   RecoveryPlan out;
+  out.seats = assign_ranks(state, degrees, ready, reaches);
+  const auto has_weights = [&](int rank) {
+    const Seat& seat = state.seats[out.seats[rank]];
+    return memory.can_reach(seat, *live) && holds_shard_of(seat.held, degrees, rank);
+  };
   Plan& plan = out.plan;
   plan.step = live->step;
   int from_memory = 0;
   int from_peers = 0;
-  for (int rank = 0; rank < static_cast<int>(state.seats.size()); ++rank) {
-    const Seat& seat = state.seats[rank];
-    if (can_reach(state, seat, *live)) {
+  for (int rank = 0; rank < degrees.world_size(); ++rank) {
+    if (has_weights(rank)) {
       plan.sources.push_back({SourceKind::kMemory, -1});
       ++from_memory;
-      if (seat.held.last_applied < live->step) plan.has_half_step = true;
+      if (state.seats[out.seats[rank]].held.last_applied < live->step) plan.has_half_step = true;
       continue;
     }
     int peer = -1;
     for (int candidate : data_parallel_group(degrees, rank)) {
-      if (candidate != rank && can_reach(state, state.seats[candidate], *live)) {
+      if (candidate != rank && has_weights(candidate)) {
         peer = candidate;
         break;
       }
@@ -99,8 +129,10 @@ std::optional<RecoveryPlan> plan_from_memory(const RunState& state, const Degree
   return out;
 }
 
-RecoveryPlan plan_from_store(const RunState& state) {
+RecoveryPlan plan_from_store(const RunState& state, const Degrees& degrees,
+                             const std::vector<int>& ready) {
   RecoveryPlan out;
+  out.seats = assign_without_memory(state, degrees, ready);
   Plan& plan = out.plan;
   const CheckpointInfo* checkpoint = newest_checkpoint(state, state.counted_step);
   if (checkpoint != nullptr) {
@@ -113,7 +145,7 @@ RecoveryPlan plan_from_store(const RunState& state) {
     out.reason = "start from the initial weights";
   }
   const SourceKind kind = checkpoint != nullptr ? SourceKind::kCheckpoint : SourceKind::kInitial;
-  plan.sources.assign(state.seats.size(), {kind, -1});
+  plan.sources.assign(static_cast<std::size_t>(degrees.world_size()), {kind, -1});
   if (state.counted_step > plan.step) {
     out.reason += fmt::format(" and replay {} step{}", state.counted_step - plan.step,
                               state.counted_step - plan.step == 1 ? "" : "s");
@@ -123,13 +155,17 @@ RecoveryPlan plan_from_store(const RunState& state) {
 
 }  // namespace
 
-RecoveryPlan make_recovery_plan(const RunState& state, const ControllerOptions& options) {
-  std::optional<RecoveryPlan> live = plan_from_memory(state, options.degrees);
-  RecoveryPlan out = live ? *std::move(live) : plan_from_store(state);
+RecoveryPlan make_recovery_plan(const RunState& state, const Degrees& degrees,
+                                const std::vector<int>& ready) {
+  std::optional<RecoveryPlan> live = plan_from_memory(state, degrees, ready);
+  // A spare may still hold what it had when it last took part.
+  const CheckpointInfo* checkpoint = newest_checkpoint(state, state.counted_step);
+  if (live && checkpoint != nullptr && checkpoint->step > live->plan.step) live.reset();
+  RecoveryPlan out = live ? *std::move(live) : plan_from_store(state, degrees, ready);
   out.plan.generation = state.generation;
   out.plan.branch = state.branch;
   out.plan.total_steps = state.total_steps;
-  out.plan.degrees = options.degrees;
+  out.plan.degrees = degrees;
   out.plan.skip_windows = state.skip_windows;
   out.plan.softenings = state.softenings;
   return out;

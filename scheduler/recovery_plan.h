@@ -12,6 +12,7 @@ namespace tenax::scheduler {
 
 struct RecoveryPlan {
   Plan plan;
+  std::vector<int> seats;  ///< by rank: index into RunState::seats
   /// Reports of steps that were applied but not yet counted, ascending and without gaps up to
   /// plan.step.
   std::vector<StepReport> uncounted;
@@ -19,9 +20,11 @@ struct RecoveryPlan {
   std::string reason;
 };
 
-/// Precondition: every seat is kFresh or kStopped. The plan's generation is the state's. All ranks
+/// For the layout `degrees` on some of the seats `ready` (indices into state.seats, at least
+/// world_size() of them, each kFresh or kStopped). The plan's generation is the state's. All ranks
 /// continue from ONE step: the newest that every rank can have from its memory or a data-parallel
 /// peer; else the newest checkpoint; else the initial state.
-RecoveryPlan make_recovery_plan(const RunState& state, const ControllerOptions& options);
+RecoveryPlan make_recovery_plan(const RunState& state, const Degrees& degrees,
+                                const std::vector<int>& ready);
 
 }  // namespace tenax::scheduler

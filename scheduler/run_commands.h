@@ -32,6 +32,19 @@ struct KillAgent {
   std::uint64_t incarnation = 0;
   std::string reason;
 };
+/// The answer to AgentAsked: it may say hello as this agent.
+struct AdmitAgent {
+  std::uint32_t agent = 0;
+  std::uint64_t incarnation = 0;
+  std::string token;
+  std::string refusal;  ///< why it may not; empty: it may
+};
+/// Tell an agent to end in good order: the run does without it.
+struct ReleaseAgent {
+  std::uint32_t agent = 0;
+  std::uint64_t incarnation = 0;
+  std::string reason;
+};
 /// Tell every worker to leave all generations older than `generation` at once.
 struct AbortGeneration {
   std::uint64_t generation = 0;
@@ -83,8 +96,9 @@ struct Finish {
   std::string reason;
 };
 
-using Command = std::variant<SpawnAgent, SpawnWorker, KillWorker, KillAgent, AbortGeneration,
-                             StartGeneration, IssueCommand, CommitCheckpoint, DiscardCheckpoint,
-                             VerifyCheckpoint, DeleteCheckpoint, Note, Finish>;
+using Command =
+    std::variant<SpawnAgent, SpawnWorker, KillWorker, KillAgent, AbortGeneration, StartGeneration,
+                 IssueCommand, CommitCheckpoint, DiscardCheckpoint, VerifyCheckpoint,
+                 DeleteCheckpoint, Note, Finish, AdmitAgent, ReleaseAgent>;
 
 }  // namespace tenax::scheduler

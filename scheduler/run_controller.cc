@@ -107,6 +107,7 @@ std::optional<Time> RunController::next_deadline(const RunState& state) const {
   }
   for (const AgentState& agent : state.agents) {
     if (!agent.up && agent.spawned_at) sooner(*agent.spawned_at + options_.form_timeout);
+    sooner(agent.excluded_until);
   }
   if (state.phase == Phase::kGathering && state.fault_at)
     sooner(*state.fault_at + options_.collect_window);

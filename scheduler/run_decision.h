@@ -1,12 +1,13 @@
 // One call of RunController::decide(): the state being changed and the commands so far. Internal to
 // scheduler/; split over run_decision_membership.cc (start, takeover, agents, workers),
-// run_decision_generation.cc (from one generation to the next) and run_decision_progress.cc (steps,
-// spikes, checkpoints, the end).
+// run_decision_elastic.cc (fewer and more workers), run_decision_generation.cc (from one generation
+// to the next) and run_decision_progress.cc (steps, spikes, checkpoints, the end).
 #pragma once
 
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,6 +43,9 @@ class Decision {
   void on(const TimerFired& e);
   void on(const CheckpointImported& e);
   void on(const PruneRequested& e);
+  void on(const AgentAsked& e);
+  void on(const DrainRequested& e);
+  void on(const ScaleRequested& e);
 
  private:
   template <class... Args>
@@ -56,16 +60,36 @@ class Decision {
            s_.phase == Phase::kFinishing;
   }
   Seat* seat_of(std::uint32_t agent, std::uint32_t slot, std::uint64_t incarnation);
-  int rank_of_seat(const Seat& seat) const { return static_cast<int>(&seat - s_.seats.data()); }
+  /// The seat that a rank's message is about; null if it is not the one in the newest plan.
+  Seat* seat_of_rank(std::uint32_t rank, std::uint64_t worker);
+  /// "rank 3", or "spare of agent 1, slot 0".
+  std::string name_of_seat(const Seat& seat) const;
+  bool wanted(const Seat& seat) const { return !seat.retired && usable(s_.agents[seat.agent]); }
+  static bool ready(const Seat& seat) {
+    return seat.state == SeatState::kFresh || seat.state == SeatState::kStopped;
+  }
+  bool plays(std::uint32_t agent) const;  ///< has a rank of the newest plan
 
   void first_start();
   void take_over(const SupervisorStarted& e);
   void finish_takeover();
+  /// Nothing of the run is alive: whoever starts it again has seen to its hosts.
+  void forgive_agents();
   void spawn_agent(std::uint32_t agent);
   void spawn_worker(Seat& seat);
   void end_late_starters();
   void restart_worker(Seat& seat);
   void lose_agent(std::uint32_t agent, const std::string& evidence);
+
+  std::optional<Degrees> layout_for(int workers) const;
+  int count_wanted() const;
+  void add_seats(std::uint32_t agent, int count);
+  void exclude(std::uint32_t agent, const std::string& reason);
+  void readmit_excluded();
+  void consider_regroup();
+  void release_drained();
+  void retire_surplus();
+  void start_missing_workers(int missing);
 
   void begin_gathering(const std::string& reason, EvidenceStrength strength);
   void blame(const std::string& reason, EvidenceStrength strength);

@@ -1,6 +1,8 @@
 // From one generation to the next.
 #include <algorithm>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "scheduler/checkpoint_decisions.h"
 #include "scheduler/exit_code.h"
@@ -23,6 +25,7 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
   s_.deadline = now_ + o_.abort_timeout;
   s_.next_command = 1;
   s_.stop_issued = false;
+  s_.regroup.clear();
   s_.failed_step = -1;
   for (Seat& seat : s_.seats) {
     switch (seat.state) {
@@ -42,10 +45,27 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
 
 void Decision::try_start() {
   if (s_.phase != Phase::kGathering) return;
-  for (const Seat& seat : s_.seats) {
-    if (seat.state != SeatState::kFresh && seat.state != SeatState::kStopped) return;
+  std::vector<int> present;  // seats whose workers can take part
+  int coming = 0;
+  for (std::size_t i = 0; i < s_.seats.size(); ++i) {
+    const Seat& seat = s_.seats[i];
+    if (!wanted(seat)) continue;
+    if (seat.state == SeatState::kLeaving) return;  // it may hold what the others need
+    if (ready(seat)) {
+      present.push_back(static_cast<int>(i));
+    } else {
+      ++coming;
+    }
   }
   if (s_.fault_at && now_ < *s_.fault_at + o_.collect_window) return;
+  const std::optional<Degrees> degrees = layout_for(static_cast<int>(present.size()));
+  const std::optional<Degrees> later = layout_for(static_cast<int>(present.size()) + coming);
+  if (degrees != later) return;  // those that are coming will be needed
+  if (!degrees) {
+    finish(kExitGaveUp, fmt::format("{} workers are left, too few for any layout; last reason: {}",
+                                    present.size(), s_.culprit));
+    return;
+  }
   if (s_.generation > s_.last_progress_generation + o_.max_generations_without_progress) {
     finish(kExitGaveUp,
            fmt::format("no step was completed in the last {} generations; last reason: {}",
@@ -53,7 +73,7 @@ void Decision::try_start() {
     return;
   }
   const std::uint64_t generation = s_.generation;
-  RecoveryPlan recovery = make_recovery_plan(s_, o_);
+  RecoveryPlan recovery = make_recovery_plan(s_, *degrees, present);
   const bool imported = std::any_of(s_.checkpoints.begin(), s_.checkpoints.end(),
                                     [](const CheckpointInfo& c) { return c.step == 0; });
   if (imported && recovery.plan.sources.front().kind == SourceKind::kInitial) {
@@ -65,12 +85,20 @@ void Decision::try_start() {
     // A spike verdict began another gathering, or ended the run.
     if (s_.generation != generation || s_.phase == Phase::kFinished) return;
   }
-  note(Severity::kNotice, "generation {}: {}{}", s_.generation, recovery.reason,
+  const std::string change =
+      *degrees == s_.degrees
+          ? std::string()
+          : fmt::format("{} instead of {}: ", layout_text(*degrees), layout_text(s_.degrees));
+  note(Severity::kNotice, "generation {}: {}{}{}", s_.generation, change, recovery.reason,
        s_.culprit_strength > 0 ? fmt::format(" (cause: {})", s_.culprit) : std::string());
   StartGeneration start;
   start.plan = std::move(recovery.plan);
-  for (Seat& seat : s_.seats) {
+  s_.degrees = *degrees;
+  for (Seat& seat : s_.seats) seat.rank = -1;
+  for (std::size_t rank = 0; rank < recovery.seats.size(); ++rank) {
+    Seat& seat = s_.seats[recovery.seats[rank]];
     start.seats.push_back({seat.agent, seat.slot, seat.incarnation});
+    seat.rank = static_cast<int>(rank);
     seat.state = SeatState::kPlanned;
   }
   s_.phase = Phase::kForming;
@@ -78,16 +106,17 @@ void Decision::try_start() {
   s_.culprit_strength = 0;
   s_.deadline = now_ + o_.form_timeout;
   issue(std::move(start));
+  release_drained();
+  retire_surplus();
 }
 
 void Decision::on(const RankFormed& e) {
-  if (e.generation != s_.generation || s_.phase != Phase::kForming || e.rank >= s_.seats.size())
-    return;
-  Seat& seat = s_.seats[e.rank];
-  if (seat.state != SeatState::kPlanned) return;
-  seat.state = SeatState::kTraining;
-  for (const Seat& other : s_.seats) {
-    if (other.state != SeatState::kTraining) return;
+  if (e.generation != s_.generation || s_.phase != Phase::kForming) return;
+  Seat* formed = seat_of_rank(e.rank, e.worker);
+  if (formed == nullptr || formed->state != SeatState::kPlanned) return;
+  formed->state = SeatState::kTraining;
+  for (const Seat& seat : s_.seats) {
+    if (seat.rank >= 0 && seat.state != SeatState::kTraining) return;
   }
   s_.phase = Phase::kRunning;
   s_.deadline.reset();
@@ -95,21 +124,23 @@ void Decision::on(const RankFormed& e) {
   note(Severity::kInfo, "generation {} trains on branch {} after step {}", s_.generation, s_.branch,
        e.step);
   if (s_.stop_requested) command_stop();
+  consider_regroup();
 }
 
 void Decision::on(const RankStopped& e) {
-  if (e.generation != s_.generation || e.rank >= s_.seats.size()) return;
-  Seat& seat = s_.seats[e.rank];
+  if (e.generation != s_.generation) return;
+  Seat* seat = seat_of_rank(e.rank, e.worker);
+  if (seat == nullptr) return;
   if (e.bad_checkpoint != 0) quarantine(s_, e.bad_checkpoint, e.reason, commands_);
-  if (active()) {
+  if (active() && seat->rank >= 0) {
     note(Severity::kWarning, "generation {} broke: {}", s_.generation, e.reason);
-    seat.state = SeatState::kStopped;
+    seat->state = SeatState::kStopped;
     begin_gathering(e.reason, kEvidenceCollective);
     return;
   }
-  if (s_.phase != Phase::kGathering || seat.state != SeatState::kLeaving) return;
-  seat.state = SeatState::kStopped;
-  seat.held = e.state;
+  if (s_.phase != Phase::kGathering || seat->state != SeatState::kLeaving) return;
+  seat->state = SeatState::kStopped;
+  seat->held = e.state;
   try_start();
 }
 
@@ -119,6 +150,7 @@ void Decision::on(const TimerFired&) {
   }
   end_late_starters();
   if (s_.phase == Phase::kFinished) return;
+  readmit_excluded();
   if (s_.fault_at && now_ >= *s_.fault_at + o_.collect_window) s_.fault_at.reset();
   if (s_.phase == Phase::kRunning && !s_.deadline && s_.last_progress_at &&
       now_ >= *s_.last_progress_at + o_.hang_timeout) {
@@ -136,9 +168,8 @@ void Decision::on(const TimerFired&) {
       case Phase::kGathering:
         for (Seat& seat : s_.seats) {
           if (seat.state != SeatState::kLeaving) continue;
-          note(Severity::kWarning,
-               "rank {} did not leave its generation within {:.1f} s and is killed",
-               rank_of_seat(seat), to_seconds(o_.abort_timeout));
+          note(Severity::kWarning, "{} did not leave its generation within {:.1f} s and is killed",
+               name_of_seat(seat), to_seconds(o_.abort_timeout));
           issue(KillWorker{seat.agent, seat.slot, seat.incarnation, "did not answer the abort"});
         }
         break;

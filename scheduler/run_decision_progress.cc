@@ -81,15 +81,16 @@ void Decision::roll_back(const SpikeDecision& d) {
 }
 
 void Decision::on(const ShardWritten& e) {
-  if (e.generation != s_.generation || e.branch != s_.branch || e.rank >= s_.seats.size() ||
-      !active())
+  if (e.generation != s_.generation || e.branch != s_.branch || !active() ||
+      static_cast<int>(e.rank) >= s_.degrees.world_size()) {
     return;
+  }
   if (e.checkpoint_id == s_.failed_checkpoint) {
     // Its rank sealed the snapshot after the others were told to give it up.
     issue(DiscardCheckpoint{e.checkpoint_id, e.branch, e.step, "another rank's share failed"});
     return;
   }
-  record_shard(s_, o_, e, commands_);
+  record_shard(s_, e, commands_);
   commit_complete_checkpoints(s_, o_, commands_);
 }
 
@@ -220,21 +221,31 @@ void Decision::command_stop() {
 }
 
 void Decision::on(const RankFinished& e) {
-  if (e.generation != s_.generation || e.rank >= s_.seats.size()) return;
-  Seat& seat = s_.seats[e.rank];
-  if (seat.state != SeatState::kTraining && seat.state != SeatState::kPlanned) return;
-  seat.state = SeatState::kFinished;
-  seat.finished_step = e.step;
-  seat.finish_cause = e.cause;
+  if (e.generation != s_.generation) return;
+  Seat* seat = seat_of_rank(e.rank, e.worker);
+  if (seat == nullptr || seat->rank < 0) return;
+  if (seat->state != SeatState::kTraining && seat->state != SeatState::kPlanned) return;
+  seat->state = SeatState::kFinished;
+  seat->finished_step = e.step;
+  seat->finish_cause = e.cause;
   check_finished();
 }
 
 void Decision::check_finished() {
   if (!active()) return;
+  const Seat* first = nullptr;
   for (const Seat& seat : s_.seats) {
+    if (seat.rank < 0) continue;
     if (seat.state != SeatState::kFinished) return;
+    first = &seat;
   }
-  const std::int64_t step = s_.seats.front().finished_step;
+  if (first == nullptr) return;
+  const std::int64_t step = first->finished_step;
+  const std::string regroup = s_.regroup;  // the gathering clears it
+  if (first->finish_cause == FinishCause::kRegrouped) {
+    begin_gathering(regroup, kEvidenceDecision);
+    return;
+  }
   if (s_.phase != Phase::kFinishing) {
     s_.phase = Phase::kFinishing;
     s_.deadline = now_ + o_.hang_timeout;
@@ -246,8 +257,10 @@ void Decision::check_finished() {
   }
   const CheckpointInfo* last = newest_checkpoint(s_, step);
   if (last == nullptr || last->step != step) return;
-  if (s_.seats.front().finish_cause == FinishCause::kDone) {
+  if (first->finish_cause == FinishCause::kDone) {
     finish(kExitDone, fmt::format("all {} steps are done", step));
+  } else if (!s_.stop_requested) {
+    begin_gathering(regroup, kEvidenceDecision);
   } else if (s_.stop_kind == StopKind::kPreempt) {
     finish(kExitRequeue, fmt::format("preempted after step {}; start again to go on", step));
   } else {

@@ -67,6 +67,7 @@ struct RankFormed {
   std::int64_t step = 0;
   std::string source;
   double seconds = 0;
+  std::uint64_t worker = 0;  ///< incarnation; 0: not said, the rank's seat is meant
 };
 /// A rank left its loop after an error or an abort and says what it holds.
 struct RankStopped {
@@ -75,6 +76,7 @@ struct RankStopped {
   RankState state;
   std::string reason;
   std::uint64_t bad_checkpoint = 0;  ///< a checkpoint that it could not read back; 0: none
+  std::uint64_t worker = 0;          ///< as in RankFormed
 };
 /// A rank left its loop in good order.
 struct RankFinished {
@@ -82,6 +84,7 @@ struct RankFinished {
   std::uint64_t generation = 0;
   std::int64_t step = 0;
   FinishCause cause = FinishCause::kDone;
+  std::uint64_t worker = 0;  ///< as in RankFormed
 };
 struct StepReported {
   std::uint64_t generation = 0;
@@ -142,12 +145,31 @@ struct PruneRequested {
   std::string by;
 };
 
+/// An agent that nobody started wants to take part. It repeats this until it is admitted.
+struct AgentAsked {
+  std::string token;  ///< its own, random: the same agent asking again gets the same answer
+  std::string host;
+  std::uint32_t pid = 0;
+  std::uint32_t num_slots = 0;  ///< workers it will run
+};
+/// The operator wants an agent's host free: its workers leave at a step boundary.
+struct DrainRequested {
+  std::uint32_t agent = 0;
+  std::string by;
+};
+/// The operator wants another layout from the next boundary on.
+struct ScaleRequested {
+  Degrees target;
+  std::string by;
+};
+
 /// The deadline that next_deadline() named has come.
 struct TimerFired {};
 
 using Event =
     std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited, RankFormed,
                  RankStopped, RankFinished, StepReported, ShardWritten, ShardFailed, CommitEnded,
-                 VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested>;
+                 VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested,
+                 AgentAsked, DrainRequested, ScaleRequested>;
 
 }  // namespace tenax::scheduler

@@ -95,8 +95,9 @@ void from_json(const json& j, StepReport& r) {
   if (r.has_eval) r.eval_loss = number(j.at("eval_loss"));
 }
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankState, has_weights, branch, last_applied, gradients_ready,
-                                   verdict_known, verdict, reports)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankState, has_weights, branch, last_applied,
+                                                gradients_ready, verdict_known, verdict, reports,
+                                                rank, degrees)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Plan, generation, branch, step, total_steps, degrees, sources,
                                    checkpoint_id, checkpoint_branch, has_half_step, half_step,
                                    skip_windows, softenings)
@@ -110,9 +111,11 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentJoined, agent, incarnation, pid, host, n
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentLost, agent, incarnation, evidence)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerUp, agent, slot, incarnation, pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerExited, agent, slot, incarnation, status)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankFormed, rank, generation, step, source, seconds)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankStopped, rank, generation, state, reason, bad_checkpoint)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankFinished, rank, generation, step, cause)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFormed, rank, generation, step, source, seconds,
+                                                worker)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankStopped, rank, generation, state, reason,
+                                                bad_checkpoint, worker)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFinished, rank, generation, step, cause, worker)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StepReported, generation, report)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardWritten, rank, generation, branch, step, checkpoint_id,
                                    bytes, seconds, digest)
@@ -124,6 +127,9 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VerifyEnded, checkpoint_id, ok, error)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StopRequested, kind, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckpointImported, checkpoint_id, bytes, source)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PruneRequested, keep_last, in_use, by)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentAsked, token, host, pid, num_slots)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DrainRequested, agent, by)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ScaleRequested, target, by)
 void to_json(json& j, const TimerFired&) { j = json::object(); }
 void from_json(const json&, TimerFired&) {}
 
@@ -141,12 +147,16 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VerifyCheckpoint, checkpoint_id)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DeleteCheckpoint, checkpoint_id, reason)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Note, severity, text)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Finish, exit_code, reason)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AdmitAgent, agent, incarnation, token, refusal)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReleaseAgent, agent, incarnation, reason)
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RestartHistory, restarts)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Seat, agent, slot, incarnation, pid, state, held, restarts,
-                                   finished_step, finish_cause, spawned_at, spawn_at)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentState, incarnation, pid, host, up, spawned_at, asked,
-                                   restarts, history, worker_history)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Seat, agent, slot, rank, retired, incarnation, pid,
+                                                state, held, restarts, finished_step, finish_cause,
+                                                spawned_at, spawn_at)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AgentState, incarnation, pid, host, up, spawned_at,
+                                                asked, restarts, history, worker_history, joined,
+                                                token, draining, gone, excluded_until, exclusions)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BranchInfo, id, parent, step)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckpointInfo, id, branch, step, generation, committing,
                                    committed, read_back, sound, verified, quarantined, bytes,
@@ -164,37 +174,26 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRecord, branch, onset, branch_point, 
                                    skip_last)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LadderHistory, rollbacks, total_steps, restore_failures)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SpikeMonitorState, base, now, history, ladder)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunState, term, generation, branch, next_branch,
-                                   next_incarnation, next_command, phase, total_steps, counted_step,
-                                   last_progress_generation, seats, agents, branches, checkpoints,
-                                   skip_windows, softenings, spikes, fault_at, culprit,
-                                   culprit_strength, deadline, last_progress_at, stop_requested,
-                                   stop_issued, stop_kind, restarts, rollbacks, save_failures,
-                                   failed_checkpoint, failed_step, save_error, exit_code,
-                                   finish_reason, config_digest)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
+    RunState, term, generation, branch, next_branch, next_incarnation, next_command, phase,
+    total_steps, counted_step, last_progress_generation, seats, degrees, target, regroup,
+    retire_surplus, agents, branches, checkpoints, skip_windows, softenings, spikes, fault_at,
+    culprit, culprit_strength, deadline, last_progress_at, stop_requested, stop_issued, stop_kind,
+    restarts, rollbacks, save_failures, failed_checkpoint, failed_step, save_error, exit_code,
+    finish_reason, config_digest)
 
 namespace {
 
 constexpr std::array<std::string_view, std::variant_size_v<Event>> kEventNames = {
-    "SupervisorStarted",  "AgentJoined",   "AgentLost",    "WorkerUp",      "WorkerExited",
-    "RankFormed",         "RankStopped",   "RankFinished", "StepReported",  "ShardWritten",
-    "ShardFailed",        "CommitEnded",   "VerifyEnded",  "StopRequested", "TimerFired",
-    "CheckpointImported", "PruneRequested"};
+    "SupervisorStarted",  "AgentJoined",    "AgentLost",    "WorkerUp",       "WorkerExited",
+    "RankFormed",         "RankStopped",    "RankFinished", "StepReported",   "ShardWritten",
+    "ShardFailed",        "CommitEnded",    "VerifyEnded",  "StopRequested",  "TimerFired",
+    "CheckpointImported", "PruneRequested", "AgentAsked",   "DrainRequested", "ScaleRequested"};
 
 constexpr std::array<std::string_view, std::variant_size_v<Command>> kCommandNames = {
-    "SpawnAgent",
-    "SpawnWorker",
-    "KillWorker",
-    "KillAgent",
-    "AbortGeneration",
-    "StartGeneration",
-    "IssueCommand",
-    "CommitCheckpoint",
-    "DiscardCheckpoint",
-    "VerifyCheckpoint",
-    "DeleteCheckpoint",
-    "Note",
-    "Finish"};
+    "SpawnAgent",       "SpawnWorker",  "KillWorker",       "KillAgent",         "AbortGeneration",
+    "StartGeneration",  "IssueCommand", "CommitCheckpoint", "DiscardCheckpoint", "VerifyCheckpoint",
+    "DeleteCheckpoint", "Note",         "Finish",           "AdmitAgent",        "ReleaseAgent"};
 
 template <class Variant, std::size_t N, std::size_t I = 0>
 Variant variant_from_json(const std::array<std::string_view, N>& names, const json& j) {
@@ -328,8 +327,15 @@ std::string to_json(const RunState& state) {
 }
 
 Result<RunState> run_state_from_json(std::string_view text) {
-  return parse<RunState>(text, "the saved run state",
-                         [](const json& j) { return j.get<RunState>(); });
+  return parse<RunState>(text, "the saved run state", [](const json& j) {
+    auto state = j.get<RunState>();
+    if (!j.contains("target")) {  // saved when a seat was a rank
+      for (std::size_t i = 0; i < state.seats.size(); ++i)
+        state.seats[i].rank = static_cast<int>(i);
+      state.target = state.degrees = {0, 0, 0};
+    }
+    return state;
+  });
 }
 
 }  // namespace scheduler

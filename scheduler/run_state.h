@@ -11,6 +11,7 @@
 
 #include "common/clock.h"
 #include "common/run_types.h"
+#include "scheduler/layout_templates.h"
 #include "scheduler/restart_strategy.h"
 #include "scheduler/run_commands.h"
 #include "scheduler/run_events.h"
@@ -19,8 +20,11 @@
 namespace tenax::scheduler {
 
 struct ControllerOptions {
-  Degrees degrees;
+  Degrees degrees;  ///< the layout asked for; the run may have another (RunState::degrees)
+  LayoutLimits limits;
   int num_agents = 1;
+  int spares = 0;  ///< workers kept up beside those that train
+  Duration exclusion_period = std::chrono::minutes(10);  ///< doubles with each exclusion
   std::int64_t global_batch_size = 1;
   int keep_last = 3;
   std::int64_t keep_every = 0;
@@ -59,11 +63,13 @@ enum class SeatState : std::uint8_t {
 };
 std::string_view to_string(SeatState state);
 
-/// A rank and the worker that plays it. Rank r sits on agent r / slots_per_agent; the seat outlives
-/// processes.
+/// A place for a worker, and the worker that has it. The place outlives processes; which rank it
+/// plays is decided anew for each generation.
 struct Seat {
   std::uint32_t agent = 0;
   std::uint32_t slot = 0;
+  int rank = -1;         ///< in the newest plan; -1: a spare
+  bool retired = false;  ///< the run was scaled down: no worker is started here any more
   std::uint64_t incarnation = 0;
   std::uint32_t pid = 0;
   SeatState state = SeatState::kAbsent;
@@ -85,7 +91,18 @@ struct AgentState {
   int restarts = 0;
   RestartHistory history;
   RestartHistory worker_history;
+  bool joined = false;                 ///< it came by itself and cannot be started again from here
+  std::string token;                   ///< of one that joined
+  bool draining = false;               ///< its workers leave at the next boundary
+  bool gone = false;                   ///< for good
+  std::optional<Time> excluded_until;  ///< failed too often
+  int exclusions = 0;
 };
+
+/// Whether a run plans with the workers of this agent.
+inline bool usable(const AgentState& agent) {
+  return !agent.draining && !agent.gone && !agent.excluded_until;
+}
 
 struct BranchInfo {
   std::uint64_t id = 0;
@@ -131,7 +148,11 @@ struct RunState {
   std::int64_t total_steps = 0;
   std::int64_t counted_step = 0;  ///< newest step whose report is journalled on this branch
   std::uint64_t last_progress_generation = 0;
-  std::vector<Seat> seats;         ///< by rank
+  std::vector<Seat> seats;
+  Degrees degrees;              ///< of the newest plan
+  Degrees target;               ///< what the run has when nothing is missing
+  bool retire_surplus = false;  ///< after the next plan: the run was scaled down
+  std::string regroup;  ///< why all ranks were told to leave at a boundary; empty: they were not
   std::vector<AgentState> agents;  ///< by agent id
   std::vector<BranchInfo> branches;
   std::vector<CheckpointInfo> checkpoints;

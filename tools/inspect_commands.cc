@@ -148,6 +148,18 @@ int run_status(const InspectArguments& arguments) {
                r.at("pid").get<std::int64_t>(), r.at("stage").get<int>(),
                r.at("dp_rank").get<int>(), r.at("state").get<std::string>());
   }
+  for (const json& r : j.at("spares")) {
+    fmt::print("  spare   agent {} slot {}  pid {}  {}\n", r.at("agent").get<int>(),
+               r.at("slot").get<int>(), r.at("pid").get<std::int64_t>(),
+               r.at("state").get<std::string>());
+  }
+  for (const json& a : j.at("agents")) {
+    fmt::print(
+        "  agent {}  {}  {}{}{}\n", a.at("agent").get<int>(), a.at("host").get<std::string>(),
+        a.at("state").get<std::string>(), a.at("joined").get<bool>() ? ", joined" : "",
+        a.at("excluded_until").is_null() ? ""
+                                         : " until " + a.at("excluded_until").get<std::string>());
+  }
   for (const json& c : j.at("checkpoints")) {
     fmt::print("  checkpoint of step {}  {}\n", c.at("step").get<std::int64_t>(),
                c.at("state").get<std::string>());

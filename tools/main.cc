@@ -17,6 +17,7 @@
 #include "tools/model_command.h"
 #include "tools/tokenize_command.h"
 #include "tools/train_command.h"
+#include "tools/worker_commands.h"
 
 namespace {
 
@@ -96,6 +97,27 @@ int main(int argc, char** argv) {
   stop->add_flag("--now", inspect.now, "kill it at once; the last committed checkpoint stays");
   show_examples(stop, "  tenax stop RUN\n");
   stop->callback([&] { exit_code = tools::run_stop(inspect); });
+
+  tools::DrainArguments drain;
+  CLI::App* drain_app = app.add_subcommand(
+      "drain", "Take an agent's workers out of a run at a step boundary and end it");
+  drain_app->add_option("RUN", drain.run_dir, "the run's directory")->required();
+  drain_app->add_option("AGENT", drain.agent, "its number (tenax status)")->required();
+  show_examples(drain_app, "  tenax drain RUN 1\n");
+  drain_app->callback([&] { exit_code = tools::run_drain(drain); });
+
+  tools::ScaleArguments scale;
+  CLI::App* scale_app =
+      app.add_subcommand("scale", "Change a run's number of workers or its layout");
+  scale_app->add_option("RUN", scale.run_dir, "the run's directory")->required();
+  scale_app->add_option("--workers", scale.workers, "so many workers, in whole replicas")
+      ->check(CLI::PositiveNumber);
+  scale_app->add_option("--dp", scale.dp, "data-parallel replicas")->check(CLI::PositiveNumber);
+  scale_app->add_option("--pp", scale.pp, "pipeline stages")->check(CLI::PositiveNumber);
+  show_examples(scale_app,
+                "  tenax scale RUN --workers 6\n"
+                "  tenax scale RUN --dp 4 --pp 1\n");
+  scale_app->callback([&] { exit_code = tools::run_scale(scale); });
 
   CLI::App* journal =
       run_command(app, "journal", "What happened to a run and what was decided", inspect);
@@ -247,14 +269,23 @@ int main(int argc, char** argv) {
   version->add_flag("--json", version_json, "print JSON");
   version->callback([&] { exit_code = tools::run_version(version_json); });
 
-  // Started by the supervisor and by agents; not for people.
+  tools::JoinArguments join;
   actors::AgentOptions agent;
-  CLI::App* agent_app = app.add_subcommand("agent", "")->group("");
-  agent_app->add_option("--run-dir", agent.run_dir)->required();
-  agent_app->add_option("--agent", agent.agent)->required();
-  agent_app->add_option("--incarnation", agent.incarnation)->required();
-  agent_app->callback([&] { exit_code = actors::run_agent(agent); });
+  CLI::App* agent_app = app.add_subcommand("agent", "A further agent joins a running job");
+  CLI::Option* join_option =
+      agent_app->add_option("--join", join.run_dir, "the run's directory")->type_name("RUN");
+  agent_app->add_option("--workers", join.workers, "how many it runs")->check(CLI::Range(1, 1024));
+  // Started by the supervisor, for which the rest is.
+  agent_app->add_option("--run-dir", agent.run_dir)->group("")->excludes(join_option);
+  agent_app->add_option("--agent", agent.agent)->group("")->excludes(join_option);
+  agent_app->add_option("--incarnation", agent.incarnation)->group("")->excludes(join_option);
+  show_examples(agent_app, "  tenax agent --join RUN --workers 2\n");
+  agent_app->callback([&] {
+    if (join_option->count() == 0 && agent.incarnation == 0) throw CLI::RequiredError("--join");
+    exit_code = join_option->count() > 0 ? tools::run_join(join) : actors::run_agent(agent);
+  });
 
+  // Started by agents; not for people.
   actors::WorkerOptions worker;
   CLI::App* worker_app = app.add_subcommand("worker", "")->group("");
   worker_app->add_option("--run-dir", worker.run_dir)->required();

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <httplib.h>
 
+#include <nlohmann/json.hpp>
+
 #include "actors/process.h"
 
 namespace tenax::tools {
@@ -48,17 +50,32 @@ Result<std::string> fetch_state(const actors::RunDirectory& directory) {
   return answer->body;
 }
 
-Status post_stop(const actors::RunDirectory& directory, const std::string& kind) {
+namespace {
+
+Status post(const actors::RunDirectory& directory, const std::string& path,
+            const std::string& body) {
   TENAX_TRY(const actors::SupervisorAddress address, live_address(directory));
   const httplib::Headers headers = {{"X-Tenax-Token", address.control_token}};
-  const auto answer = client_of(address).Post(
-      "/api/stop", headers, fmt::format("{{\"kind\":\"{}\"}}", kind), "application/json");
+  const auto answer = client_of(address).Post(path, headers, body, "application/json");
   if (!answer) return unanswered(address);
   if (answer->status / 100 != 2) {
-    return make_error(ErrorCode::kUnavailable,
-                      fmt::format("the supervisor refused: {}", answer->body));
+    const auto json = nlohmann::json::parse(answer->body, nullptr, false);
+    const std::string why = json.is_object() ? json.value("error", answer->body) : answer->body;
+    return make_error(answer->status == 409 ? ErrorCode::kInvalidArgument : ErrorCode::kUnavailable,
+                      fmt::format("the supervisor refused: {}", why));
   }
   return {};
+}
+
+}  // namespace
+
+Status post_stop(const actors::RunDirectory& directory, const std::string& kind) {
+  return post(directory, "/api/stop", nlohmann::json{{"kind", kind}}.dump());
+}
+
+Status post_control(const actors::RunDirectory& directory, const std::string& action,
+                    const nlohmann::json& body) {
+  return post(directory, "/api/control/" + action, body.dump());
 }
 
 }  // namespace tenax::tools

@@ -1,6 +1,7 @@
 // Talks to a live supervisor over the dashboard's HTTP interface on loopback.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "actors/run_directory.h"
@@ -13,5 +14,9 @@ Result<std::string> fetch_state(const actors::RunDirectory& directory);
 
 /// POST /api/stop. kUnavailable when none answers.
 Status post_stop(const actors::RunDirectory& directory, const std::string& kind);
+
+/// POST /api/control/ACTION. kInvalidArgument with the reason when the run refuses.
+Status post_control(const actors::RunDirectory& directory, const std::string& action,
+                    const nlohmann::json& body);
 
 }  // namespace tenax::tools

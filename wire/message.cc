@@ -69,6 +69,10 @@ void write(schema::RankState::Builder b, const RankState& s) {
   write(b.initVerdict(), s.verdict);
   auto list = b.initReports(s.reports.size());
   for (std::size_t i = 0; i < s.reports.size(); ++i) write(list[i], s.reports[i]);
+  b.setRank(s.rank);
+  b.setDp(s.degrees.dp);
+  b.setTp(s.degrees.tp);
+  b.setPp(s.degrees.pp);
 }
 
 RankState read(schema::RankState::Reader b) {
@@ -80,6 +84,9 @@ RankState read(schema::RankState::Reader b) {
   s.verdict_known = b.getVerdictKnown();
   s.verdict = read(b.getVerdict());
   for (auto r : b.getReports()) s.reports.push_back(read(r));
+  s.rank = b.getRank();
+  s.degrees = {static_cast<int>(b.getDp()), static_cast<int>(b.getTp()),
+               static_cast<int>(b.getPp())};
   return s;
 }
 
@@ -247,7 +254,19 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           b.setStep(m.step);
                           b.setCommitted(m.committed);
                         },
-                        [&](const Shutdown& m) { e.setShutdown(m.reason); }},
+                        [&](const Shutdown& m) { e.setShutdown(m.reason); },
+                        [&](const JoinRequest& m) {
+                          auto b = e.initJoinRequest();
+                          b.setToken(m.token);
+                          b.setPid(m.pid);
+                          b.setHost(m.host);
+                          b.setNumSlots(m.num_slots);
+                        },
+                        [&](const Admitted& m) {
+                          auto b = e.initAdmitted();
+                          b.setToken(m.token);
+                          b.setRefusal(m.refusal);
+                        }},
              body);
 }
 
@@ -336,6 +355,14 @@ Result<Body> read_body(schema::Envelope::Reader e) {
     }
     case E::SHUTDOWN:
       return Body(Shutdown{text(e.getShutdown())});
+    case E::JOIN_REQUEST: {
+      auto b = e.getJoinRequest();
+      return Body(JoinRequest{text(b.getToken()), b.getPid(), text(b.getHost()), b.getNumSlots()});
+    }
+    case E::ADMITTED: {
+      auto b = e.getAdmitted();
+      return Body(Admitted{text(b.getToken()), text(b.getRefusal())});
+    }
   }
   return make_error(ErrorCode::kUnsupported,
                     fmt::format("message kind {} is not known to this version",
@@ -392,7 +419,7 @@ std::string_view body_name(const Body& body) {
       "stepDone",    "rankStopped", "rankFinished",  "snapshotSealed", "shardWritten",
       "shardFailed", "rendezvous",  "welcome",       "spawnWorker",    "killWorker",
       "planFor",     "abort",       "workerCommand", "reportAck",      "checkpointClosed",
-      "shutdown"};
+      "shutdown",    "joinRequest", "admitted"};
   return kNames[body.index()];
 }
 

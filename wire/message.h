@@ -28,6 +28,16 @@ struct AgentHello {
   std::uint32_t num_slots = 0;
   std::vector<WorkerInfo> workers;
 };
+struct JoinRequest {
+  std::string token;
+  std::uint32_t pid = 0;
+  std::string host;
+  std::uint32_t num_slots = 0;
+};
+struct Admitted {
+  std::string token;
+  std::string refusal;
+};
 struct Heartbeat {
   std::uint64_t sequence = 0;
 };
@@ -123,7 +133,7 @@ struct Shutdown {
 using Body = std::variant<AgentHello, Heartbeat, WorkerUp, WorkerExited, RankFormed, StepDone,
                           RankStopped, RankFinished, SnapshotSealed, ShardWritten, ShardFailed,
                           RendezvousValue, Welcome, SpawnWorker, KillWorker, PlanFor, Abort,
-                          Command, ReportAck, CheckpointClosed, Shutdown>;
+                          Command, ReportAck, CheckpointClosed, Shutdown, JoinRequest, Admitted>;
 
 /// One control message with its fences.
 struct Message {

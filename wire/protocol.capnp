@@ -41,6 +41,9 @@ struct Envelope {
     reportAck @25 :ReportAck;            # supervisor -> agents: reports up to here are journalled
     checkpointClosed @26 :CheckpointClosed;  # supervisor -> agents -> workers: slot may be reused
     shutdown @27 :Text;                  # supervisor -> agent -> worker: end your process; the text is the reason
+
+    joinRequest @28 :JoinRequest;        # agent that nobody started -> supervisor, repeated until the answer comes
+    admitted @29 :Admitted;              # supervisor -> that agent: be agent (with agentIncarnation), or why not
   }
 }
 
@@ -58,6 +61,18 @@ struct AgentHello {
     generation @4 :UInt64;     # of its plan
     training @5 :Bool;         # formed and not stopped
   }
+}
+
+struct JoinRequest {
+  token @0 :Text;              # random, its own: asking again gives the same place
+  pid @1 :UInt32;
+  host @2 :Text;
+  numSlots @3 :UInt32;         # workers it will run
+}
+
+struct Admitted {
+  token @0 :Text;
+  refusal @1 :Text;            # why it may not join; empty: it may, and says agentHello next
 }
 
 struct Heartbeat {
@@ -104,6 +119,10 @@ struct RankState {
   verdictKnown @4 :Bool;
   verdict @5 :StepReport;
   reports @6 :List(StepReport);
+  rank @7 :Int32 = -1;         # whose shard the weights are, in the layout dp x tp x pp
+  dp @8 :UInt32 = 1;
+  tp @9 :UInt32 = 1;
+  pp @10 :UInt32 = 1;
 }
 
 struct RankStopped {

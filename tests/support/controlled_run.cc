@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "scheduler/layout.h"
+#include "scheduler/rank_assignment.h"
 #include "scheduler/run_json.h"
 #include "tests/support/controlled_weights.h"
 
@@ -26,7 +27,6 @@ std::vector<Command> ControlledRun::feed(const Event& event) {
     if (const auto* plan = std::get_if<StartGeneration>(&c)) check_plan(*plan);
     commands_.push_back(c);
   }
-  if (seats_.empty()) seats_ = state.seats;
   check_state();
   for (const Command& c : commands) act(c);
   return commands;
@@ -94,20 +94,27 @@ void ControlledRun::restart_supervisor() {
 
 void ControlledRun::check_plan(const StartGeneration& start) {
   const Plan& plan = start.plan;
-  if (start.seats.size() != static_cast<std::size_t>(world()) ||
+  const int ranks = plan.degrees.world_size();
+  if (start.seats.size() != static_cast<std::size_t>(ranks) ||
       plan.sources.size() != start.seats.size()) {
     violate("a plan without a seat or a source for every rank");
     return;
   }
   if (plan.step > state.counted_step) violate("a plan goes on after a step that is not counted");
+  std::set<std::uint64_t> used;
+  for (const auto& seat : start.seats) used.insert(seat.incarnation);
+  if (used.size() != start.seats.size()) violate("two ranks of a plan share a worker");
   const auto reaches = [&](int rank) {
-    const Worker* w = worker(rank);
-    if (w == nullptr || !w->held.has_weights || w->held.branch != plan.branch) return false;
+    const Worker* w = worker_at(start.seats[rank]);
+    if (w == nullptr || w->held.branch != plan.branch ||
+        !holds_shard_of(w->held, plan.degrees, rank)) {
+      return false;
+    }
     return w->held.last_applied == plan.step ||
            (plan.has_half_step && w->held.last_applied + 1 == plan.step &&
             w->held.gradients_ready == plan.step);
   };
-  for (int rank = 0; rank < world(); ++rank) {
+  for (int rank = 0; rank < ranks; ++rank) {
     const RankSource& s = plan.sources[rank];
     switch (s.kind) {
       case SourceKind::kInitial:
@@ -115,10 +122,11 @@ void ControlledRun::check_plan(const StartGeneration& start) {
         break;
       case SourceKind::kMemory:
         // A process that has died meanwhile is found out later.
-        if (alive(rank) && !reaches(rank)) violate(fmt::format("rank {} is no source", rank));
+        if (worker_at(start.seats[rank]) != nullptr && !reaches(rank))
+          violate(fmt::format("rank {} is no source", rank));
         break;
       case SourceKind::kPeer: {
-        const auto group = data_parallel_group(options_.controller.degrees, rank);
+        const auto group = data_parallel_group(plan.degrees, rank);
         if (std::find(group.begin(), group.end(), s.peer) == group.end())
           violate("the peer holds another stage");
         else if (plan.sources[s.peer].kind != SourceKind::kMemory)
@@ -198,8 +206,9 @@ void ControlledRun::act(const Command& command) {
     plans_.push_back(start->plan);
     Generation& g = generations_[start->plan.generation];
     g.plan = start->plan;
-    g.progress.assign(world(), -2);
-    for (int rank = 0; rank < world(); ++rank) {
+    g.seats = start->seats;
+    g.progress.assign(start->seats.size(), -2);
+    for (int rank = 0; rank < static_cast<int>(start->seats.size()); ++rank) {
       const auto seat = start->seats[rank];
       send_down(seat.agent, [this, seat, rank, plan = start->plan] {
         take_plan(seat.agent, seat.slot, seat.incarnation, rank, plan);
@@ -207,9 +216,10 @@ void ControlledRun::act(const Command& command) {
     }
   } else if (const auto* ic = std::get_if<IssueCommand>(&command)) {
     const std::uint64_t generation = state.generation;
-    send_down_to_all([this, number = ic->command.number, generation](std::uint32_t id) {
+    send_down_to_all([this, command = ic->command, generation](std::uint32_t id) {
       for (auto& [slot, w] : agents_[id].workers) {
-        if (w->running == generation && w->engine != Engine::kIdle) w->commands.insert(number);
+        if (w->running == generation && w->engine != Engine::kIdle)
+          w->commands[command.number] = command.kind;
       }
     });
   } else if (const auto* d = std::get_if<DiscardCheckpoint>(&command)) {
@@ -221,7 +231,8 @@ void ControlledRun::act(const Command& command) {
     });
   } else if (const auto* commit = std::get_if<CommitCheckpoint>(&command)) {
     const auto& staged = staged_[commit->checkpoint_id];
-    if (staged.size() != static_cast<std::size_t>(world()))
+    const Degrees& degrees = generations_.at(commit->checkpoint_id >> 32).plan.degrees;
+    if (staged.size() != static_cast<std::size_t>(degrees.world_size()))
       violate("a checkpoint is committed that not every rank has written");
     for (const auto& [rank, job] : staged) {
       if (job.branch != commit->branch || job.step != commit->step)
@@ -233,6 +244,16 @@ void ControlledRun::act(const Command& command) {
     store_jobs_.push_back(command);
   } else if (const auto* del = std::get_if<DeleteCheckpoint>(&command)) {
     store_.erase(del->checkpoint_id);
+  } else if (const auto* admit = std::get_if<AdmitAgent>(&command)) {
+    if (!admit->refusal.empty()) return;
+    if (agents_.size() <= admit->agent) agents_.resize(admit->agent + 1);
+    Agent& a = agents_[admit->agent];
+    a = Agent{};
+    a.incarnation = admit->incarnation;
+    a.alive = a.watched = true;
+    hello(admit->agent);
+  } else if (const auto* release = std::get_if<ReleaseAgent>(&command)) {
+    send_down(release->agent, [this, id = release->agent] { kill_agent(id); });
   } else if (std::holds_alternative<Finish>(command)) {
     for (std::uint32_t id = 0; id < agents_.size(); ++id) {
       if (agents_[id].alive) kill_agent(id);
@@ -284,9 +305,9 @@ bool ControlledRun::deliver_from_agent(std::uint32_t agent) {
   return true;
 }
 
-bool ControlledRun::deliver_from_worker(int rank) {
+bool ControlledRun::deliver_from_worker(int index) {
   if (!supervisor_up_) return false;
-  const Seat& seat = state_seat(rank);
+  const Seat& seat = place_of(index);
   Agent& a = agents_[seat.agent];
   const auto it = a.workers.find(seat.slot);
   // The hello comes before anything a worker of the agent says.
@@ -323,11 +344,11 @@ void ControlledRun::spawn(std::uint32_t agent, std::uint32_t slot, std::uint64_t
   agents_[agent].workers[slot] = std::move(w);
 }
 
-bool ControlledRun::boot(int rank) {
-  Worker* w = worker(rank);
+bool ControlledRun::boot(int index) {
+  Worker* w = worker(index);
   if (w == nullptr || w->up) return false;
   w->up = true;
-  const Seat& seat = state_seat(rank);
+  const Seat& seat = place_of(index);
   emit_from(*w, seat.agent, WorkerUp{seat.agent, seat.slot, w->incarnation, w->pid});
   return true;
 }
@@ -357,10 +378,9 @@ void ControlledRun::abort(std::uint32_t agent, const AbortGeneration& c) {
     if (!w->up || w->hung || c.generation < w->generation) continue;
     w->generation = c.generation;
     leave(*w);
-    if (w->rank < 0) continue;  // its rank is -1 in the answer: nobody's
     emit_from(*w, agent,
               RankStopped{static_cast<std::uint32_t>(w->rank), c.generation,
-                          report_state(*w, c.counted_step), c.reason, 0});
+                          report_state(*w, c.counted_step), c.reason, 0, w->incarnation});
   }
 }
 
@@ -388,7 +408,7 @@ void ControlledRun::take_plan(std::uint32_t agent, std::uint32_t slot, std::uint
   w.obeyed = 0;
   w.saved_step = -1;
   w.in_flight.reset();
-  w.leave_after_save = false;
+  w.leave_after_save = w.regroup = false;
   generations_.at(plan.generation).progress[rank] = -1;
 }
 

@@ -2,9 +2,12 @@
 // a clock that moves only when told. Every message waits in a queue (one for each worker and each
 // agent, as in the real system) until the test delivers it, so a test chooses every order and every
 // place of failure. The weights are a hash chain over the sample positions trained: two ranks hold
-// the same number only if they have done the same updates. Test code; one thread.
+// the same number only if they have done the same updates. A worker is named by its seat, an index
+// into RunState::seats; while the layout does not change and there are no spares, that is its rank.
+// Test code; one thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -16,6 +19,7 @@
 #include <vector>
 
 #include "scheduler/run_controller.h"
+#include "tests/support/controlled_weights.h"
 
 namespace tenax::test {
 
@@ -44,12 +48,12 @@ class ControlledRun {
   void restart_supervisor();
 
   // --- One thing at a time; false if there is nothing to do
-  bool deliver_from_worker(int rank);
+  bool deliver_from_worker(int seat);
   bool deliver_from_agent(std::uint32_t agent);
   bool deliver_to_agent(std::uint32_t agent);
   bool deliver_exit();  ///< of an agent's process, to the supervisor
-  bool boot(int rank);
-  bool advance(int rank);  ///< one move of a rank in its generation: restore, gradients, verdict
+  bool boot(int seat);
+  bool advance(int seat);  ///< one move in its generation: restore, gradients, verdict
   bool write_slot(std::uint32_t agent, bool ok = true);
   bool store_job(bool ok = true);
 
@@ -66,12 +70,14 @@ class ControlledRun {
   void run_to_end(int max_moves = 100000);
 
   // --- Faults
-  void kill_worker(int rank);
+  void kill_worker(int seat);
   void kill_agent(std::uint32_t agent);
   /// Its engine hangs: it neither trains nor answers an abort.
-  void hang_worker(int rank);
+  void hang_worker(int seat);
   /// A broken connection in its generation: it stops by itself and says so.
-  bool stop_on_error(int rank);
+  bool stop_on_error(int seat);
+  /// A further agent dials in.
+  void join_agent(std::uint32_t num_slots);
   void corrupt_checkpoint(std::uint64_t id) { store_.at(id).corrupt = true; }
 
   // --- What can be seen
@@ -102,13 +108,12 @@ class ControlledRun {
   const scheduler::CheckpointInfo* checkpoint_of(std::int64_t step) const;
   /// What an uninterrupted run with these skip windows would hold.
   std::uint64_t expected_weights(int rank, std::int64_t step) const;
-  std::uint64_t stored_weights(std::uint64_t checkpoint, int rank) const {
-    return store_.at(checkpoint).weights.at(rank);
-  }
-  std::optional<std::uint64_t> weights(int rank) const;
-  const RankState& held(int rank) const;
-  bool alive(int rank) const;
-  bool worker_busy(int rank) const;
+  /// Of a checkpoint, what `rank` of the present layout would read.
+  std::uint64_t stored_weights(std::uint64_t checkpoint, int rank) const;
+  std::optional<std::uint64_t> weights(int seat) const;
+  const RankState& held(int seat) const;
+  bool alive(int seat) const;
+  bool worker_busy(int seat) const;
   bool agent_alive(std::uint32_t agent) const { return agents_[agent].alive; }
   std::pair<std::int64_t, std::int64_t> positions(std::int64_t step,
                                                   const std::vector<SkipWindow>& skips) const;
@@ -116,8 +121,17 @@ class ControlledRun {
   void make_faulty(int rank) { faulty_.insert(rank); }
   /// What went against an invariant so far; empty: nothing.
   const std::string& violation() const { return violation_; }
-  int world() const { return options_.controller.degrees.world_size(); }
-  int num_agents() const { return options_.controller.num_agents; }
+  int world() const {
+    return state.seats.empty() ? options_.controller.degrees.world_size()
+                               : state.degrees.world_size();
+  }
+  int num_seats() const { return static_cast<int>(state.seats.size()); }
+  int num_agents() const { return static_cast<int>(agents_.size()); }
+  /// Agents that the run may still use.
+  int num_agents_left() const {
+    return static_cast<int>(
+        std::count_if(state.agents.begin(), state.agents.end(), scheduler::usable));
+  }
 
  private:
   enum class Engine { kIdle, kForming, kTraining, kWaitingForSlot };
@@ -133,10 +147,11 @@ class ControlledRun {
     std::uint64_t running = 0;   ///< generation the engine runs
     bool training_seen = false;  ///< by the agent
     RankState held;
-    std::uint64_t weights = 0;
+    Shard weights;
     std::vector<StepReport> reports;
-    std::set<std::int64_t> commands;
+    std::map<std::int64_t, WorkerCommandKind> commands;
     std::int64_t obeyed = 0;
+    bool regroup = false;
     std::int64_t saved_step = -1;
     std::optional<std::pair<std::uint64_t, std::int64_t>> in_flight;
     bool leave_after_save = false;
@@ -147,7 +162,7 @@ class ControlledRun {
     int rank = 0;
     std::uint64_t branch = 0;
     std::int64_t step = 0;
-    std::uint64_t weights = 0;
+    Shard weights;
   };
   struct Agent {
     std::uint64_t incarnation = 0;
@@ -169,22 +184,25 @@ class ControlledRun {
   };
   struct Generation {
     Plan plan;
+    std::vector<scheduler::StartGeneration::Seat> seats;
     std::vector<int>
         progress;  ///< by rank: -2 no plan, -1 forming, else 2 x step + gradients ready
     std::map<std::int64_t, std::map<int, Contribution>> contributions;
-    std::vector<std::uint64_t> sources;  ///< weights that each rank will hold, once all have met
+    std::vector<Shard> sources;  ///< weights that each rank will hold, once all have met
   };
   struct Stored {
     std::uint64_t branch = 0;
     std::int64_t step = 0;
     bool corrupt = false;
-    std::map<int, std::uint64_t> weights;
+    std::map<int, std::uint64_t> layers;
   };
 
-  Worker* worker(int rank);
-  const Worker* worker(int rank) const;
-  Agent& agent_of(int rank) { return agents_[state_seat(rank).agent]; }
-  const scheduler::Seat& state_seat(int rank) const { return seats_.at(rank); }
+  Worker* worker(int seat);
+  const Worker* worker(int seat) const;
+  /// Null if another process has the place by now.
+  Worker* worker_at(const scheduler::StartGeneration::Seat& place);
+  const scheduler::Seat& place_of(int seat) const { return state.seats.at(seat); }
+  Shard stored_shard(const Stored& stored, const Degrees& degrees, int rank) const;
   void act(const scheduler::Command& command);
   void send_down(std::uint32_t agent, std::function<void()> deed);
   void send_down_to_all(const std::function<void(std::uint32_t)>& deed);
@@ -197,18 +215,21 @@ class ControlledRun {
                  const Plan& plan);
   void leave(Worker& w);
   RankState report_state(const Worker& w, std::int64_t counted) const;
-  bool restore(Worker& w, Generation& g);
+  bool restore(Worker& w, Generation& g, std::uint32_t agent);
   bool compute_gradients(Worker& w, Generation& g, int p);
-  bool take_verdict(Worker& w, Generation& g, int p);
-  void after_step(Worker& w, Generation& g, std::int64_t done, const Contribution& agreed);
-  bool try_snapshot(Worker& w);
+  bool take_verdict(Worker& w, Generation& g, int p, std::uint32_t agent);
+  void after_step(Worker& w, Generation& g, std::int64_t done, const Contribution& agreed,
+                  std::uint32_t agent);
+  bool try_snapshot(Worker& w, std::uint32_t agent);
+  void finish(Worker& w, std::uint32_t agent, FinishCause cause);
   void check_plan(const scheduler::StartGeneration& start);
   void check_state();
   void violate(const std::string& what) {
     if (violation_.empty()) violation_ = what;
   }
-  std::uint64_t next_weights(std::uint64_t weights, std::int64_t step,
-                             const std::vector<SkipWindow>& skips, int rank) const;
+  Shard next_weights(Shard weights, std::int64_t step, const std::vector<SkipWindow>& skips,
+                     int rank) const;
+  int num_layers() const { return std::max(4, options_.controller.degrees.pp); }
   bool poisoned(std::int64_t step, const std::vector<SkipWindow>& skips) const;
   StepReport make_report(const Generation& g, std::int64_t step) const;
 
@@ -217,7 +238,6 @@ class ControlledRun {
   Time now_{std::chrono::hours(1)};
   std::uint64_t term_ = 0;
   std::uint32_t next_pid_ = 100;
-  std::vector<scheduler::Seat> seats_;  ///< places only
   std::vector<Agent> agents_;
   std::map<std::uint64_t, Generation> generations_;
   std::map<std::uint64_t, std::map<int, SlotJob>> staged_;
@@ -225,6 +245,7 @@ class ControlledRun {
   std::deque<scheduler::Command> store_jobs_;
   std::deque<scheduler::AgentLost> exits_;
   std::set<int> faulty_;
+  int num_askers_ = 0;
   std::vector<scheduler::Command> commands_;
   std::vector<Recorded> recorded_;
   std::vector<Plan> plans_;

@@ -14,79 +14,98 @@ namespace tenax::test {
 
 // --- Generations
 
-ControlledRun::Worker* ControlledRun::worker(int rank) {
-  Agent& a = agents_[state_seat(rank).agent];
-  const auto it = a.workers.find(state_seat(rank).slot);
+ControlledRun::Worker* ControlledRun::worker(int seat) {
+  Agent& a = agents_[place_of(seat).agent];
+  const auto it = a.workers.find(place_of(seat).slot);
   return !a.alive || it == a.workers.end() ? nullptr : it->second.get();
 }
-const ControlledRun::Worker* ControlledRun::worker(int rank) const {
-  return const_cast<ControlledRun*>(this)->worker(rank);
+const ControlledRun::Worker* ControlledRun::worker(int seat) const {
+  return const_cast<ControlledRun*>(this)->worker(seat);
 }
-bool ControlledRun::alive(int rank) const { return worker(rank) != nullptr; }
-bool ControlledRun::worker_busy(int rank) const {
-  return alive(rank) && worker(rank)->engine != Engine::kIdle;
+ControlledRun::Worker* ControlledRun::worker_at(const StartGeneration::Seat& place) {
+  Agent& a = agents_[place.agent];
+  const auto it = a.workers.find(place.slot);
+  if (!a.alive || it == a.workers.end() || it->second->incarnation != place.incarnation)
+    return nullptr;
+  return it->second.get();
 }
-const RankState& ControlledRun::held(int rank) const { return worker(rank)->held; }
-std::optional<std::uint64_t> ControlledRun::weights(int rank) const {
-  if (!alive(rank) || !worker(rank)->held.has_weights) return std::nullopt;
-  return worker(rank)->weights;
+bool ControlledRun::alive(int seat) const { return worker(seat) != nullptr; }
+bool ControlledRun::worker_busy(int seat) const {
+  return alive(seat) && worker(seat)->engine != Engine::kIdle;
+}
+const RankState& ControlledRun::held(int seat) const { return worker(seat)->held; }
+std::optional<std::uint64_t> ControlledRun::weights(int seat) const {
+  if (!alive(seat) || !worker(seat)->held.has_weights) return std::nullopt;
+  return digest(worker(seat)->weights);
 }
 
-bool ControlledRun::advance(int rank) {
-  Worker* w = worker(rank);
+Shard ControlledRun::stored_shard(const Stored& stored, const Degrees& degrees, int rank) const {
+  Shard shard = initial_shard(num_layers(), degrees, rank);
+  for (std::size_t i = 0; i < shard.layers.size(); ++i)
+    shard.layers[i] = stored.layers.at(shard.first + static_cast<int>(i));
+  return shard;
+}
+
+std::uint64_t ControlledRun::stored_weights(std::uint64_t checkpoint, int rank) const {
+  return digest(stored_shard(store_.at(checkpoint), state.degrees, rank));
+}
+
+bool ControlledRun::advance(int seat) {
+  Worker* w = worker(seat);
   if (w == nullptr || w->hung || w->engine == Engine::kIdle) return false;
   Generation& g = generations_.at(w->running);
-  const int p = g.progress[rank];
+  const std::uint32_t agent = place_of(seat).agent;
+  const int p = g.progress[w->rank];
   const int slowest = *std::min_element(g.progress.begin(), g.progress.end());
   switch (w->engine) {
     case Engine::kForming:
-      return slowest >= -1 && restore(*w, g);
+      return slowest >= -1 && restore(*w, g, agent);
     case Engine::kWaitingForSlot:
-      return try_snapshot(*w);
+      return try_snapshot(*w, agent);
     case Engine::kTraining:
       if (slowest < p) return false;
-      return p % 2 == 0 ? compute_gradients(*w, g, p) : take_verdict(*w, g, p);
+      return p % 2 == 0 ? compute_gradients(*w, g, p) : take_verdict(*w, g, p, agent);
     case Engine::kIdle:
       break;
   }
   return false;
 }
 
-bool ControlledRun::restore(Worker& w, Generation& g) {
+bool ControlledRun::restore(Worker& w, Generation& g, std::uint32_t agent) {
   const Plan& plan = g.plan;
+  const int ranks = plan.degrees.world_size();
   if (g.sources.empty()) {
-    for (int rank = 0; rank < world(); ++rank) {
-      const Worker* o = worker(rank);
+    for (int rank = 0; rank < ranks; ++rank) {
+      const Worker* o = worker_at(g.seats[rank]);
       if (o == nullptr || o->hung || o->engine != Engine::kForming || o->running != w.running)
         return false;
     }
     // All ranks have met: what each one reads or is sent is settled now.
-    const auto own = [&](int rank) -> std::uint64_t {
-      const Worker* o = worker(rank);
+    const auto own = [&](int rank) -> Shard {
+      const Worker* o = worker_at(g.seats[rank]);
       if (o->held.last_applied == plan.step) return o->weights;
       return std::isnan(plan.half_step.loss)
                  ? o->weights
                  : next_weights(o->weights, plan.step, plan.skip_windows, rank);
     };
-    for (int rank = 0; rank < world(); ++rank) {
+    for (int rank = 0; rank < ranks; ++rank) {
       const RankSource& s = plan.sources[rank];
       const auto stored = store_.find(plan.checkpoint_id);
-      g.sources.push_back(s.kind == SourceKind::kMemory    ? own(rank)
-                          : s.kind == SourceKind::kPeer    ? own(s.peer)
-                          : s.kind == SourceKind::kInitial ? initial_weights(plan.degrees, rank)
-                          : stored != store_.end()         ? stored->second.weights.at(rank)
-                                                           : 0);
+      g.sources.push_back(s.kind == SourceKind::kMemory ? own(rank)
+                          : s.kind == SourceKind::kPeer ? own(s.peer)
+                          : s.kind == SourceKind::kInitial || stored == store_.end()
+                              ? initial_shard(num_layers(), plan.degrees, rank)
+                              : stored_shard(stored->second, plan.degrees, rank));
     }
   }
   const SourceKind kind = plan.sources[w.rank].kind;
-  const std::uint32_t agent = state_seat(w.rank).agent;
   if (kind == SourceKind::kCheckpoint &&
       (!store_.contains(plan.checkpoint_id) || store_.at(plan.checkpoint_id).corrupt)) {
     w.held.has_weights = false;
     leave(w);
     emit_from(w, agent,
               RankStopped{static_cast<std::uint32_t>(w.rank), w.generation, report_state(w, -1),
-                          "the checkpoint cannot be read", plan.checkpoint_id});
+                          "the checkpoint cannot be read", plan.checkpoint_id, w.incarnation});
     return true;
   }
   if (kind == SourceKind::kMemory && plan.has_half_step && w.held.last_applied < plan.step) {
@@ -94,8 +113,14 @@ bool ControlledRun::restore(Worker& w, Generation& g) {
   }
   if (kind != SourceKind::kMemory) w.reports.clear();
   w.weights = g.sources[w.rank];
+  if (w.weights.first != initial_shard(num_layers(), plan.degrees, w.rank).first ||
+      w.weights.layers.size() != initial_shard(num_layers(), plan.degrees, w.rank).layers.size()) {
+    violate("a rank was given another stage's weights");
+  }
   w.held.has_weights = true;
   w.held.branch = plan.branch;
+  w.held.rank = w.rank;
+  w.held.degrees = plan.degrees;
   w.held.last_applied = plan.step;
   w.held.gradients_ready = 0;
   w.held.verdict_known = false;
@@ -103,7 +128,8 @@ bool ControlledRun::restore(Worker& w, Generation& g) {
   w.training_seen = true;
   g.progress[w.rank] = static_cast<int>(2 * plan.step);
   emit_from(w, agent,
-            RankFormed{static_cast<std::uint32_t>(w.rank), plan.generation, plan.step, "", 0.1});
+            RankFormed{static_cast<std::uint32_t>(w.rank), plan.generation, plan.step, "", 0.1,
+                       w.incarnation});
   if (plan.step >= plan.total_steps) {
     w.leave_after_save = true;
     w.engine = Engine::kWaitingForSlot;
@@ -139,9 +165,8 @@ StepReport ControlledRun::make_report(const Generation& g, std::int64_t step) co
   return r;
 }
 
-bool ControlledRun::take_verdict(Worker& w, Generation& g, int p) {
+bool ControlledRun::take_verdict(Worker& w, Generation& g, int p, std::uint32_t agent) {
   const std::int64_t step = p / 2 + 1;
-  const std::uint32_t agent = state_seat(w.rank).agent;
   const StepReport report = make_report(g, step);
   Contribution agreed{std::numeric_limits<std::int64_t>::max(), true};
   for (const auto& [rank, c] : g.contributions.at(step)) {
@@ -161,25 +186,30 @@ bool ControlledRun::take_verdict(Worker& w, Generation& g, int p) {
     a.reports.push_back({w.running, report});
     emit_from(w, agent, a.reports.back());
   }
-  after_step(w, g, step, agreed);
+  after_step(w, g, step, agreed, agent);
   return true;
 }
 
 void ControlledRun::after_step(Worker& w, Generation& g, std::int64_t done,
-                               const Contribution& agreed) {
-  const bool stop = agreed.command > w.obeyed;
-  w.obeyed = agreed.command;
+                               const Contribution& agreed, std::uint32_t agent) {
+  bool stop = false;
+  for (; w.obeyed < agreed.command; ++w.obeyed) {
+    const WorkerCommandKind kind = w.commands.at(w.obeyed + 1);
+    stop = stop || kind == WorkerCommandKind::kStop;
+    w.regroup = w.regroup || kind == WorkerCommandKind::kRegroup;
+  }
   const bool due =
       options_.save_interval > 0 && done % options_.save_interval == 0 && agreed.slot_free;
   w.leave_after_save = stop || done >= g.plan.total_steps;
   if (due || w.leave_after_save) {
     w.engine = Engine::kWaitingForSlot;
-    try_snapshot(w);
+    try_snapshot(w, agent);
+  } else if (w.regroup) {
+    finish(w, agent, FinishCause::kRegrouped);
   }
 }
 
-bool ControlledRun::try_snapshot(Worker& w) {
-  const std::uint32_t agent = state_seat(w.rank).agent;
+bool ControlledRun::try_snapshot(Worker& w, std::uint32_t agent) {
   const Plan& plan = generations_.at(w.running).plan;
   if (w.in_flight) return false;
   w.saved_step = w.held.last_applied;
@@ -190,13 +220,19 @@ bool ControlledRun::try_snapshot(Worker& w) {
   }
   w.engine = Engine::kTraining;
   if (w.leave_after_save) {
-    leave(w);
-    emit_from(w, agent,
-              RankFinished{static_cast<std::uint32_t>(w.rank), w.running, w.held.last_applied,
-                           w.held.last_applied >= plan.total_steps ? FinishCause::kDone
-                                                                   : FinishCause::kStopped});
+    finish(w, agent,
+           w.held.last_applied >= plan.total_steps ? FinishCause::kDone : FinishCause::kStopped);
+  } else if (w.regroup) {
+    finish(w, agent, FinishCause::kRegrouped);
   }
   return true;
+}
+
+void ControlledRun::finish(Worker& w, std::uint32_t agent, FinishCause cause) {
+  leave(w);
+  emit_from(w, agent,
+            RankFinished{static_cast<std::uint32_t>(w.rank), w.running, w.held.last_applied, cause,
+                         w.incarnation});
 }
 
 bool ControlledRun::write_slot(std::uint32_t agent, bool ok) {
@@ -213,7 +249,7 @@ bool ControlledRun::write_slot(std::uint32_t agent, bool ok) {
   if (!a.dialled) return true;  // what it staged is swept by the next supervisor
   staged_[id][job.rank] = job;
   emit(agent, ShardWritten{static_cast<std::uint32_t>(job.rank), job.generation, job.branch,
-                           job.step, id, 100, 0.1, std::to_string(job.weights)});
+                           job.step, id, 100, 0.1, std::to_string(digest(job.weights))});
   return true;
 }
 
@@ -228,8 +264,10 @@ bool ControlledRun::store_job(bool ok) {
       return true;
     }
     Stored stored{commit->branch, commit->step, false, {}};
-    for (const auto& [rank, job] : staged_[commit->checkpoint_id])
-      stored.weights[rank] = job.weights;
+    for (const auto& [rank, job] : staged_[commit->checkpoint_id]) {
+      for (std::size_t i = 0; i < job.weights.layers.size(); ++i)
+        stored.layers[job.weights.first + static_cast<int>(i)] = job.weights.layers[i];
+    }
     staged_.erase(commit->checkpoint_id);
     store_[commit->checkpoint_id] = stored;
     send_down_to_all([this, c = *commit](std::uint32_t id) {
@@ -257,12 +295,12 @@ void ControlledRun::settle() {
       while (deliver_from_agent(id)) moved = true;
       while (write_slot(id)) moved = true;
     }
-    for (int rank = 0; rank < world(); ++rank) {
-      moved = boot(rank) || moved;
-      while (deliver_from_worker(rank)) moved = true;
-      Worker* w = worker(rank);
+    for (int seat = 0; seat < num_seats(); ++seat) {
+      moved = boot(seat) || moved;
+      while (deliver_from_worker(seat)) moved = true;
+      Worker* w = worker(seat);
       if (w != nullptr && (w->engine == Engine::kForming || w->engine == Engine::kWaitingForSlot))
-        moved = advance(rank) || moved;
+        moved = advance(seat) || moved;
     }
     moved = store_job() || moved;
   }
@@ -282,12 +320,13 @@ bool ControlledRun::train_to_gradients_of(std::int64_t step) {
     settle();
     bool moved = false;
     bool all_there = true;
-    for (int rank = 0; rank < world(); ++rank) {
-      const Worker* w = worker(rank);
+    for (int seat = 0; seat < num_seats(); ++seat) {
+      if (place_of(seat).rank < 0) continue;
+      const Worker* w = worker(seat);
       if (w == nullptr) return false;
       const bool there = w->held.gradients_ready >= step;
       all_there = all_there && there;
-      if (!there) moved = advance(rank) || moved;
+      if (!there) moved = advance(seat) || moved;
     }
     if (all_there) return true;
     if (!moved) return false;
@@ -299,12 +338,13 @@ bool ControlledRun::train_to(std::int64_t step) {
     settle();
     bool moved = false;
     bool all_there = true;
-    for (int rank = 0; rank < world(); ++rank) {
-      const Worker* w = worker(rank);
+    for (int seat = 0; seat < num_seats(); ++seat) {
+      if (place_of(seat).rank < 0) continue;
+      const Worker* w = worker(seat);
       if (w == nullptr) return false;
       if (w->held.last_applied >= step) continue;
       all_there = false;
-      moved = advance(rank) || moved;
+      moved = advance(seat) || moved;
     }
     if (all_there) {
       settle();
@@ -319,7 +359,7 @@ void ControlledRun::run_to_end(int max_moves) {
     settle();
     if (state.phase == Phase::kFinished) return;
     bool moved = false;
-    for (int rank = 0; rank < world(); ++rank) moved = advance(rank) || moved;
+    for (int seat = 0; seat < num_seats(); ++seat) moved = advance(seat) || moved;
     if (!moved && !fire_timer()) {
       violate("nothing happens any more in phase " + std::string(to_string(state.phase)));
       return;
@@ -330,8 +370,8 @@ void ControlledRun::run_to_end(int max_moves) {
 
 // --- Faults
 
-void ControlledRun::kill_worker(int rank) {
-  const Seat& seat = state_seat(rank);
+void ControlledRun::kill_worker(int index) {
+  const Seat& seat = place_of(index);
   Agent& a = agents_[seat.agent];
   const auto it = a.workers.find(seat.slot);
   if (!a.alive || it == a.workers.end()) return;
@@ -348,18 +388,23 @@ void ControlledRun::kill_agent(std::uint32_t agent) {
   a = Agent{};
 }
 
-void ControlledRun::hang_worker(int rank) {
-  if (Worker* w = worker(rank)) w->hung = true;
+void ControlledRun::hang_worker(int seat) {
+  if (Worker* w = worker(seat)) w->hung = true;
 }
 
-bool ControlledRun::stop_on_error(int rank) {
-  Worker* w = worker(rank);
+void ControlledRun::join_agent(std::uint32_t num_slots) {
+  if (!supervisor_up_) return;
+  feed(AgentAsked{fmt::format("asker {}", ++num_askers_), "another host", 5000, num_slots});
+}
+
+bool ControlledRun::stop_on_error(int seat) {
+  Worker* w = worker(seat);
   if (w == nullptr || w->hung || w->engine == Engine::kIdle) return false;
   leave(*w);
-  emit_from(*w, state_seat(rank).agent,
-            RankStopped{static_cast<std::uint32_t>(rank), w->generation,
+  emit_from(*w, place_of(seat).agent,
+            RankStopped{static_cast<std::uint32_t>(w->rank), w->generation,
                         report_state(*w, std::numeric_limits<std::int64_t>::max()),
-                        "connection closed by peer", 0});
+                        "connection closed by peer", 0, w->incarnation});
   return true;
 }
 
@@ -414,19 +459,22 @@ bool ControlledRun::poisoned(std::int64_t step, const std::vector<SkipWindow>& s
   return begin < options_.poisoned.end && options_.poisoned.begin < end;
 }
 
-std::uint64_t ControlledRun::next_weights(std::uint64_t weights, std::int64_t step,
-                                          const std::vector<SkipWindow>& skips, int rank) const {
+Shard ControlledRun::next_weights(Shard weights, std::int64_t step,
+                                  const std::vector<SkipWindow>& skips, int rank) const {
   const auto [begin, end] = positions(step, skips);
-  return mix(weights, static_cast<std::uint64_t>(begin * 131 + end)) +
-         (faulty_.contains(rank) ? 1 : 0);
+  for (std::uint64_t& layer : weights.layers) {
+    layer = mix(layer, static_cast<std::uint64_t>(begin * 131 + end)) +
+            (faulty_.contains(rank) ? 1 : 0);
+  }
+  return weights;
 }
 
 std::uint64_t ControlledRun::expected_weights(int rank, std::int64_t step) const {
-  std::uint64_t w = initial_weights(options_.controller.degrees, rank);
+  Shard w = initial_shard(num_layers(), state.degrees, rank);
   for (std::int64_t s = 1; s <= step; ++s) {
     if (!poisoned(s, state.skip_windows)) w = next_weights(w, s, state.skip_windows, -1);
   }
-  return w;
+  return digest(w);
 }
 
 }  // namespace tenax::test

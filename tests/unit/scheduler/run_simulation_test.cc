@@ -57,11 +57,17 @@ class Simulation {
     o.controller.degrees.pp = 1 + static_cast<int>(rng() % 2);
     o.controller.num_agents =
         1 + static_cast<int>(rng() % std::min(3, o.controller.degrees.world_size()));
+    o.controller.spares = rng() % 4 == 0 ? 1 : 0;
+    // Every second run is one whose agents are soon excluded, and come back later.
+    const bool fragile = rng() % 2 == 0;
+    o.controller.limits.max_data_parallel = 4;
+    o.controller.limits.max_stages = 4;
+    o.controller.exclusion_period = std::chrono::seconds(30);
     o.controller.global_batch_size = 4;
     o.controller.keep_last = 1 + static_cast<int>(rng() % 3);
     o.controller.verify_patience = 3;
-    o.controller.worker_restarts.intensity = 1000;
-    o.controller.agent_restarts.intensity = 1000;
+    o.controller.worker_restarts.intensity = fragile ? 2 : 1000;
+    o.controller.agent_restarts.intensity = fragile ? 0 : 1000;
     o.controller.worker_restarts.backoff = std::chrono::milliseconds(rng() % 2 * 50);
     o.controller.max_generations_without_progress = 1000;
     o.controller.max_save_failures = 1000;
@@ -80,11 +86,11 @@ class Simulation {
   int below(int n) { return static_cast<int>(rng_() % static_cast<std::uint64_t>(n)); }
 
   void break_something() {
-    switch (below(12)) {
+    switch (below(15)) {
       case 0:
       case 1:
       case 2:
-        run_.kill_worker(below(run_.world()));
+        run_.kill_worker(below(run_.num_seats()));
         break;
       case 3:
         run_.kill_agent(static_cast<std::uint32_t>(below(run_.num_agents())));
@@ -93,10 +99,10 @@ class Simulation {
         if (!supervisor_down_) repeat_an_old_event();
         break;
       case 5:
-        run_.stop_on_error(below(run_.world()));
+        run_.stop_on_error(below(run_.num_seats()));
         break;
       case 6:
-        run_.hang_worker(below(run_.world()));
+        run_.hang_worker(below(run_.num_seats()));
         break;
       case 7:
         if (!supervisor_down_) run_.store_job(false);
@@ -115,6 +121,18 @@ class Simulation {
           run_.crash_supervisor();
           supervisor_down_ = true;
         }
+        break;
+      case 12:
+        if (!supervisor_down_)
+          run_.feed(DrainRequested{static_cast<std::uint32_t>(below(run_.num_agents())), "test"});
+        break;
+      case 13:
+        if (!supervisor_down_ && run_.num_agents() < 6)
+          run_.join_agent(static_cast<std::uint32_t>(1 + below(2)));
+        break;
+      case 14:
+        if (!supervisor_down_ && chance(0.5))
+          run_.feed(ScaleRequested{{1 + below(4), 1, 1 + below(3)}, "test"});
         break;
       case 11:
         if (const auto ids = run_.manifests(); !ids.empty())
@@ -152,7 +170,7 @@ class Simulation {
 
   void one_move(bool quiet) {
     for (int tries = 0; tries < 30; ++tries) {
-      const int rank = below(run_.world());
+      const int rank = below(run_.num_seats());
       const auto agent = static_cast<std::uint32_t>(below(run_.num_agents()));
       bool moved = false;
       switch (below(8)) {
@@ -184,7 +202,7 @@ class Simulation {
       if (moved) return;
     }
     // Nothing could be found to do by chance: look everywhere, then let time pass.
-    for (int rank = 0; rank < run_.world(); ++rank) {
+    for (int rank = 0; rank < run_.num_seats(); ++rank) {
       if (run_.boot(rank) || run_.deliver_from_worker(rank) || run_.advance(rank)) return;
     }
     for (int a = 0; a < run_.num_agents(); ++a) {
@@ -199,6 +217,7 @@ class Simulation {
   std::string at_the_end() {
     const RunState& s = run_.state;
     if (s.exit_code == kExitDiverged && s.rollbacks > 0) return "";  // the rollback budget
+    if (s.exit_code == kExitGaveUp && run_.num_agents_left() == 0) return "";
     if (s.exit_code != kExitDone)
       return fmt::format("exit code {}: {}", s.exit_code, s.finish_reason);
     if (s.counted_step != s.total_steps)
