@@ -404,6 +404,10 @@ class Agent {
 
   void finish(int code) {
     e_.exit_code = code;
+    if (s_.incarnation == 0) {
+      self_->quit();
+      return;
+    }
     // The workers of other agents on this host, or of one that took this agent's place, keep
     // theirs.
     for (const auto& segment : checkpoint::list_segments(e_.identity.id))

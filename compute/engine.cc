@@ -326,7 +326,8 @@ Status Engine::recv_state(Communicator& comm, int peer) {
 }
 
 Status Engine::take_state(Engine& other) {
-  if (other.values().size() != values().size() || other.options_.stage != options_.stage) {
+  if (other.values().size() != values().size() || other.adam_m().size() != adam_m().size() ||
+      other.options_.stage != options_.stage) {
     return make_error(
         ErrorCode::kInvalidArgument,
         fmt::format("stage {} cannot take the {} numbers of stage {}: it has {}", options_.stage,

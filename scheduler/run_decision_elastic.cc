@@ -93,7 +93,6 @@ void Decision::add_seats(std::uint32_t agent, int count) {
 
 void Decision::exclude(std::uint32_t id, const std::string& reason) {
   AgentState& agent = s_.agents[id];
-  const bool played = plays(id);
   if (agent.up) issue(KillAgent{id, agent.incarnation, reason});
   for (Seat& seat : s_.seats) {
     if (seat.agent != id) continue;
@@ -117,7 +116,6 @@ void Decision::exclude(std::uint32_t id, const std::string& reason) {
   }
   note(Severity::kWarning, "agent {} is excluded for {:.0f} s: {}; {} workers are left", id,
        to_seconds(period), reason, left);
-  if (played && active()) begin_gathering(reason, kEvidenceProcess);
 }
 
 void Decision::readmit_excluded() {

@@ -246,7 +246,7 @@ void Decision::lose_agent(std::uint32_t id, const std::string& evidence) {
   AgentState& agent = s_.agents[id];
   note(Severity::kWarning, "agent {} (pid {}) is lost: {}", id, agent.pid, evidence);
   issue(KillAgent{id, agent.incarnation, evidence});
-  const bool played = plays(id);
+  const bool matters = s_.phase == Phase::kGathering || (active() && plays(id));
   for (Seat& seat : s_.seats) {
     if (seat.agent == id) seat.state = SeatState::kAbsent;
   }
@@ -268,8 +268,7 @@ void Decision::lose_agent(std::uint32_t id, const std::string& evidence) {
       spawn_agent(id);
     }
   }
-  if ((played && active()) || s_.phase == Phase::kGathering)
-    begin_gathering(fmt::format("agent {} is lost: {}", id, evidence), kEvidenceProcess);
+  if (matters) begin_gathering(fmt::format("agent {} is lost: {}", id, evidence), kEvidenceProcess);
 }
 
 void Decision::on(const AgentLost& e) {
@@ -316,7 +315,7 @@ void Decision::on(const WorkerUp& e) {
 void Decision::on(const WorkerExited& e) {
   Seat* seat = seat_of(e.agent, e.slot, e.incarnation);
   if (seat == nullptr || seat->state == SeatState::kAbsent) return;
-  const bool played = seat->rank >= 0;
+  bool played = seat->rank >= 0;
   seat->state = SeatState::kAbsent;
   if (seat->retired || s_.agents[e.agent].gone) return;
   const std::string name = name_of_seat(*seat);
@@ -324,6 +323,7 @@ void Decision::on(const WorkerExited& e) {
        e.slot, seat->pid, e.status);
   if (!s_.agents[e.agent].draining) restart_worker(*seat);
   if (s_.phase == Phase::kFinished) return;
+  if (s_.agents[e.agent].excluded_until) played = played || plays(e.agent);  // all of it is lost
   const std::string death = fmt::format("{} died: {}", name, e.status);
   if (played) {
     blame(death, kEvidenceProcess);

@@ -33,6 +33,10 @@ TEST(EventCodec, TheFencesOfTheEnvelopeGoIntoTheEvent) {
       event_of<scheduler::RankStopped>(wire::RankStopped{1, RankState{}, "why", 77});
   EXPECT_EQ(stopped.generation, 2u);
   EXPECT_EQ(stopped.bad_checkpoint, 77u);
+  EXPECT_EQ(stopped.worker, 6u);
+  const auto asked = event_of<scheduler::AgentAsked>(wire::JoinRequest{"token", 7, "host", 2});
+  EXPECT_EQ(asked.token, "token");
+  EXPECT_EQ(asked.num_slots, 2u);
   const auto written =
       event_of<scheduler::ShardWritten>(wire::ShardWritten{1, 10, 11, 12, "", 13, 0.5, "digest"});
   EXPECT_EQ(written.branch, 10u);

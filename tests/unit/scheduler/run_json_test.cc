@@ -28,6 +28,8 @@ RankState held() {
   s.verdict_known = true;
   s.verdict = report(12);
   s.reports = {report(10), report(11)};
+  s.rank = 3;
+  s.degrees = {2, 1, 2};
   return s;
 }
 
@@ -52,7 +54,10 @@ std::vector<Event> events() {
           CommitEnded{1, true, "", 100},
           VerifyEnded{1, false, "chunk 3"},
           StopRequested{StopKind::kPreempt, "signal 15"},
-          TimerFired{}};
+          TimerFired{},
+          AgentAsked{"token", "host", 7, 2},
+          DrainRequested{1, "tenax drain"},
+          ScaleRequested{{3, 1, 2}, "tenax scale"}};
 }
 
 std::vector<Command> commands() {
@@ -68,7 +73,9 @@ std::vector<Command> commands() {
           VerifyCheckpoint{1},
           DeleteCheckpoint{1, "why"},
           Note{Severity::kWarning, "text with \"quotes\", \n lines and \x01"},
-          Finish{5, "why"}};
+          Finish{5, "why"},
+          AdmitAgent{1, 2, "token", "why not"},
+          ReleaseAgent{1, 2, "drained"}};
 }
 
 TEST(RunJson, EveryEventAndCommandSurvivesTheJournal) {

@@ -43,6 +43,8 @@ std::vector<Message> one_of_each() {
   held.verdict_known = true;
   held.verdict = report(12);
   held.reports = {report(10), report(11)};
+  held.rank = 3;
+  held.degrees = {2, 1, 2};
   const std::vector<Body> bodies = {
       AgentHello{1, "host", 2, {{0, 5, 6, -1, 0, false}, {1, 7, 8, 3, 9, true}}},
       Heartbeat{5},
@@ -64,7 +66,9 @@ std::vector<Message> one_of_each() {
       Command{{4, WorkerCommandKind::kSnapshot}},
       ReportAck{1, 11},
       CheckpointClosed{1, 5, true},
-      Shutdown{"why"}};
+      Shutdown{"why"},
+      JoinRequest{"token", 7, "host", 2},
+      Admitted{"token", "why not"}};
   std::vector<Message> messages;
   for (const Body& body : bodies) messages.push_back({"run", 1, 2, 3, 4, 5, 6, body});
   return messages;
@@ -96,6 +100,8 @@ TEST(Message, ValuesOfTheLargeBodiesAreAllThere) {
   EXPECT_EQ(stopped.bad_checkpoint, 9u);
   EXPECT_EQ(stopped.state.gradients_ready, 12);
   EXPECT_TRUE(stopped.state.verdict_known);
+  EXPECT_EQ(stopped.state.rank, 3);
+  EXPECT_EQ(stopped.state.degrees, (Degrees{2, 1, 2}));
   ASSERT_EQ(stopped.state.reports.size(), 2u);
   const StepReport r = stopped.state.reports[1];
   EXPECT_EQ(r.step, 11);
