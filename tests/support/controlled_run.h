@@ -238,7 +238,7 @@ class ControlledRun {
   Time now_{std::chrono::hours(1)};
   std::uint64_t term_ = 0;
   std::uint32_t next_pid_ = 100;
-  std::vector<Agent> agents_;
+  std::deque<Agent> agents_;
   std::map<std::uint64_t, Generation> generations_;
   std::map<std::uint64_t, std::map<int, SlotJob>> staged_;
   std::map<std::uint64_t, Stored> store_;
