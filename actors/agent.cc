@@ -448,7 +448,7 @@ int run_agent(const AgentOptions& options) {
     return 1;
   }
   int exit_code = 1;
-  const std::string token = options.join ? random_token() : std::string();
+  const std::string join_token = options.join ? random_token() : std::string();
   caf::actor agent;
   ActorConfig actor_config(2);
   caf::actor_system system(actor_config);
@@ -465,7 +465,7 @@ int run_agent(const AgentOptions& options) {
   ProcessWatcher watcher([&](std::uint64_t token, pid_t pid, std::string status) {
     caf::anon_send(agent, ChildExited{token, pid, std::move(status)});
   });
-  agent = system.spawn(agent_actor, Environment{options, directory, *identity, token, *config,
+  agent = system.spawn(agent_actor, Environment{options, directory, *identity, join_token, *config,
                                                 sockets, watcher, exit_code});
   caf::anon_send(agent, StartAtom::value);  // only now may frames arrive
   {
