@@ -89,6 +89,8 @@ class Decision {
   void consider_regroup();
   void release_drained();
   void retire_surplus();
+  /// Workers again where the run was scaled down; returns how many are still missing.
+  int revive_retired(int missing);
   void start_missing_workers(int missing);
 
   void begin_gathering(const std::string& reason, EvidenceStrength strength);

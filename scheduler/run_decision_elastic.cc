@@ -109,6 +109,7 @@ void Decision::exclude(std::uint32_t id, const std::string& reason) {
       Duration(o_.exclusion_period.count() << std::min(agent.exclusions, kMaxDoublings));
   ++agent.exclusions;
   agent.excluded_until = now_ + period;
+  revive_retired(s_.target.world_size() + o_.spares - count_wanted());
   const int left = count_wanted();
   if (!layout_for(left)) {
     finish(kExitGaveUp, reason);
@@ -260,15 +261,19 @@ void Decision::on(const ScaleRequested& e) {
   try_start();
 }
 
-void Decision::start_missing_workers(int missing) {
-  const auto start = [&](Seat& seat) {
+int Decision::revive_retired(int missing) {
+  for (Seat& seat : s_.seats) {
+    if (missing <= 0) break;
+    if (!seat.retired || !usable(s_.agents[seat.agent])) continue;
     seat.retired = false;
     --missing;
     if (s_.agents[seat.agent].up) spawn_worker(seat);  // else when its agent joins
-  };
-  for (Seat& seat : s_.seats) {
-    if (missing > 0 && seat.retired && usable(s_.agents[seat.agent])) start(seat);
   }
+  return missing;
+}
+
+void Decision::start_missing_workers(int missing) {
+  missing = revive_retired(missing);
   while (missing > 0) {
     // The agent of ours with the fewest workers.
     std::optional<std::uint32_t> least;
@@ -285,7 +290,8 @@ void Decision::start_missing_workers(int missing) {
     }
     if (!least) return;
     add_seats(*least, 1);
-    start(s_.seats.back());
+    --missing;
+    if (s_.agents[*least].up) spawn_worker(s_.seats.back());
   }
 }
 

@@ -18,6 +18,7 @@ test::ControlledRunOptions fragile(int dp, int pp, int agents) {
   o.controller.worker_restarts.intensity = 0;
   o.controller.limits.max_data_parallel = 8;
   o.controller.limits.max_stages = 4;
+  o.controller.hang_timeout = std::chrono::hours(1);  // minutes pass in these tests
   return o;
 }
 
