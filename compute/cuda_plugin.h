@@ -16,7 +16,7 @@ namespace tenax::compute {
 /// Every function of the interface, without its prefix.
 // clang-format off
 #define TENAX_CUDA_PLUGIN_FUNCTIONS(F) \
-  F(abi_version) F(device_count) F(get_device_info) F(describe) F(health) F(plan_attention) \
+  F(abi_version) F(device_count) F(get_device_info) F(peer_access) F(describe) F(health) F(plan_attention) \
   F(create) F(destroy) F(message) F(memory_info) F(synchronize) F(plans) F(use_plans) \
   F(malloc) F(free) F(host_malloc) F(host_free) F(host_register) F(host_unregister) \
   F(fill_zero) F(copy) F(to_device) F(to_host) F(begin_read) F(order_after_reads) \

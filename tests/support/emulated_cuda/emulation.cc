@@ -198,6 +198,10 @@ cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int) {
   std::snprintf(id, static_cast<std::size_t>(size), "0000:00:00.0");
   return cudaSuccess;
 }
+cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
+  *can = 0;
+  return cudaSuccess;
+}
 cudaError_t cudaSetDevice(int) { return machine().broken; }
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = 13000;
