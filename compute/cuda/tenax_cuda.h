@@ -298,7 +298,8 @@ tenax_cuda_status tenax_cuda_device_count(int32_t* count, char* message, size_t 
 tenax_cuda_status tenax_cuda_get_device_info(int32_t device, tenax_cuda_device_info* info,
                                              char* message, size_t size);
 /* Whether device `from` reads the memory of device `to` directly: *can is 1 or 0. */
-tenax_cuda_status tenax_cuda_peer_access(int32_t from, int32_t to, int32_t* can, char* message, size_t size);
+tenax_cuda_status tenax_cuda_peer_access(int32_t from, int32_t to, int32_t* can, char* message,
+                                         size_t size);
 /* What was compiled against and what is found, as JSON: driver, runtime, cublasLt, cudnn, nccl,
  * nvml. */
 tenax_cuda_status tenax_cuda_describe(char* json, size_t size);
