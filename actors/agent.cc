@@ -11,6 +11,7 @@
 
 #include "actors/caf_messages.h"
 #include "actors/process.h"
+#include "actors/process_evidence.h"
 #include "actors/process_watcher.h"
 #include "actors/run_directory.h"
 #include "actors/slot_writer.h"
@@ -20,10 +21,23 @@
 
 namespace tenax::actors {
 
+/// A worker's threads have had time to write their stacks.
+struct KillNow {
+  std::uint64_t incarnation = 0;
+};
+
+}  // namespace tenax::actors
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::KillNow)
+
+namespace tenax::actors {
+
 namespace {
 
 constexpr std::size_t kMaxReports = 100000;
 constexpr auto kExitWait = std::chrono::seconds(2);
+constexpr auto kStackWait = std::chrono::milliseconds(150);  ///< for the threads to answer
+constexpr std::size_t kLogTailBytes = 4096;
 constexpr auto kJoinWait = std::chrono::seconds(15);
 
 std::string host_name() {
@@ -136,8 +150,9 @@ class Agent {
     for (auto& [slot, w] : s_.workers) {
       if (w.incarnation != exited.token) continue;
       spdlog::info("worker {} (pid {}) {}", slot, exited.pid, exited.status);
-      wire::Message m = message(wire::WorkerExited{static_cast<std::uint32_t>(exited.pid),
-                                                   exited.status, w.expected_to_end});
+      wire::Message m = message(wire::WorkerExited{
+          static_cast<std::uint32_t>(exited.pid), exited.status, w.expected_to_end,
+          w.expected_to_end ? std::string() : tail_of(log_of(slot), kLogTailBytes)});
       m.slot = slot;
       m.worker_incarnation = w.incarnation;
       s_.workers.erase(slot);
@@ -145,6 +160,8 @@ class Agent {
       return;
     }
   }
+
+  void on(const KillNow& kill) { e_.watcher.signal(kill.incarnation, SIGKILL); }
 
   void on(SlotWritten& written) {
     wire::Message m = message(std::move(written.answer));
@@ -305,8 +322,7 @@ class Agent {
     if (std::holds_alternative<wire::SpawnWorker>(m.body)) {
       spawn(m.slot, m.worker_incarnation);
     } else if (const auto* kill = std::get_if<wire::KillWorker>(&m.body)) {
-      spdlog::warn("worker {} is killed: {}", m.slot, kill->reason);
-      e_.watcher.signal(m.worker_incarnation, SIGKILL);
+      kill_worker(m.slot, m.worker_incarnation, kill->reason);
     } else if (const auto* plan = std::get_if<wire::PlanFor>(&m.body)) {
       enter(m.generation);
       const auto it = s_.workers.find(m.slot);
@@ -333,6 +349,21 @@ class Agent {
                std::holds_alternative<wire::Command>(m.body)) {
       send_to_all(m);
     }
+  }
+
+  std::filesystem::path log_of(std::uint32_t slot) const {
+    return e_.directory.logs() / fmt::format("worker-{}.{}.log", s_.agent, slot);
+  }
+
+  /// Its log gets what it was doing first.
+  void kill_worker(std::uint32_t slot, std::uint64_t incarnation, const std::string& reason) {
+    const auto it = s_.workers.find(slot);
+    if (it == s_.workers.end() || it->second.incarnation != incarnation) return;
+    spdlog::warn("worker {} is killed: {}", slot, reason);
+    const auto pid = static_cast<pid_t>(it->second.pid);
+    append_to(log_of(slot), fmt::format("killed: {}\n{}", reason, thread_states(pid)));
+    ask_for_stacks(pid);
+    self_->delayed_send(self_, kStackWait, KillNow{incarnation});
   }
 
   /// Reports of an older generation reach the supervisor with the ranks' answers to the abort.
@@ -367,8 +398,7 @@ class Agent {
                        std::to_string(incarnation),
                        "--parent-pid",
                        std::to_string(getpid())};
-    spawn.log_path =
-        (e_.directory.logs() / fmt::format("worker-{}.{}.log", s_.agent, slot)).string();
+    spawn.log_path = log_of(slot).string();
     auto process = Process::spawn(spawn);
     WorkerRecord record;
     record.incarnation = incarnation;
@@ -426,8 +456,10 @@ caf::behavior agent_actor(caf::stateful_actor<AgentState>* self, const Environme
   auto agent = std::make_shared<Agent>(self, environment);
   return {[agent](const Frame& frame) { agent->on(frame); },
           [agent](const ChildExited& exited) { agent->on(exited); },
+          [agent](const KillNow& kill) { agent->on(kill); },
           [agent](SlotWritten& written) { agent->on(written); },
-          [agent](StartAtom) { agent->start(); }, [agent](TickAtom) { agent->tick(); }};
+          [agent](StartAtom) { agent->start(); },
+          [agent](TickAtom) { agent->tick(); }};
 }
 
 }  // namespace

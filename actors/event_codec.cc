@@ -20,7 +20,8 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
     return Event(scheduler::WorkerUp{m.agent, m.slot, m.worker_incarnation, b->pid});
   }
   if (const auto* b = std::get_if<wire::WorkerExited>(&m.body)) {
-    return Event(scheduler::WorkerExited{m.agent, m.slot, m.worker_incarnation, b->status});
+    return Event(
+        scheduler::WorkerExited{m.agent, m.slot, m.worker_incarnation, b->status, b->log_tail});
   }
   if (const auto* b = std::get_if<wire::RankFormed>(&m.body)) {
     return Event(scheduler::RankFormed{b->rank, m.generation, b->step, b->source, b->seconds,
@@ -28,7 +29,8 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
   }
   if (const auto* b = std::get_if<wire::RankStopped>(&m.body)) {
     return Event(scheduler::RankStopped{static_cast<std::uint32_t>(b->rank), m.generation, b->state,
-                                        b->reason, b->bad_checkpoint, m.worker_incarnation});
+                                        b->reason, b->bad_checkpoint, m.worker_incarnation,
+                                        b->flight});
   }
   if (const auto* b = std::get_if<wire::RankFinished>(&m.body)) {
     return Event(

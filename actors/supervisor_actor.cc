@@ -18,6 +18,7 @@ namespace tenax::actors {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(10);
+constexpr auto kPause = std::chrono::milliseconds(300);
 constexpr std::size_t kMaxBuffered = 64;
 constexpr auto kShowInterval = std::chrono::milliseconds(100);
 constexpr auto kEndWait = std::chrono::seconds(5);
@@ -137,8 +138,13 @@ void Supervisor::on(const Journalled& done) {
 }
 
 void Supervisor::tick() {
+  const Time now = e_.clock.now();
+  // After a pause of this process (SIGSTOP, a suspended machine) what came meanwhile is heard
+  // first.
+  const bool paused = now - last_tick_ > kPause;
+  last_tick_ = now;
   const auto deadline = e_.controller.next_deadline(state_);
-  if (deadline && e_.clock.now() >= *deadline) feed(scheduler::TimerFired{});
+  if (!paused && deadline && now >= *deadline) feed(scheduler::TimerFired{});
   flush(false, std::nullopt);
   if (view_stale_ && e_.clock.now() - shown_at_ >= kShowInterval) show();
   if (ending_) end_if_possible();

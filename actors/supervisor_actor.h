@@ -122,6 +122,7 @@ class Supervisor {
   std::int64_t acknowledged_ = 0;
   bool view_stale_ = false;
   Time shown_at_{};
+  Time last_tick_{};
   bool ending_ = false;
   Time ending_since_;
   int exit_code_ = 1;

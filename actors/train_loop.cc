@@ -21,6 +21,7 @@ namespace {
 
 constexpr std::size_t kMaxReports = 4096;
 constexpr std::size_t kFlightEntries = 256;
+constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
 
 Duration scaled(const configs::RunConfig& config, Duration d) {
   return from_seconds(to_seconds(d) * config.run.time_scale);
@@ -42,6 +43,21 @@ RankState TrainLoop::state(std::int64_t counted_step) const {
     if (r.step > counted_step) state.reports.push_back(r);
   }
   return state;
+}
+
+std::vector<FlightNote> TrainLoop::flight() const {
+  const std::vector<compute::FlightEntry> entries = recorder_.snapshot();
+  const Time now = clock_.now();
+  std::vector<FlightNote> notes;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const compute::FlightEntry& e = entries[i];
+    const bool open = e.state == compute::FlightState::kPosted;
+    if (!open && i + kFlightNotes < entries.size()) continue;
+    notes.push_back({e.sequence, std::string(e.operation), std::string(e.within), e.peer, e.bytes,
+                     std::string(compute::to_string(e.state)),
+                     to_seconds((open ? now : e.end) - e.start)});
+  }
+  return notes;
 }
 
 std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,

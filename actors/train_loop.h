@@ -55,6 +55,8 @@ class TrainLoop {
 
   /// What this rank holds, with the reports of steps after `counted_step`.
   RankState state(std::int64_t counted_step) const;
+  /// Its last transfers, oldest first. Any thread, also while the engine is blocked in one.
+  std::vector<FlightNote> flight() const;
 
  private:
   Status prepare(const wire::PlanFor& plan);

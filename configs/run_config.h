@@ -103,6 +103,8 @@ struct SupervisionSection {
   Duration abort_timeout = seconds(2);
   Duration form_timeout = seconds(30);
   Duration hang_timeout = seconds(30);
+  double hang_factor = 5;
+  Duration hang_slack = seconds(1);
   std::int64_t restart_intensity = 10;
   Duration restart_period = minutes(5);
   Duration exclusion_period = minutes(10);

@@ -188,7 +188,13 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
   b.add("supervision.form_timeout", c.form_timeout,
         timeout("A new generation must have connected by then."));
   b.add("supervision.hang_timeout", c.hang_timeout,
-        timeout("A run without a step for so long hangs."));
+        timeout("A run without a step for so long hangs, until the times of its steps are known."));
+  b.add("supervision.hang_factor", c.hang_factor,
+        {.doc = "Then a step hangs after so many times the longest of late, plus hang_slack; 0: "
+                "always hang_timeout.",
+         .range = between(0, 1e6),
+         .changeable = kMayChange});
+  b.add("supervision.hang_slack", c.hang_slack, timeout("See hang_factor."));
   b.add("supervision.restart_intensity", c.restart_intensity,
         {.doc = "An agent is excluded after more restarts than this within restart_period; the run "
                 "goes on with the others or gives up.",

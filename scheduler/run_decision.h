@@ -18,6 +18,9 @@
 
 namespace tenax::scheduler {
 
+/// How long the step being trained may take.
+SectionLimit step_limit(const RunState& state, const ControllerOptions& options);
+
 /// Lives for one event; holds references to the caller's state and options.
 class Decision {
  public:
@@ -97,6 +100,8 @@ class Decision {
   void blame(const std::string& reason, EvidenceStrength strength);
   void try_start();
   void count(const StepReport& report);
+  void note_progress(const StepReport& report);
+  void name_culprit();
   void compare_replay(const StepReport& report);
   void roll_back(const SpikeDecision& decision);
   void command_stop();

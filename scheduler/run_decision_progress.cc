@@ -15,6 +15,19 @@ void Decision::on(const StepReported& e) {
   count(e.report);
 }
 
+void Decision::note_progress(const StepReport& report) {
+  s_.last_progress_at = now_;
+  if (s_.phase != Phase::kRunning) return;
+  if (s_.last_report_at) {
+    const Section section =
+        section_of_next_step(o_.watch, report.step - 1, s_.total_steps, s_.first_of_generation);
+    observe(s_.watch, section, std::max(to_seconds(now_ - *s_.last_report_at), report.seconds));
+  }
+  s_.last_report_at = now_;
+  s_.first_of_generation = false;
+  s_.newest_report_step = report.step;
+}
+
 void Decision::compare_replay(const StepReport& report) {
   const auto& history = s_.spikes.history;
   const auto known = std::find_if(history.begin(), history.end(),
@@ -32,7 +45,7 @@ void Decision::compare_replay(const StepReport& report) {
 void Decision::count(const StepReport& report) {
   if (report.step <= s_.counted_step) {
     compare_replay(report);
-    if (active()) s_.last_progress_at = now_;
+    if (active()) note_progress(report);
     return;
   }
   if (report.step != s_.counted_step + 1) {
@@ -41,8 +54,8 @@ void Decision::count(const StepReport& report) {
          s_.counted_step);
     return;
   }
+  note_progress(report);
   s_.counted_step = report.step;
-  s_.last_progress_at = now_;
   s_.last_progress_generation = s_.generation;
   s_.save_failures = 0;  // what failed before was not the last save
   const SpikeDecision spike =

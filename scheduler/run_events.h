@@ -58,6 +58,7 @@ struct WorkerExited {
   std::uint32_t slot = 0;
   std::uint64_t incarnation = 0;
   std::string status;
+  std::string log_tail = {};  ///< the last lines that it logged; may be empty
 };
 
 /// A rank has its weights in place and begins to train.
@@ -75,8 +76,9 @@ struct RankStopped {
   std::uint64_t generation = 0;
   RankState state;
   std::string reason;
-  std::uint64_t bad_checkpoint = 0;  ///< a checkpoint that it could not read back; 0: none
-  std::uint64_t worker = 0;          ///< as in RankFormed
+  std::uint64_t bad_checkpoint = 0;     ///< a checkpoint that it could not read back; 0: none
+  std::uint64_t worker = 0;             ///< as in RankFormed
+  std::vector<FlightNote> flight = {};  ///< its last transfers
 };
 /// A rank left its loop in good order.
 struct RankFinished {

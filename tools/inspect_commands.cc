@@ -7,7 +7,10 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "actors/run_directory.h"
 #include "checkpoint/reader.h"
@@ -76,6 +79,24 @@ json json_number(double v) { return std::isfinite(v) ? json(v) : json(number(v))
 
 double tokens_per_second(const StepReport& r) {
   return r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
+}
+
+/// What a dead worker logged last, and what a rank that left its generation was transferring.
+std::vector<std::string> evidence_of(const scheduler::JournalEntry& entry) {
+  std::vector<std::string> lines;
+  if (const auto* exited = std::get_if<scheduler::WorkerExited>(&entry.event)) {
+    std::istringstream log(exited->log_tail);
+    for (std::string line; std::getline(log, line);) lines.push_back(line);
+  } else if (const auto* stopped = std::get_if<scheduler::RankStopped>(&entry.event)) {
+    for (const FlightNote& n : stopped->flight) {
+      lines.push_back(fmt::format(
+          "#{} {}{}{} {} bytes: {}, {:.3f} s", n.sequence, n.operation,
+          n.peer >= 0 ? fmt::format(" {} rank {}", n.operation == "send" ? "to" : "from", n.peer)
+                      : "",
+          n.within.empty() ? "" : " in " + n.within, n.bytes, n.state, n.seconds));
+    }
+  }
+  return lines;
 }
 
 /// The state as its last decision left it, for a run without a supervisor.
@@ -193,6 +214,7 @@ int run_journal(const InspectArguments& arguments) {
         } else if (arguments.all || worth_reading) {
           fmt::print("{}  {:<7}  {}\n", format_time(e.time),
                      scheduler::to_string(scheduler::severity_of(e)), scheduler::describe(e));
+          for (const std::string& line : evidence_of(e)) fmt::print("    | {}\n", line);
         }
       });
   return status ? 0 : fail(status.error());

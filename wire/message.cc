@@ -165,6 +165,7 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           b.setPid(m.pid);
                           b.setStatus(m.status);
                           b.setExpected(m.expected);
+                          b.setLogTail(m.log_tail);
                         },
                         [&](const RankFormed& m) {
                           auto b = e.initRankFormed();
@@ -180,6 +181,16 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           write(b.initState(), m.state);
                           b.setReason(m.reason);
                           b.setBadCheckpoint(m.bad_checkpoint);
+                          auto list = b.initFlight(m.flight.size());
+                          for (std::size_t i = 0; i < m.flight.size(); ++i) {
+                            list[i].setSequence(m.flight[i].sequence);
+                            list[i].setOperation(m.flight[i].operation);
+                            list[i].setWithin(m.flight[i].within);
+                            list[i].setPeer(m.flight[i].peer);
+                            list[i].setBytes(m.flight[i].bytes);
+                            list[i].setState(m.flight[i].state);
+                            list[i].setSeconds(m.flight[i].seconds);
+                          }
                         },
                         [&](const RankFinished& m) {
                           auto b = e.initRankFinished();
@@ -288,7 +299,8 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       return Body(WorkerUp{e.getWorkerUp().getPid()});
     case E::WORKER_EXITED: {
       auto b = e.getWorkerExited();
-      return Body(WorkerExited{b.getPid(), text(b.getStatus()), b.getExpected()});
+      return Body(
+          WorkerExited{b.getPid(), text(b.getStatus()), b.getExpected(), text(b.getLogTail())});
     }
     case E::RANK_FORMED: {
       auto b = e.getRankFormed();
@@ -298,8 +310,12 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       return Body(StepDone{read(e.getStepDone())});
     case E::RANK_STOPPED: {
       auto b = e.getRankStopped();
-      return Body(
-          RankStopped{b.getRank(), read(b.getState()), text(b.getReason()), b.getBadCheckpoint()});
+      RankStopped m{b.getRank(), read(b.getState()), text(b.getReason()), b.getBadCheckpoint(), {}};
+      for (auto f : b.getFlight()) {
+        m.flight.push_back({f.getSequence(), text(f.getOperation()), text(f.getWithin()),
+                            f.getPeer(), f.getBytes(), text(f.getState()), f.getSeconds()});
+      }
+      return Body(std::move(m));
     }
     case E::RANK_FINISHED: {
       auto b = e.getRankFinished();

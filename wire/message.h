@@ -48,6 +48,7 @@ struct WorkerExited {
   std::uint32_t pid = 0;
   std::string status;
   bool expected = false;
+  std::string log_tail = {};
 };
 struct RankFormed {
   std::uint32_t rank = 0;
@@ -63,6 +64,7 @@ struct RankStopped {
   RankState state;
   std::string reason;
   std::uint64_t bad_checkpoint = 0;
+  std::vector<FlightNote> flight = {};
 };
 struct RankFinished {
   std::uint32_t rank = 0;

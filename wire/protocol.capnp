@@ -87,6 +87,7 @@ struct WorkerExited {
   pid @0 :UInt32;
   status @1 :Text;             # "killed by signal 9 (Killed)", "exited with 3"
   expected @2 :Bool;           # after shutdown or killWorker
+  logTail @3 :Text;            # the last lines of its log, unless expected
 }
 
 struct RankFormed {
@@ -130,6 +131,17 @@ struct RankStopped {
   state @1 :RankState;
   reason @2 :Text;             # evidence, not verdict: "recv from rank 3: connection closed by peer"
   badCheckpoint @3 :UInt64;    # a checkpoint that could not be read back; 0 = none
+  flight @4 :List(FlightNote); # its last transfers: who waited for whom
+
+  struct FlightNote {
+    sequence @0 :UInt64;
+    operation @1 :Text;
+    within @2 :Text;
+    peer @3 :Int32;
+    bytes @4 :UInt64;
+    state @5 :Text;
+    seconds @6 :Float64;
+  }
 }
 
 struct RankFinished {
