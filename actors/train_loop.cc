@@ -83,8 +83,11 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     TENAX_TRY(const auto comm,
               compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
     std::string source;
+    const Time connected = clock_.now();
     TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
-    send_(wire::RankFormed{message.rank, plan.step, source, to_seconds(clock_.now() - begin)});
+    const Time now = clock_.now();
+    send_(wire::RankFormed{message.rank, plan.step, source, to_seconds(now - begin),
+                           to_seconds(now - connected)});
     return train(plan, rank, *comm, link);
   };
   const Status status = body();

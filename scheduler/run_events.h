@@ -68,7 +68,8 @@ struct RankFormed {
   std::int64_t step = 0;
   std::string source;
   double seconds = 0;
-  std::uint64_t worker = 0;  ///< incarnation; 0: not said, the rank's seat is meant
+  std::uint64_t worker = 0;    ///< incarnation; 0: not said, the rank's seat is meant
+  double restore_seconds = 0;  ///< of these, putting the weights in place
 };
 /// A rank left its loop after an error or an abort and says what it holds.
 struct RankStopped {

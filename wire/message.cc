@@ -173,6 +173,7 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           b.setStep(m.step);
                           b.setSource(m.source);
                           b.setSeconds(m.seconds);
+                          b.setRestoreSeconds(m.restore_seconds);
                         },
                         [&](const StepDone& m) { write(e.initStepDone(), m.report); },
                         [&](const RankStopped& m) {
@@ -304,7 +305,8 @@ Result<Body> read_body(schema::Envelope::Reader e) {
     }
     case E::RANK_FORMED: {
       auto b = e.getRankFormed();
-      return Body(RankFormed{b.getRank(), b.getStep(), text(b.getSource()), b.getSeconds()});
+      return Body(RankFormed{b.getRank(), b.getStep(), text(b.getSource()), b.getSeconds(),
+                             b.getRestoreSeconds()});
     }
     case E::STEP_DONE:
       return Body(StepDone{read(e.getStepDone())});

@@ -55,6 +55,7 @@ struct RankFormed {
   std::int64_t step = 0;
   std::string source;
   double seconds = 0;
+  double restore_seconds = 0;
 };
 struct StepDone {
   StepReport report;

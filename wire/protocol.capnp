@@ -94,7 +94,8 @@ struct RankFormed {
   rank @0 :UInt32;
   step @1 :Int64;
   source @2 :Text;             # which tier served which bytes, a sentence
-  seconds @3 :Float64;
+  seconds @3 :Float64;         # since it had the plan
+  restoreSeconds @4 :Float64;  # of these, putting the weights in place
 }
 
 struct StepReport {
