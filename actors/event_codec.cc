@@ -44,6 +44,9 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
     return Event(scheduler::ShardFailed{b->rank, m.generation, b->branch, b->step, b->checkpoint_id,
                                         b->error});
   }
+  if (const auto* b = std::get_if<wire::ShardHash>(&m.body)) {
+    return Event(scheduler::ShardHashed{b->rank, m.generation, b->branch, b->step, b->hash});
+  }
   if (const auto* b = std::get_if<wire::JoinRequest>(&m.body)) {
     return Event(scheduler::AgentAsked{b->token, b->host, b->pid, b->num_slots});
   }

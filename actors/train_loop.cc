@@ -295,6 +295,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
     compute::Verdict verdict;
     TENAX_RETURN_IF_ERROR(step(plan, comm, link, verdict));
     ++done;
+    check_integrity(plan, rank, done);
     const std::int64_t interval = config_.checkpoint.interval;
     bool save = interval > 0 && done % interval == 0 &&
                 (verdict.slots_free || config_.checkpoint.policy == configs::SlotPolicy::kWait);
@@ -424,6 +425,23 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
                              static_cast<std::uint8_t>(index), checkpoint::encode_table(table_),
                              writes_});
   return {};
+}
+
+void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
+  if (step == config_.faults.flip_step && rank == config_.faults.flip_rank &&
+      plan.generation == 1) {
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, engine_->values().data(), sizeof bits);
+    bits ^= 1U << 20;
+    std::memcpy(engine_->values().data(), &bits, sizeof bits);
+  }
+  const std::int64_t interval = config_.supervision.integrity_interval;
+  if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
+  std::string hashes;
+  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()})
+    hashes += hash128(std::as_bytes(part)).hex();
+  send_(
+      wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
 }
 
 double TrainLoop::rate(std::int64_t step) const {

@@ -74,6 +74,8 @@ class TrainLoop {
   bool finish_half_step(const Plan& plan);
   Status evaluate(compute::Communicator& comm, StepReport& report);
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
+  /// Says what this rank holds after a step, for the comparison with its replicas.
+  void check_integrity(const Plan& plan, int rank, std::int64_t step);
   double rate(std::int64_t step) const;
 
   const TrainLoopOptions options_;

@@ -93,6 +93,8 @@ struct FaultsSection {
   std::int64_t poison_batch = 0;
   std::int64_t poison_num_batches = 8;
   data::PoisonKind poison_kind = data::PoisonKind::kRandomTokens;
+  std::int64_t flip_step = 0;
+  std::int64_t flip_rank = 0;
 };
 
 struct SupervisionSection {
@@ -109,6 +111,7 @@ struct SupervisionSection {
   Duration restart_period = minutes(5);
   Duration exclusion_period = minutes(10);
   std::int64_t max_generations_without_progress = 5;
+  std::int64_t integrity_interval = 0;
 };
 
 struct DashboardSection {

@@ -171,6 +171,16 @@ void bind_faults(Binder& b, FaultsSection& c) {
              {.doc = "Bad samples have random tokens, or make the loss NaN."});
 }
 
+void bind_flip(Binder& b, FaultsSection& c) {
+  b.add("faults.flip_rank", c.flip_rank,
+        {.doc = "The rank of flip_step.", .range = between(0, 1 << 16)});
+  b.add("faults.flip_step", c.flip_step,
+        {.doc = "Fault injection: after this step of the first generation one bit of a rank's "
+                "weights is wrong; 0: off.",
+         .unit = "step",
+         .range = between(0, kMaxSteps)});
+}
+
 void bind_supervision(Binder& b, SupervisionSection& c) {
   const auto timeout = [](std::string_view doc) {
     return FieldOptions{.doc = doc, .range = above(0), .changeable = kMayChange};
@@ -195,6 +205,12 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
          .range = between(0, 1e6),
          .changeable = kMayChange});
   b.add("supervision.hang_slack", c.hang_slack, timeout("See hang_factor."));
+  b.add("supervision.integrity_interval", c.integrity_interval,
+        {.doc = "Replicas compare hashes of what they hold after every so many steps; 0: only at "
+                "checkpoints. With data_parallel 1 there is nothing to compare.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
   b.add("supervision.restart_intensity", c.restart_intensity,
         {.doc = "An agent is excluded after more restarts than this within restart_period; the run "
                 "goes on with the others or gives up.",
@@ -250,6 +266,7 @@ Binder bind(RunConfig& config) {
   bind_checkpoint(b, config.checkpoint);
   bind_spikes(b, config.spikes);
   bind_faults(b, config.faults);
+  bind_flip(b, config.faults);
   bind_supervision(b, config.supervision);
   bind_dashboard(b, config.dashboard);
   bind_generate(b, config.generate);

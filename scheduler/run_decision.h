@@ -49,6 +49,7 @@ class Decision {
   void on(const AgentAsked& e);
   void on(const DrainRequested& e);
   void on(const ScaleRequested& e);
+  void on(const ShardHashed& e);
 
  private:
   template <class... Args>
@@ -86,6 +87,7 @@ class Decision {
 
   std::optional<Degrees> layout_for(int workers) const;
   int count_wanted() const;
+  int count_wanted_without(std::uint32_t agent) const;
   void add_seats(std::uint32_t agent, int count);
   void exclude(std::uint32_t agent, const std::string& reason);
   void readmit_excluded();

@@ -36,6 +36,8 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
   s_.regroup.clear();
   s_.last_report_at.reset();
   s_.flights.clear();
+  s_.hashes.clear();
+  s_.hashes_step = -1;
   s_.failed_step = -1;
   for (Seat& seat : s_.seats) {
     switch (seat.state) {
@@ -105,6 +107,7 @@ void Decision::try_start() {
   StartGeneration start;
   start.plan = std::move(recovery.plan);
   s_.degrees = *degrees;
+  s_.distrust_memory = false;
   for (Seat& seat : s_.seats) seat.rank = -1;
   for (std::size_t rank = 0; rank < recovery.seats.size(); ++rank) {
     Seat& seat = s_.seats[recovery.seats[rank]];

@@ -1,6 +1,9 @@
 // Steps and spikes, checkpoints, the end.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "scheduler/checkpoint_decisions.h"
 #include "scheduler/exit_code.h"
@@ -105,6 +108,41 @@ void Decision::on(const ShardWritten& e) {
   }
   record_shard(s_, e, commands_);
   commit_complete_checkpoints(s_, o_, commands_);
+}
+
+void Decision::on(const ShardHashed& e) {
+  if (e.generation != s_.generation || e.branch != s_.branch || !active() ||
+      static_cast<int>(e.rank) >= s_.degrees.world_size() || e.step < s_.hashes_step) {
+    return;
+  }
+  if (e.step > s_.hashes_step) {
+    s_.hashes_step = e.step;
+    s_.hashes.clear();
+  }
+  s_.hashes[e.rank] = e.hash;
+  if (static_cast<int>(s_.hashes.size()) < s_.degrees.world_size()) return;
+  const std::vector<int> odd = odd_replicas(s_.hashes, s_.degrees);
+  s_.hashes.clear();
+  if (odd.empty()) return;
+  // With as many against as for nobody can say who is wrong.
+  const bool known = 2 * static_cast<int>(odd.size()) < s_.degrees.world_size();
+  const std::string reason = fmt::format("after step {} rank {} hold{} other bits than {}", e.step,
+                                         fmt::join(odd, ", rank "), odd.size() == 1 ? "s" : "",
+                                         known ? "their replicas" : "each other");
+  note(Severity::kError, "{}: a device computes wrong; all go back to a checkpoint", reason);
+  // Every replica has taken the odd one's gradients: nobody's memory is right.
+  s_.distrust_memory = true;
+  begin_gathering(reason, kEvidenceDecision);
+  for (const int rank : odd) {
+    const Seat* seat = seat_of_rank(static_cast<std::uint32_t>(rank), 0);
+    if (!known || seat == nullptr || !wanted(*seat)) continue;
+    if (layout_for(count_wanted_without(seat->agent))) {
+      exclude(seat->agent, reason);
+    } else {
+      issue(KillWorker{seat->agent, seat->slot, seat->incarnation, reason});
+    }
+  }
+  try_start();
 }
 
 void Decision::save_failed(std::int64_t step, const std::string& error) {

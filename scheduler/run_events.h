@@ -166,6 +166,15 @@ struct ScaleRequested {
   std::string by;
 };
 
+/// A rank's hash of its parameters and optimizer state after a step; replicas must have the same.
+struct ShardHashed {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  std::string hash;
+};
+
 /// The deadline that next_deadline() named has come.
 struct TimerFired {};
 
@@ -173,6 +182,6 @@ using Event =
     std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited, RankFormed,
                  RankStopped, RankFinished, StepReported, ShardWritten, ShardFailed, CommitEnded,
                  VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested,
-                 AgentAsked, DrainRequested, ScaleRequested>;
+                 AgentAsked, DrainRequested, ScaleRequested, ShardHashed>;
 
 }  // namespace tenax::scheduler

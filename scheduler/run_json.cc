@@ -133,6 +133,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PruneRequested, keep_last, in_use, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentAsked, token, host, pid, num_slots)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DrainRequested, agent, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ScaleRequested, target, by)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardHashed, rank, generation, branch, step, hash)
 void to_json(json& j, const TimerFired&) { j = json::object(); }
 void from_json(const json&, TimerFired&) {}
 
@@ -185,7 +186,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
     culprit, culprit_strength, deadline, last_progress_at, stop_requested, stop_issued, stop_kind,
     restarts, rollbacks, save_failures, failed_checkpoint, failed_step, save_error, exit_code,
     finish_reason, config_digest, watch, last_report_at, newest_report_step, first_of_generation,
-    setup_began, flights)
+    setup_began, flights, hashes_step, hashes, distrust_memory)
 
 namespace {
 
@@ -193,7 +194,8 @@ constexpr std::array<std::string_view, std::variant_size_v<Event>> kEventNames =
     "SupervisorStarted",  "AgentJoined",    "AgentLost",    "WorkerUp",       "WorkerExited",
     "RankFormed",         "RankStopped",    "RankFinished", "StepReported",   "ShardWritten",
     "ShardFailed",        "CommitEnded",    "VerifyEnded",  "StopRequested",  "TimerFired",
-    "CheckpointImported", "PruneRequested", "AgentAsked",   "DrainRequested", "ScaleRequested"};
+    "CheckpointImported", "PruneRequested", "AgentAsked",   "DrainRequested", "ScaleRequested",
+    "ShardHashed"};
 
 constexpr std::array<std::string_view, std::variant_size_v<Command>> kCommandNames = {
     "SpawnAgent",       "SpawnWorker",  "KillWorker",       "KillAgent",         "AbortGeneration",

@@ -168,10 +168,13 @@ struct RunState {
   std::optional<Time> deadline;  ///< of the current phase
   std::optional<Time> last_progress_at;
   SectionWatchState watch;
-  std::optional<Time> last_report_at;   ///< from which the next report's time is measured
-  std::optional<Time> setup_began;      ///< of a generation whose weights are in memory
-  std::int64_t newest_report_step = 0;  ///< counted or replayed
-  bool first_of_generation = true;      ///< no step of it was reported yet
+  std::optional<Time> last_report_at;           ///< from which the next report's time is measured
+  std::optional<Time> setup_began;              ///< of a generation whose weights are in memory
+  std::int64_t newest_report_step = 0;          ///< counted or replayed
+  bool first_of_generation = true;              ///< no step of it was reported yet
+  std::int64_t hashes_step = -1;                ///< of the hashes being compared
+  std::map<std::uint32_t, std::string> hashes;  ///< by rank
+  bool distrust_memory = false;  ///< replicas differed: the next plan takes nothing from memory
   std::map<int, std::vector<FlightNote>> flights;  ///< by rank, of the generation that ended
   bool stop_requested = false;
   bool stop_issued = false;

@@ -278,6 +278,13 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           auto b = e.initAdmitted();
                           b.setToken(m.token);
                           b.setRefusal(m.refusal);
+                        },
+                        [&](const ShardHash& m) {
+                          auto b = e.initShardHash();
+                          b.setRank(m.rank);
+                          b.setBranch(m.branch);
+                          b.setStep(m.step);
+                          b.setHash(m.hash);
                         }},
              body);
 }
@@ -381,6 +388,10 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       auto b = e.getAdmitted();
       return Body(Admitted{text(b.getToken()), text(b.getRefusal())});
     }
+    case E::SHARD_HASH: {
+      auto b = e.getShardHash();
+      return Body(ShardHash{b.getRank(), b.getBranch(), b.getStep(), text(b.getHash())});
+    }
   }
   return make_error(ErrorCode::kUnsupported,
                     fmt::format("message kind {} is not known to this version",
@@ -437,7 +448,7 @@ std::string_view body_name(const Body& body) {
       "stepDone",    "rankStopped", "rankFinished",  "snapshotSealed", "shardWritten",
       "shardFailed", "rendezvous",  "welcome",       "spawnWorker",    "killWorker",
       "planFor",     "abort",       "workerCommand", "reportAck",      "checkpointClosed",
-      "shutdown",    "joinRequest", "admitted"};
+      "shutdown",    "joinRequest", "admitted",      "shardHash"};
   return kNames[body.index()];
 }
 

@@ -97,6 +97,12 @@ struct ShardFailed {
   std::uint64_t checkpoint_id = 0;
   std::string error;
 };
+struct ShardHash {
+  std::uint32_t rank = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  std::string hash;
+};
 struct RendezvousValue {
   std::uint64_t generation = 0;
   std::string key;
@@ -133,10 +139,11 @@ struct Shutdown {
   std::string reason;
 };
 
-using Body = std::variant<AgentHello, Heartbeat, WorkerUp, WorkerExited, RankFormed, StepDone,
-                          RankStopped, RankFinished, SnapshotSealed, ShardWritten, ShardFailed,
-                          RendezvousValue, Welcome, SpawnWorker, KillWorker, PlanFor, Abort,
-                          Command, ReportAck, CheckpointClosed, Shutdown, JoinRequest, Admitted>;
+using Body =
+    std::variant<AgentHello, Heartbeat, WorkerUp, WorkerExited, RankFormed, StepDone, RankStopped,
+                 RankFinished, SnapshotSealed, ShardWritten, ShardFailed, RendezvousValue, Welcome,
+                 SpawnWorker, KillWorker, PlanFor, Abort, Command, ReportAck, CheckpointClosed,
+                 Shutdown, JoinRequest, Admitted, ShardHash>;
 
 /// One control message with its fences.
 struct Message {

@@ -43,6 +43,7 @@ struct Envelope {
     shutdown @27 :Text;                  # supervisor -> agent -> worker: end your process; the text is the reason
 
     joinRequest @28 :JoinRequest;        # agent that nobody started -> supervisor, repeated until the answer comes
+    shardHash @30 :ShardHash;            # worker -> agent -> supervisor: every integrity_interval steps
     admitted @29 :Admitted;              # supervisor -> that agent: be agent (with agentIncarnation), or why not
   }
 }
@@ -169,6 +170,13 @@ struct ShardWritten {
   bytes @5 :UInt64;
   seconds @6 :Float64;
   digest @7 :Text;             # hash of the whole slot payload, compared between replicas
+}
+
+struct ShardHash {
+  rank @0 :UInt32;
+  branch @1 :UInt64;
+  step @2 :Int64;
+  hash @3 :Text;               # of parameters and optimizer state after the step; equal on replicas
 }
 
 struct ShardFailed {

@@ -175,6 +175,17 @@ TEST(ElasticRun, ASpareTakesTheRankOfADeadWorker) {
   });
 }
 
+TEST(ElasticRun, WithAFlippedBitInOneReplicaEndsWithTheUndisturbedWeights) {
+  const std::vector<std::string> options = {"train.steps=120"};
+  RunUnderTest run(kReplicas, with(options, {"faults.flip_step=23", "faults.flip_rank=2",
+                                             "supervision.integrity_interval=5"}));
+  run.start();
+  expect_end(run, kReplicas, options);
+  const std::string journal = run.journal();
+  EXPECT_NE(journal.find("after step 25 rank 2 holds other bits"), std::string::npos) << journal;
+  EXPECT_NE(journal.find("agent 2 is excluded"), std::string::npos) << journal;
+}
+
 TEST(ElasticRun, ThatIsResumedAfterEverythingDiedHasAllItsWorkersAgain) {
   const std::vector<std::string> options = {"train.steps=120"};
   RunUnderTest run(kReplicas, with(options, kNoRestart));

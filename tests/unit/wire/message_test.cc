@@ -68,7 +68,8 @@ std::vector<Message> one_of_each() {
       CheckpointClosed{1, 5, true},
       Shutdown{"why"},
       JoinRequest{"token", 7, "host", 2},
-      Admitted{"token", "why not"}};
+      Admitted{"token", "why not"},
+      ShardHash{1, 2, 3, "hash"}};
   std::vector<Message> messages;
   for (const Body& body : bodies) messages.push_back({"run", 1, 2, 3, 4, 5, 6, body});
   return messages;
