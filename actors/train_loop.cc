@@ -20,6 +20,7 @@ namespace tenax::actors {
 namespace {
 
 constexpr std::size_t kMaxReports = 4096;
+constexpr int kUnwatched = 20;
 constexpr std::size_t kFlightEntries = 256;
 constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
 
@@ -75,7 +76,8 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     gloo.rank = rank;
     gloo.world_size = plan.degrees.world_size();
     gloo.form_timeout = scaled(config_, config_.supervision.form_timeout);
-    gloo.operation_timeout = scaled(config_, config_.supervision.hang_timeout);
+    // The supervisor finds hangs much sooner; this one is for a worker that nobody watches.
+    gloo.operation_timeout = kUnwatched * scaled(config_, config_.supervision.hang_timeout);
     gloo.key_prefix = fmt::format("generation{}", plan.generation);
     gloo.recorder = &recorder_;
     // The link outlives the communicator: it is destroyed by the caller after run() has returned.

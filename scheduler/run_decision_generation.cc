@@ -12,6 +12,17 @@
 
 namespace tenax::scheduler {
 
+namespace {
+
+/// A generation that is given up while it forms counts as one without progress: no haste.
+Duration setup_limit(const RunState& state, const ControllerOptions& options) {
+  const Duration learned =
+      section_limit(state.watch, options.watch, Section::kSetup, options.form_timeout).limit;
+  return std::clamp(learned, options.form_timeout / 3, options.form_timeout);
+}
+
+}  // namespace
+
 SectionLimit step_limit(const RunState& state, const ControllerOptions& options) {
   return section_limit(state.watch, options.watch,
                        section_of_next_step(options.watch, state.newest_report_step,
@@ -125,9 +136,7 @@ void Decision::try_start() {
   s_.setup_began = in_memory ? std::optional<Time>(now_) : std::nullopt;
   s_.first_of_generation = true;
   s_.newest_report_step = start.plan.step;
-  s_.deadline =
-      now_ + (in_memory ? section_limit(s_.watch, o_.watch, Section::kSetup, o_.form_timeout).limit
-                        : o_.form_timeout);
+  s_.deadline = now_ + (in_memory ? setup_limit(s_, o_) : o_.form_timeout);
   issue(std::move(start));
   release_drained();
   retire_surplus();

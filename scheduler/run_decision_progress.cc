@@ -126,9 +126,10 @@ void Decision::on(const ShardHashed& e) {
   if (odd.empty()) return;
   // With as many against as for nobody can say who is wrong.
   const bool known = 2 * static_cast<int>(odd.size()) < s_.degrees.world_size();
-  const std::string reason = fmt::format("after step {} rank {} hold{} other bits than {}", e.step,
-                                         fmt::join(odd, ", rank "), odd.size() == 1 ? "s" : "",
-                                         known ? "their replicas" : "each other");
+  const std::string reason =
+      fmt::format("after step {} rank {} hold{} other bits than {}", e.step,
+                  fmt::join(odd, ", rank "), odd.size() == 1 ? "s" : "",
+                  known ? (odd.size() == 1 ? "its replicas" : "their replicas") : "each other");
   note(Severity::kError, "{}: a device computes wrong; all go back to a checkpoint", reason);
   // Every replica has taken the odd one's gradients: nobody's memory is right.
   s_.distrust_memory = true;

@@ -354,7 +354,7 @@ TEST(ElasticRun, AReplicaWithOtherBitsIsExcludedAndItsGradientsAreUndone) {
   say_hashes(run, {"a", "a", "a"}, 6);
   EXPECT_EQ(run.state.phase, Phase::kRunning);
   say_hashes(run, {"a", "b", "a"}, 7);
-  EXPECT_TRUE(run.noted("after step 7 rank 1 holds other bits than their replicas")) << run.notes();
+  EXPECT_TRUE(run.noted("after step 7 rank 1 holds other bits than its replicas")) << run.notes();
   until_a_plan(run);
   EXPECT_EQ(run.plan().degrees, (Degrees{2, 1, 1}));
   EXPECT_EQ(run.plan().step, 5) << "not from memory";
