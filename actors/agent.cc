@@ -5,8 +5,10 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <deque>
 #include <map>
+#include <thread>
 #include <utility>
 
 #include "actors/caf_messages.h"
@@ -26,9 +28,15 @@ struct KillNow {
   std::uint64_t incarnation = 0;
 };
 
+/// A signal asks an agent that joined to leave the run.
+struct LeaveRun {
+  std::string reason;
+};
+
 }  // namespace tenax::actors
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::KillNow)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::LeaveRun)
 
 namespace tenax::actors {
 
@@ -73,6 +81,7 @@ struct AgentState {
   std::string endpoint;  ///< that workers dial
   std::chrono::steady_clock::time_point last_heard;
   std::uint64_t heartbeats = 0;
+  bool leaving = false;  ///< it asked to be drained
   bool ending = false;
   std::chrono::steady_clock::time_point ending_since;
   caf::actor writer;
@@ -159,6 +168,17 @@ class Agent {
       send_up(std::move(m));
       return;
     }
+  }
+
+  /// The host is wanted back: the workers leave at a step boundary. A second time ends at once.
+  void leave(const std::string& reason) {
+    if (s_.incarnation == 0 || std::exchange(s_.leaving, true)) {
+      spdlog::warn("{}: leaving at once", reason);
+      begin_end(130);
+      return;
+    }
+    spdlog::info("{}: the workers leave after the step being trained", reason);
+    send_up(message(wire::Leaving{reason}));
   }
 
   void on(const KillNow& kill) { e_.watcher.signal(kill.incarnation, SIGKILL); }
@@ -457,6 +477,7 @@ caf::behavior agent_actor(caf::stateful_actor<AgentState>* self, const Environme
   return {[agent](const Frame& frame) { agent->on(frame); },
           [agent](const ChildExited& exited) { agent->on(exited); },
           [agent](const KillNow& kill) { agent->on(kill); },
+          [agent](const LeaveRun& leave) { agent->leave(leave.reason); },
           [agent](SlotWritten& written) { agent->on(written); },
           [agent](StartAtom) { agent->start(); },
           [agent](TickAtom) { agent->tick(); }};
@@ -479,6 +500,12 @@ int run_agent(const AgentOptions& options) {
     spdlog::error("{}", config.error().message);
     return 1;
   }
+  sigset_t signals;
+  sigemptyset(&signals);
+  if (options.join) {
+    for (const int s : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&signals, s);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread is started
+  }
   int exit_code = 1;
   const std::string join_token = options.join ? random_token() : std::string();
   caf::actor agent;
@@ -500,6 +527,13 @@ int run_agent(const AgentOptions& options) {
   agent = system.spawn(agent_actor, Environment{options, directory, *identity, join_token, *config,
                                                 sockets, watcher, exit_code});
   caf::anon_send(agent, StartAtom::value);  // only now may frames arrive
+  std::thread signal_waiter;                // never joined: the process ends with _exit
+  if (options.join) {
+    signal_waiter = std::thread([&signals, &agent] {
+      for (int number = 0; sigwait(&signals, &number) == 0;)
+        caf::anon_send(agent, LeaveRun{fmt::format("signal {} ({})", number, strsignal(number))});
+    });
+  }
   {
     caf::scoped_actor self(system);
     self->wait_for(agent);

@@ -44,6 +44,9 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
     return Event(scheduler::ShardFailed{b->rank, m.generation, b->branch, b->step, b->checkpoint_id,
                                         b->error});
   }
+  if (const auto* b = std::get_if<wire::Leaving>(&m.body)) {
+    return Event(scheduler::DrainRequested{m.agent, "the agent itself: " + b->reason});
+  }
   if (const auto* b = std::get_if<wire::ShardHash>(&m.body)) {
     return Event(scheduler::ShardHashed{b->rank, m.generation, b->branch, b->step, b->hash});
   }

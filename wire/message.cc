@@ -285,7 +285,8 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           b.setBranch(m.branch);
                           b.setStep(m.step);
                           b.setHash(m.hash);
-                        }},
+                        },
+                        [&](const Leaving& m) { e.setLeaving(m.reason); }},
              body);
 }
 
@@ -388,6 +389,8 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       auto b = e.getAdmitted();
       return Body(Admitted{text(b.getToken()), text(b.getRefusal())});
     }
+    case E::LEAVING:
+      return Body(Leaving{text(e.getLeaving())});
     case E::SHARD_HASH: {
       auto b = e.getShardHash();
       return Body(ShardHash{b.getRank(), b.getBranch(), b.getStep(), text(b.getHash())});
@@ -448,7 +451,7 @@ std::string_view body_name(const Body& body) {
       "stepDone",    "rankStopped", "rankFinished",  "snapshotSealed", "shardWritten",
       "shardFailed", "rendezvous",  "welcome",       "spawnWorker",    "killWorker",
       "planFor",     "abort",       "workerCommand", "reportAck",      "checkpointClosed",
-      "shutdown",    "joinRequest", "admitted",      "shardHash"};
+      "shutdown",    "joinRequest", "admitted",      "shardHash",      "leaving"};
   return kNames[body.index()];
 }
 

@@ -103,6 +103,9 @@ struct ShardHash {
   std::int64_t step = 0;
   std::string hash;
 };
+struct Leaving {
+  std::string reason;
+};
 struct RendezvousValue {
   std::uint64_t generation = 0;
   std::string key;
@@ -143,7 +146,7 @@ using Body =
     std::variant<AgentHello, Heartbeat, WorkerUp, WorkerExited, RankFormed, StepDone, RankStopped,
                  RankFinished, SnapshotSealed, ShardWritten, ShardFailed, RendezvousValue, Welcome,
                  SpawnWorker, KillWorker, PlanFor, Abort, Command, ReportAck, CheckpointClosed,
-                 Shutdown, JoinRequest, Admitted, ShardHash>;
+                 Shutdown, JoinRequest, Admitted, ShardHash, Leaving>;
 
 /// One control message with its fences.
 struct Message {

@@ -44,6 +44,7 @@ struct Envelope {
 
     joinRequest @28 :JoinRequest;        # agent that nobody started -> supervisor, repeated until the answer comes
     shardHash @30 :ShardHash;            # worker -> agent -> supervisor: every integrity_interval steps
+    leaving @31 :Text;                   # agent that joined -> supervisor: it wants to end; the text is the reason
     admitted @29 :Admitted;              # supervisor -> that agent: be agent (with agentIncarnation), or why not
   }
 }

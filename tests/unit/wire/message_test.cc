@@ -69,7 +69,8 @@ std::vector<Message> one_of_each() {
       Shutdown{"why"},
       JoinRequest{"token", 7, "host", 2},
       Admitted{"token", "why not"},
-      ShardHash{1, 2, 3, "hash"}};
+      ShardHash{1, 2, 3, "hash"},
+      Leaving{"why"}};
   std::vector<Message> messages;
   for (const Body& body : bodies) messages.push_back({"run", 1, 2, 3, 4, 5, 6, body});
   return messages;
