@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -61,6 +62,17 @@ struct WorkerRecord {
   std::uint64_t generation = 0;
   bool training = false;
   bool expected_to_end = false;
+  double busy_seconds = 0;  ///< moving averages over some 20 and some 200 steps
+  double past_seconds = 0;
+  std::int64_t steps = 0;
+
+  void add_pace(double seconds) {
+    ++steps;
+    busy_seconds +=
+        (seconds - busy_seconds) / static_cast<double>(std::min<std::int64_t>(steps, 20));
+    past_seconds +=
+        (seconds - past_seconds) / static_cast<double>(std::min<std::int64_t>(steps, 200));
+  }
 };
 
 struct AgentState {
@@ -128,8 +140,13 @@ class Agent {
     } else if (s_.incarnation == 0) {
       ask_again(now);
     } else {
-      wire::Message beat = message(wire::Heartbeat{++s_.heartbeats});
-      send_up(std::move(beat));
+      wire::Heartbeat beat{++s_.heartbeats, {}};
+      for (const auto& [slot, w] : s_.workers) {
+        if (w.training && w.steps > 0)
+          beat.paces.push_back(
+              {static_cast<std::uint32_t>(w.rank), w.busy_seconds, w.past_seconds, w.steps});
+      }
+      send_up(message(std::move(beat)));
       const auto silent = now - s_.last_heard;
       if (silent > 2 * scaled(e_.config.supervision.heartbeat_interval)) look_for_supervisor();
       if (silent > scaled(e_.config.supervision.supervisor_grace)) {
@@ -314,6 +331,10 @@ class Agent {
     wire::Message m = in;
     m.term = s_.term;
     m.agent_incarnation = s_.incarnation;
+    if (const auto* pace = std::get_if<wire::Pace>(&m.body)) {
+      if (m.generation == s_.generation) w.add_pace(pace->busy_seconds);
+      return;
+    }
     if (const auto* up = std::get_if<wire::WorkerUp>(&m.body)) {
       w.pid = up->pid;
     } else if (std::holds_alternative<wire::RankFormed>(m.body)) {
@@ -350,6 +371,7 @@ class Agent {
       it->second.rank = static_cast<std::int32_t>(plan->rank);
       it->second.generation = m.generation;
       it->second.training = false;
+      it->second.steps = 0;  // another rank, another load
       send_down(m.slot, m);
     } else if (std::holds_alternative<wire::Abort>(m.body)) {
       enter(m.generation);

@@ -114,7 +114,10 @@ caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxy
   return {[=](const Frame& frame) {
             self->state.last_heard = options.clock->now();
             const wire::Message& m = *frame.message;
-            if (std::holds_alternative<wire::Heartbeat>(m.body)) return;
+            if (const auto* beat = std::get_if<wire::Heartbeat>(&m.body)) {
+              if (!beat->paces.empty()) self->send(supervisor, frame);
+              return;
+            }
             // Step reports of several workers keep the order in which the agent sent them.
             if (m.worker_incarnation == 0 || std::holds_alternative<wire::StepDone>(m.body)) {
               self->send(supervisor, frame);

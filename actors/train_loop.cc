@@ -328,6 +328,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
 Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
                        compute::Verdict& verdict) {
   const Time begin = clock_.now();
+  const Duration blocked = recorder_.blocked();
   std::int64_t step = 0;
   {
     MutexLock lock(state_mutex_);
@@ -376,6 +377,7 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     reports_.back() = report;
   }
   send_(wire::StepDone{report});
+  send_(wire::Pace{std::max(0.0, report.seconds - to_seconds(recorder_.blocked() - blocked))});
   return {};
 }
 

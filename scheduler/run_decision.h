@@ -50,6 +50,7 @@ class Decision {
   void on(const DrainRequested& e);
   void on(const ScaleRequested& e);
   void on(const ShardHashed& e);
+  void on(const PaceChanged& e);
 
  private:
   template <class... Args>

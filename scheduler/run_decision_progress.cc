@@ -146,6 +146,18 @@ void Decision::on(const ShardHashed& e) {
   try_start();
 }
 
+void Decision::on(const PaceChanged& e) {
+  if (e.generation != s_.generation) return;
+  const Seat* seat = seat_of_rank(e.rank, 0);
+  if (seat == nullptr) return;
+  if (e.straggles) {
+    note(Severity::kWarning, "rank {} (agent {}, slot {}) holds the others up, score {:.2f}: {}",
+         e.rank, seat->agent, seat->slot, e.score, e.text);
+  } else {
+    note(Severity::kInfo, "rank {} keeps pace again, score {:.2f}: {}", e.rank, e.score, e.text);
+  }
+}
+
 void Decision::save_failed(std::int64_t step, const std::string& error) {
   ++s_.save_failures;
   s_.failed_step = step;

@@ -175,6 +175,15 @@ struct ShardHashed {
   std::string hash;
 };
 
+/// A rank began to hold the others up, or no longer does.
+struct PaceChanged {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  bool straggles = false;
+  double score = 1;
+  std::string text;  ///< the numbers, a sentence
+};
+
 /// The deadline that next_deadline() named has come.
 struct TimerFired {};
 
@@ -182,6 +191,6 @@ using Event =
     std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited, RankFormed,
                  RankStopped, RankFinished, StepReported, ShardWritten, ShardFailed, CommitEnded,
                  VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested,
-                 AgentAsked, DrainRequested, ScaleRequested, ShardHashed>;
+                 AgentAsked, DrainRequested, ScaleRequested, ShardHashed, PaceChanged>;
 
 }  // namespace tenax::scheduler

@@ -134,6 +134,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentAsked, token, host, pid, num_slots)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DrainRequested, agent, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ScaleRequested, target, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardHashed, rank, generation, branch, step, hash)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PaceChanged, rank, generation, straggles, score, text)
 void to_json(json& j, const TimerFired&) { j = json::object(); }
 void from_json(const json&, TimerFired&) {}
 
@@ -195,7 +196,7 @@ constexpr std::array<std::string_view, std::variant_size_v<Event>> kEventNames =
     "RankFormed",         "RankStopped",    "RankFinished", "StepReported",   "ShardWritten",
     "ShardFailed",        "CommitEnded",    "VerifyEnded",  "StopRequested",  "TimerFired",
     "CheckpointImported", "PruneRequested", "AgentAsked",   "DrainRequested", "ScaleRequested",
-    "ShardHashed"};
+    "ShardHashed",        "PaceChanged"};
 
 constexpr std::array<std::string_view, std::variant_size_v<Command>> kCommandNames = {
     "SpawnAgent",       "SpawnWorker",  "KillWorker",       "KillAgent",         "AbortGeneration",

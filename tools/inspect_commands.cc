@@ -164,10 +164,13 @@ int run_status(const InspectArguments& arguments) {
       p.at("tokens_per_second").get<double>(), p.at("goodput").get<double>(),
       p.at("restarts").get<int>(), p.at("rollbacks").get<int>());
   for (const json& r : j.at("ranks")) {
-    fmt::print("  rank {}  agent {} slot {}  pid {}  stage {} replica {}  {}\n",
+    fmt::print("  rank {}  agent {} slot {}  pid {}  stage {} replica {}  {}{}\n",
                r.at("rank").get<int>(), r.at("agent").get<int>(), r.at("slot").get<int>(),
                r.at("pid").get<std::int64_t>(), r.at("stage").get<int>(),
-               r.at("dp_rank").get<int>(), r.at("state").get<std::string>());
+               r.at("dp_rank").get<int>(), r.at("state").get<std::string>(),
+               r.at("straggles").get<bool>()
+                   ? fmt::format(", straggles: score {:.2f}", r.at("straggler_score").get<double>())
+                   : std::string());
   }
   for (const json& r : j.at("spares")) {
     fmt::print("  spare   agent {} slot {}  pid {}  {}\n", r.at("agent").get<int>(),

@@ -158,7 +158,17 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                             list[i].setTraining(m.workers[i].training);
                           }
                         },
-                        [&](const Heartbeat& m) { e.initHeartbeat().setSequence(m.sequence); },
+                        [&](const Heartbeat& m) {
+                          auto b = e.initHeartbeat();
+                          b.setSequence(m.sequence);
+                          auto list = b.initPaces(m.paces.size());
+                          for (std::size_t i = 0; i < m.paces.size(); ++i) {
+                            list[i].setRank(m.paces[i].rank);
+                            list[i].setBusySeconds(m.paces[i].busy_seconds);
+                            list[i].setPastSeconds(m.paces[i].past_seconds);
+                            list[i].setSteps(m.paces[i].steps);
+                          }
+                        },
                         [&](const WorkerUp& m) { e.initWorkerUp().setPid(m.pid); },
                         [&](const WorkerExited& m) {
                           auto b = e.initWorkerExited();
@@ -286,7 +296,8 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           b.setStep(m.step);
                           b.setHash(m.hash);
                         },
-                        [&](const Leaving& m) { e.setLeaving(m.reason); }},
+                        [&](const Leaving& m) { e.setLeaving(m.reason); },
+                        [&](const Pace& m) { e.setPace(m.busy_seconds); }},
              body);
 }
 
@@ -302,8 +313,13 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       }
       return Body(std::move(m));
     }
-    case E::HEARTBEAT:
-      return Body(Heartbeat{e.getHeartbeat().getSequence()});
+    case E::HEARTBEAT: {
+      auto b = e.getHeartbeat();
+      Heartbeat m{b.getSequence(), {}};
+      for (auto p : b.getPaces())
+        m.paces.push_back({p.getRank(), p.getBusySeconds(), p.getPastSeconds(), p.getSteps()});
+      return Body(std::move(m));
+    }
     case E::WORKER_UP:
       return Body(WorkerUp{e.getWorkerUp().getPid()});
     case E::WORKER_EXITED: {
@@ -389,6 +405,8 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       auto b = e.getAdmitted();
       return Body(Admitted{text(b.getToken()), text(b.getRefusal())});
     }
+    case E::PACE:
+      return Body(Pace{e.getPace()});
     case E::LEAVING:
       return Body(Leaving{text(e.getLeaving())});
     case E::SHARD_HASH: {
@@ -451,7 +469,8 @@ std::string_view body_name(const Body& body) {
       "stepDone",    "rankStopped", "rankFinished",  "snapshotSealed", "shardWritten",
       "shardFailed", "rendezvous",  "welcome",       "spawnWorker",    "killWorker",
       "planFor",     "abort",       "workerCommand", "reportAck",      "checkpointClosed",
-      "shutdown",    "joinRequest", "admitted",      "shardHash",      "leaving"};
+      "shutdown",    "joinRequest", "admitted",      "shardHash",      "leaving",
+      "pace"};
   return kNames[body.index()];
 }
 

@@ -38,8 +38,15 @@ struct Admitted {
   std::string token;
   std::string refusal;
 };
+struct WorkerPace {
+  std::uint32_t rank = 0;
+  double busy_seconds = 0;
+  double past_seconds = 0;
+  std::int64_t steps = 0;
+};
 struct Heartbeat {
   std::uint64_t sequence = 0;
+  std::vector<WorkerPace> paces = {};
 };
 struct WorkerUp {
   std::uint32_t pid = 0;
@@ -103,6 +110,9 @@ struct ShardHash {
   std::int64_t step = 0;
   std::string hash;
 };
+struct Pace {
+  double busy_seconds = 0;
+};
 struct Leaving {
   std::string reason;
 };
@@ -146,7 +156,7 @@ using Body =
     std::variant<AgentHello, Heartbeat, WorkerUp, WorkerExited, RankFormed, StepDone, RankStopped,
                  RankFinished, SnapshotSealed, ShardWritten, ShardFailed, RendezvousValue, Welcome,
                  SpawnWorker, KillWorker, PlanFor, Abort, Command, ReportAck, CheckpointClosed,
-                 Shutdown, JoinRequest, Admitted, ShardHash, Leaving>;
+                 Shutdown, JoinRequest, Admitted, ShardHash, Leaving, Pace>;
 
 /// One control message with its fences.
 struct Message {

@@ -44,6 +44,7 @@ struct Envelope {
 
     joinRequest @28 :JoinRequest;        # agent that nobody started -> supervisor, repeated until the answer comes
     shardHash @30 :ShardHash;            # worker -> agent -> supervisor: every integrity_interval steps
+    pace @32 :Float64;                   # worker -> agent: seconds of its newest step without its waits
     leaving @31 :Text;                   # agent that joined -> supervisor: it wants to end; the text is the reason
     admitted @29 :Admitted;              # supervisor -> that agent: be agent (with agentIncarnation), or why not
   }
@@ -79,6 +80,14 @@ struct Admitted {
 
 struct Heartbeat {
   sequence @0 :UInt64;
+  paces @1 :List(WorkerPace);  # of the workers that train
+
+  struct WorkerPace {
+    rank @0 :UInt32;
+    busySeconds @1 :Float64;   # of a step, waits left out; moving average of some 20 steps
+    pastSeconds @2 :Float64;   # of some 200
+    steps @3 :Int64;           # that the averages are over
+  }
 }
 
 struct WorkerUp {

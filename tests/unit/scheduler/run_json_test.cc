@@ -58,7 +58,8 @@ std::vector<Event> events() {
           AgentAsked{"token", "host", 7, 2},
           DrainRequested{1, "tenax drain"},
           ScaleRequested{{3, 1, 2}, "tenax scale"},
-          ShardHashed{1, 2, 3, 4, "hash"}};
+          ShardHashed{1, 2, 3, 4, "hash"},
+          PaceChanged{1, 2, true, 1.75, "slow"}};
 }
 
 std::vector<Command> commands() {
