@@ -138,6 +138,12 @@ int print_saved_state(const InspectArguments& arguments) {
              finished ? state->finish_reason : "no supervisor is running; the run was interrupted",
              step, state->total_steps, state->restarts, state->rollbacks,
              newest != nullptr ? newest->step : -1);
+  for (std::size_t id = 0; id < state->agents.size(); ++id) {
+    const scheduler::AgentState& agent = state->agents[id];
+    if (!agent.excluded_until) continue;
+    fmt::print("  agent {}  {}  excluded until {}\n", id, agent.host,
+               format_time(*agent.excluded_until));
+  }
   return 0;
 }
 
