@@ -126,6 +126,22 @@ Result<RunIdentity> RunDirectory::identity() const {
   });
 }
 
+Status RunDirectory::write_outcome(int exit_code, const std::string& reason) const {
+  return write_file(path_ / "outcome.json",
+                    json{{"exit_code", exit_code}, {"reason", reason}}.dump() + "\n", 0644);
+}
+
+std::optional<int> RunDirectory::read_outcome() const {
+  const auto code = parse_file(path_ / "outcome.json",
+                               [](const json& j) { return j.at("exit_code").get<int>(); });
+  return code ? std::optional<int>(*code) : std::nullopt;
+}
+
+void RunDirectory::forget_outcome() const {
+  std::error_code ec;
+  std::filesystem::remove(path_ / "outcome.json", ec);
+}
+
 Status RunDirectory::write_address(const SupervisorAddress& a) const {
   const json j = {{"endpoint", a.endpoint},
                   {"dashboard_url", a.dashboard_url},

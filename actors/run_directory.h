@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "common/result.h"
@@ -48,6 +49,11 @@ class RunDirectory {
   Result<RunIdentity> create(const std::string& name) const;
   /// kNotFound with a hint when this is no run directory.
   Result<RunIdentity> identity() const;
+
+  /// How the last session ended, for the next start; none while one runs, and after a crash.
+  Status write_outcome(int exit_code, const std::string& reason) const;
+  std::optional<int> read_outcome() const;
+  void forget_outcome() const;
 
   Status write_address(const SupervisorAddress& address) const;
   Result<SupervisorAddress> read_address() const;

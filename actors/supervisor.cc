@@ -252,6 +252,10 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.abort_timeout = scaled(c.supervision.abort_timeout);
   o.form_timeout = scaled(c.supervision.form_timeout);
   o.hang_timeout = scaled(c.supervision.hang_timeout);
+  o.watch.factor = c.supervision.hang_factor;
+  o.watch.slack = scaled(c.supervision.hang_slack);
+  o.watch.eval_interval = c.train.eval_interval;
+  o.watch.checkpoint_interval = c.checkpoint.interval;
   o.takeover_wait = scaled(c.supervision.heartbeat_timeout);
   o.worker_restarts.kind = scheduler::RestartKind::kOneForOne;
   o.worker_restarts.intensity = static_cast<int>(c.supervision.restart_intensity);

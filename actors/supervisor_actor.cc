@@ -18,6 +18,7 @@ namespace tenax::actors {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(10);
+constexpr auto kPause = std::chrono::milliseconds(300);
 constexpr std::size_t kMaxBuffered = 64;
 constexpr auto kShowInterval = std::chrono::milliseconds(100);
 constexpr auto kEndWait = std::chrono::seconds(5);
@@ -137,8 +138,13 @@ void Supervisor::on(const Journalled& done) {
 }
 
 void Supervisor::tick() {
+  const Time now = e_.clock.now();
+  // After a pause of this process (SIGSTOP, a suspended machine) what came meanwhile is heard
+  // first.
+  const bool paused = now - last_tick_ > kPause;
+  last_tick_ = now;
   const auto deadline = e_.controller.next_deadline(state_);
-  if (deadline && e_.clock.now() >= *deadline) feed(scheduler::TimerFired{});
+  if (!paused && deadline && now >= *deadline) feed(scheduler::TimerFired{});
   flush(false, std::nullopt);
   if (view_stale_ && e_.clock.now() - shown_at_ >= kShowInterval) show();
   if (ending_) end_if_possible();
@@ -170,6 +176,10 @@ void Supervisor::on(const Frame& frame) {
     self_->send(proxies_.at(m.agent), checked);
     return;
   }
+  if (const auto* beat = std::get_if<wire::Heartbeat>(&m.body)) {
+    judge_paces(m.generation, *beat);
+    return;
+  }
   if (const auto* value = std::get_if<wire::RendezvousValue>(&m.body)) {
     if (value->generation == state_.generation) send_to_all(message(*value));
     return;
@@ -191,6 +201,26 @@ void Supervisor::on(const Frame& frame) {
     shards_[written->checkpoint_id][written->rank] = *std::move(files);
   }
   if (auto event = to_event(m)) feed(*std::move(event));
+}
+
+void Supervisor::judge_paces(std::uint64_t generation, const wire::Heartbeat& beat) {
+  if (generation != state_.generation) return;
+  if (generation != paces_generation_) {
+    paces_generation_ = generation;
+    paces_.clear();
+    straggles_.clear();
+  }
+  for (const wire::WorkerPace& p : beat.paces)
+    paces_[static_cast<int>(p.rank)] = {p.busy_seconds, p.past_seconds, p.steps};
+  auto scores = scheduler::straggler_scores(state_.degrees, paces_, straggles_);
+  for (const auto& [rank, score] : scores) {
+    bool& straggled = straggles_[rank];
+    if (straggled == score.straggles) continue;
+    straggled = score.straggles;
+    feed(scheduler::PaceChanged{static_cast<std::uint32_t>(rank), generation, score.straggles,
+                                score.score(), score.text});
+  }
+  e_.view.set_scores(std::move(scores));
 }
 
 void Supervisor::join(const Frame& frame) {

@@ -20,7 +20,9 @@ namespace tenax::actors {
 namespace {
 
 constexpr std::size_t kMaxReports = 4096;
+constexpr int kUnwatched = 20;
 constexpr std::size_t kFlightEntries = 256;
+constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
 
 Duration scaled(const configs::RunConfig& config, Duration d) {
   return from_seconds(to_seconds(d) * config.run.time_scale);
@@ -44,6 +46,21 @@ RankState TrainLoop::state(std::int64_t counted_step) const {
   return state;
 }
 
+std::vector<FlightNote> TrainLoop::flight() const {
+  const std::vector<compute::FlightEntry> entries = recorder_.snapshot();
+  const Time now = clock_.now();
+  std::vector<FlightNote> notes;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const compute::FlightEntry& e = entries[i];
+    const bool open = e.state == compute::FlightState::kPosted;
+    if (!open && i + kFlightNotes < entries.size()) continue;
+    notes.push_back({e.sequence, std::string(e.operation), std::string(e.within), e.peer, e.bytes,
+                     std::string(compute::to_string(e.state)),
+                     to_seconds((open ? now : e.end) - e.start)});
+  }
+  return notes;
+}
+
 std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
                                                  GenerationLink& link) {
   const Plan& plan = message.plan;
@@ -59,7 +76,8 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     gloo.rank = rank;
     gloo.world_size = plan.degrees.world_size();
     gloo.form_timeout = scaled(config_, config_.supervision.form_timeout);
-    gloo.operation_timeout = scaled(config_, config_.supervision.hang_timeout);
+    // The supervisor finds hangs much sooner; this one is for a worker that nobody watches.
+    gloo.operation_timeout = kUnwatched * scaled(config_, config_.supervision.hang_timeout);
     gloo.key_prefix = fmt::format("generation{}", plan.generation);
     gloo.recorder = &recorder_;
     // The link outlives the communicator: it is destroyed by the caller after run() has returned.
@@ -67,8 +85,11 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     TENAX_TRY(const auto comm,
               compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
     std::string source;
+    const Time connected = clock_.now();
     TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
-    send_(wire::RankFormed{message.rank, plan.step, source, to_seconds(clock_.now() - begin)});
+    const Time now = clock_.now();
+    send_(wire::RankFormed{message.rank, plan.step, source, to_seconds(now - begin),
+                           to_seconds(now - connected)});
     return train(plan, rank, *comm, link);
   };
   const Status status = body();
@@ -276,6 +297,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
     compute::Verdict verdict;
     TENAX_RETURN_IF_ERROR(step(plan, comm, link, verdict));
     ++done;
+    check_integrity(plan, rank, done);
     const std::int64_t interval = config_.checkpoint.interval;
     bool save = interval > 0 && done % interval == 0 &&
                 (verdict.slots_free || config_.checkpoint.policy == configs::SlotPolicy::kWait);
@@ -306,6 +328,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
 Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
                        compute::Verdict& verdict) {
   const Time begin = clock_.now();
+  const Duration blocked = recorder_.blocked();
   std::int64_t step = 0;
   {
     MutexLock lock(state_mutex_);
@@ -354,6 +377,7 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     reports_.back() = report;
   }
   send_(wire::StepDone{report});
+  send_(wire::Pace{std::max(0.0, report.seconds - to_seconds(recorder_.blocked() - blocked))});
   return {};
 }
 
@@ -405,6 +429,23 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
                              static_cast<std::uint8_t>(index), checkpoint::encode_table(table_),
                              writes_});
   return {};
+}
+
+void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
+  if (step == config_.faults.flip_step && rank == config_.faults.flip_rank &&
+      plan.generation == 1) {
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, engine_->values().data(), sizeof bits);
+    bits ^= 1U << 20;
+    std::memcpy(engine_->values().data(), &bits, sizeof bits);
+  }
+  const std::int64_t interval = config_.supervision.integrity_interval;
+  if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
+  std::string hashes;
+  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()})
+    hashes += hash128(std::as_bytes(part)).hex();
+  send_(
+      wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
 }
 
 double TrainLoop::rate(std::int64_t step) const {

@@ -55,6 +55,8 @@ class TrainLoop {
 
   /// What this rank holds, with the reports of steps after `counted_step`.
   RankState state(std::int64_t counted_step) const;
+  /// Its last transfers, oldest first. Any thread, also while the engine is blocked in one.
+  std::vector<FlightNote> flight() const;
 
  private:
   Status prepare(const wire::PlanFor& plan);
@@ -72,6 +74,8 @@ class TrainLoop {
   bool finish_half_step(const Plan& plan);
   Status evaluate(compute::Communicator& comm, StepReport& report);
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
+  /// Says what this rank holds after a step, for the comparison with its replicas.
+  void check_integrity(const Plan& plan, int rank, std::int64_t step);
   double rate(std::int64_t step) const;
 
   const TrainLoopOptions options_;

@@ -93,6 +93,8 @@ struct FaultsSection {
   std::int64_t poison_batch = 0;
   std::int64_t poison_num_batches = 8;
   data::PoisonKind poison_kind = data::PoisonKind::kRandomTokens;
+  std::int64_t flip_step = 0;
+  std::int64_t flip_rank = 0;
 };
 
 struct SupervisionSection {
@@ -103,10 +105,13 @@ struct SupervisionSection {
   Duration abort_timeout = seconds(2);
   Duration form_timeout = seconds(30);
   Duration hang_timeout = seconds(30);
+  double hang_factor = 5;
+  Duration hang_slack = seconds(1);
   std::int64_t restart_intensity = 10;
   Duration restart_period = minutes(5);
   Duration exclusion_period = minutes(10);
   std::int64_t max_generations_without_progress = 5;
+  std::int64_t integrity_interval = 0;
 };
 
 struct DashboardSection {

@@ -171,6 +171,16 @@ void bind_faults(Binder& b, FaultsSection& c) {
              {.doc = "Bad samples have random tokens, or make the loss NaN."});
 }
 
+void bind_flip(Binder& b, FaultsSection& c) {
+  b.add("faults.flip_rank", c.flip_rank,
+        {.doc = "The rank of flip_step.", .range = between(0, 1 << 16)});
+  b.add("faults.flip_step", c.flip_step,
+        {.doc = "Fault injection: after this step of the first generation one bit of a rank's "
+                "weights is wrong; 0: off.",
+         .unit = "step",
+         .range = between(0, kMaxSteps)});
+}
+
 void bind_supervision(Binder& b, SupervisionSection& c) {
   const auto timeout = [](std::string_view doc) {
     return FieldOptions{.doc = doc, .range = above(0), .changeable = kMayChange};
@@ -188,7 +198,19 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
   b.add("supervision.form_timeout", c.form_timeout,
         timeout("A new generation must have connected by then."));
   b.add("supervision.hang_timeout", c.hang_timeout,
-        timeout("A run without a step for so long hangs."));
+        timeout("A run without a step for so long hangs, until the times of its steps are known."));
+  b.add("supervision.hang_factor", c.hang_factor,
+        {.doc = "Then a step hangs after so many times the longest of late, plus hang_slack; 0: "
+                "always hang_timeout.",
+         .range = between(0, 1e6),
+         .changeable = kMayChange});
+  b.add("supervision.hang_slack", c.hang_slack, timeout("See hang_factor."));
+  b.add("supervision.integrity_interval", c.integrity_interval,
+        {.doc = "Replicas compare hashes of what they hold after every so many steps; 0: only at "
+                "checkpoints. With data_parallel 1 there is nothing to compare.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
   b.add("supervision.restart_intensity", c.restart_intensity,
         {.doc = "An agent is excluded after more restarts than this within restart_period; the run "
                 "goes on with the others or gives up.",
@@ -244,6 +266,7 @@ Binder bind(RunConfig& config) {
   bind_checkpoint(b, config.checkpoint);
   bind_spikes(b, config.spikes);
   bind_faults(b, config.faults);
+  bind_flip(b, config.faults);
   bind_supervision(b, config.supervision);
   bind_dashboard(b, config.dashboard);
   bind_generate(b, config.generate);

@@ -157,7 +157,8 @@ RecoveryPlan plan_from_store(const RunState& state, const Degrees& degrees,
 
 RecoveryPlan make_recovery_plan(const RunState& state, const Degrees& degrees,
                                 const std::vector<int>& ready) {
-  std::optional<RecoveryPlan> live = plan_from_memory(state, degrees, ready);
+  std::optional<RecoveryPlan> live;
+  if (!state.distrust_memory) live = plan_from_memory(state, degrees, ready);
   // A spare may still hold what it had when it last took part.
   const CheckpointInfo* checkpoint = newest_checkpoint(state, state.counted_step);
   if (live && checkpoint != nullptr && checkpoint->step > live->plan.step) live.reset();

@@ -58,6 +58,7 @@ struct WorkerExited {
   std::uint32_t slot = 0;
   std::uint64_t incarnation = 0;
   std::string status;
+  std::string log_tail = {};  ///< the last lines that it logged; may be empty
 };
 
 /// A rank has its weights in place and begins to train.
@@ -67,7 +68,8 @@ struct RankFormed {
   std::int64_t step = 0;
   std::string source;
   double seconds = 0;
-  std::uint64_t worker = 0;  ///< incarnation; 0: not said, the rank's seat is meant
+  std::uint64_t worker = 0;    ///< incarnation; 0: not said, the rank's seat is meant
+  double restore_seconds = 0;  ///< of these, putting the weights in place
 };
 /// A rank left its loop after an error or an abort and says what it holds.
 struct RankStopped {
@@ -75,8 +77,9 @@ struct RankStopped {
   std::uint64_t generation = 0;
   RankState state;
   std::string reason;
-  std::uint64_t bad_checkpoint = 0;  ///< a checkpoint that it could not read back; 0: none
-  std::uint64_t worker = 0;          ///< as in RankFormed
+  std::uint64_t bad_checkpoint = 0;     ///< a checkpoint that it could not read back; 0: none
+  std::uint64_t worker = 0;             ///< as in RankFormed
+  std::vector<FlightNote> flight = {};  ///< its last transfers
 };
 /// A rank left its loop in good order.
 struct RankFinished {
@@ -163,6 +166,24 @@ struct ScaleRequested {
   std::string by;
 };
 
+/// A rank's hash of its parameters and optimizer state after a step; replicas must have the same.
+struct ShardHashed {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  std::string hash;
+};
+
+/// A rank began to hold the others up, or no longer does.
+struct PaceChanged {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  bool straggles = false;
+  double score = 1;
+  std::string text;  ///< the numbers, a sentence
+};
+
 /// The deadline that next_deadline() named has come.
 struct TimerFired {};
 
@@ -170,6 +191,6 @@ using Event =
     std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited, RankFormed,
                  RankStopped, RankFinished, StepReported, ShardWritten, ShardFailed, CommitEnded,
                  VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested,
-                 AgentAsked, DrainRequested, ScaleRequested>;
+                 AgentAsked, DrainRequested, ScaleRequested, ShardHashed, PaceChanged>;
 
 }  // namespace tenax::scheduler

@@ -57,7 +57,9 @@ std::vector<Event> events() {
           TimerFired{},
           AgentAsked{"token", "host", 7, 2},
           DrainRequested{1, "tenax drain"},
-          ScaleRequested{{3, 1, 2}, "tenax scale"}};
+          ScaleRequested{{3, 1, 2}, "tenax scale"},
+          ShardHashed{1, 2, 3, 4, "hash"},
+          PaceChanged{1, 2, true, 1.75, "slow"}};
 }
 
 std::vector<Command> commands() {

@@ -47,7 +47,7 @@ std::vector<Message> one_of_each() {
   held.degrees = {2, 1, 2};
   const std::vector<Body> bodies = {
       AgentHello{1, "host", 2, {{0, 5, 6, -1, 0, false}, {1, 7, 8, 3, 9, true}}},
-      Heartbeat{5},
+      Heartbeat{5, {{1, 0.25, 0.5, 40}}},
       WorkerUp{4},
       WorkerExited{4, "killed", true},
       RankFormed{1, 3, "memory", 0.5},
@@ -68,7 +68,10 @@ std::vector<Message> one_of_each() {
       CheckpointClosed{1, 5, true},
       Shutdown{"why"},
       JoinRequest{"token", 7, "host", 2},
-      Admitted{"token", "why not"}};
+      Admitted{"token", "why not"},
+      ShardHash{1, 2, 3, "hash"},
+      Leaving{"why"},
+      Pace{0.25}};
   std::vector<Message> messages;
   for (const Body& body : bodies) messages.push_back({"run", 1, 2, 3, 4, 5, 6, body});
   return messages;
