@@ -101,6 +101,8 @@ class Supervisor {
   void release(std::uint64_t branch, std::int64_t step, bool committed);
   checkpoint::Manifest manifest_of(const scheduler::CommitCheckpoint& c) const;
   void join(const Frame& frame);
+  bool is_member(const wire::Message& m) const;
+  void dismiss(const Frame& frame);
   void end_if_possible();
   Duration scaled(Duration d) const;
 
