@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "actors/caf_messages.h"
+#include "actors/network_interface.h"
 #include "actors/process.h"
 #include "actors/process_evidence.h"
 #include "actors/process_watcher.h"
@@ -48,12 +49,6 @@ constexpr auto kExitWait = std::chrono::seconds(2);
 constexpr auto kStackWait = std::chrono::milliseconds(150);  ///< for the threads to answer
 constexpr std::size_t kLogTailBytes = 4096;
 constexpr auto kJoinWait = std::chrono::seconds(15);
-
-std::string host_name() {
-  char host[256] = "localhost";
-  gethostname(host, sizeof host - 1);
-  return host;
-}
 
 struct WorkerRecord {
   std::uint64_t incarnation = 0;
@@ -534,7 +529,7 @@ int run_agent(const AgentOptions& options) {
   ActorConfig actor_config(2);
   caf::actor_system system(actor_config);
   wire::PeerSockets sockets(
-      [&](int socket, const std::string& peer, std::span<const std::byte> frame) {
+      identity->keys, [&](int socket, const std::string& peer, std::span<const std::byte> frame) {
         auto message = wire::decode(frame);
         if (!message) {
           spdlog::warn("dropped a frame: {}", message.error().message);

@@ -1,7 +1,8 @@
 // A run's directory: where everything of it lies, and the small files that processes find each
 // other by.
 //
-//   run.json         who the run is: id, name, secret (mode 0600), created once
+//   run.json         who the run is: id, name, secret, keys (mode 0600), created once; whoever can
+//                    read it is a member of the run
 //   config.toml      the canonical configuration, as last started
 //   supervisor.json  the current supervisor's addresses, pid and term, replaced at each start (mode
 //   0600) data/            token files, data.json (digests, baselines) db/ staging/ ... the store
@@ -14,6 +15,7 @@
 #include <string>
 
 #include "common/result.h"
+#include "wire/key_pair.h"
 
 namespace tenax::actors {
 
@@ -21,6 +23,7 @@ struct RunIdentity {
   std::string id;  ///< names shared memory and logs
   std::string name;
   std::string secret;  ///< 128 random bits; every control message carries it (W2)
+  wire::KeyPair keys;  ///< of every control socket (W1)
 };
 
 struct SupervisorAddress {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "actors/engine_setup.h"
+#include "actors/network_interface.h"
 #include "actors/supervisor_actor.h"
 #include "checkpoint/holder.h"
 #include "scheduler/run_decision_elastic.h"
@@ -19,12 +20,6 @@ namespace {
 
 constexpr std::size_t kPreloadEntries =
     20000;  ///< journal entries of earlier sessions shown on the dashboard
-
-std::string host_name() {
-  char host[256] = "localhost";
-  gethostname(host, sizeof host - 1);
-  return host;
-}
 
 /// The state saved with the last decision, brought up to date with the reports journalled since.
 Result<InheritedState> inherit(const checkpoint::Store& store,
@@ -94,14 +89,21 @@ class LiveSupervisor final : public SupervisorHandle {
 
     const std::string control_token = random_token();
     TENAX_RETURN_IF_ERROR(start_dashboard(control_token));
-    sockets_ = std::make_unique<wire::PeerSockets>([this](int socket, const std::string& peer,
-                                                          std::span<const std::byte> frame) {
-      auto message = wire::decode(frame);
-      if (!message) return;  // not ours: changes nothing (W2)
-      caf::anon_send(
-          actor_, Frame{socket, peer, std::make_shared<const wire::Message>(*std::move(message))});
-    });
-    TENAX_TRY(const auto bound, sockets_->bind_router("tcp://127.0.0.1:*"));
+    sockets_ = std::make_unique<wire::PeerSockets>(
+        options_.identity.keys,
+        [this](int socket, const std::string& peer, std::span<const std::byte> frame) {
+          auto message = wire::decode(frame);
+          if (!message) return;  // not ours: changes nothing (W2)
+          caf::anon_send(actor_, Frame{socket, peer,
+                                       std::make_shared<const wire::Message>(*std::move(message))});
+        });
+    const configs::NetworkSection& network = options_.config.network;
+    TENAX_TRY(const std::string address,
+              resolve_address("network.control_interface", network.control_interface));
+    TENAX_TRY(const auto bound,
+              sockets_->bind_router(fmt::format(
+                  "tcp://{}:{}", address,
+                  network.control_port == 0 ? "*" : std::to_string(network.control_port))));
     SupervisorEnvironment environment{options_,
                                       controller_,
                                       clock_,

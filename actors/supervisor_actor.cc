@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "actors/event_codec.h"
+#include "actors/network_interface.h"
 #include "actors/process.h"
 #include "actors/shard_codec.h"
 #include "checkpoint/slot.h"
@@ -69,12 +70,12 @@ void Supervisor::start() {
     for (const auto& m : *manifests) started.manifests.push_back(m.checkpoint_id);
   }
   for (std::uint32_t id = 0; id < state_.agents.size(); ++id) {
-    const auto pid = static_cast<pid_t>(state_.agents[id].pid);
-    if (state_.agents[id].gone || pid == 0) continue;
-    // One that joined may have named the directory in another way.
-    const std::string word =
-        state_.agents[id].joined ? "--join" : e_.options.directory.path().string();
-    if (is_alive(pid, word)) started.agents_alive.push_back(id);
+    const scheduler::AgentState& agent = state_.agents[id];
+    if (agent.gone || agent.pid == 0) continue;
+    // One that joined may have named the directory in another way; one elsewhere may answer.
+    const std::string word = agent.joined ? "--join" : e_.options.directory.path().string();
+    if (agent.host != host_name() || is_alive(static_cast<pid_t>(agent.pid), word))
+      started.agents_alive.push_back(id);
   }
   feed(std::move(started));
   self_->delayed_send(self_, kTick, TickAtom::value);
@@ -169,8 +170,11 @@ void Supervisor::on(const Frame& frame) {
       return;
     }
     const auto it = incarnations_.find(m.agent);
-    if (it == incarnations_.end() || it->second != m.agent_incarnation || m.term != term_)
+    if (it == incarnations_.end() || it->second != m.agent_incarnation || m.term != term_) {
+      // An agent that was given up while its host could not be reached learns it when it can.
+      if (m.term == term_ && !is_member(m)) dismiss(frame);
       return;  // G2
+    }
     Frame checked = frame;
     checked.socket = -1;
     self_->send(proxies_.at(m.agent), checked);
@@ -226,15 +230,12 @@ void Supervisor::judge_paces(std::uint64_t generation, const wire::Heartbeat& be
 void Supervisor::join(const Frame& frame) {
   const wire::Message& m = *frame.message;
   const auto& hello = std::get<wire::AgentHello>(m.body);
-  if (m.agent >= state_.agents.size() || state_.agents[m.agent].gone ||
-      m.agent_incarnation != state_.agents[m.agent].incarnation) {
-    wire::Message bye = message(wire::Shutdown{"another agent has taken this place"});
-    bye.agent_incarnation = m.agent_incarnation;
-    e_.sockets.send(e_.router, frame.peer, wire::encode(bye));
+  if (!is_member(m)) {
+    dismiss(frame);
     return;
   }
   if (incarnations_.contains(m.agent) && incarnations_[m.agent] == m.agent_incarnation) return;
-  if (!processes_.contains(m.agent_incarnation)) {
+  if (!processes_.contains(m.agent_incarnation) && hello.host == host_name()) {
     if (auto process = Process::attach(static_cast<pid_t>(hello.pid))) {
       processes_.insert(m.agent_incarnation);
       e_.watcher.watch(m.agent_incarnation, *std::move(process));
@@ -256,6 +257,17 @@ void Supervisor::join(const Frame& frame) {
   proxies_[m.agent] = spawn_agent_proxy(self_, std::move(options));
   send_to_agent(m.agent, message(wire::Welcome{}));
   feed(*to_event(m));
+}
+
+bool Supervisor::is_member(const wire::Message& m) const {
+  return m.agent < state_.agents.size() && !state_.agents[m.agent].gone &&
+         m.agent_incarnation == state_.agents[m.agent].incarnation;
+}
+
+void Supervisor::dismiss(const Frame& frame) {
+  wire::Message bye = message(wire::Shutdown{"another agent has taken this place"});
+  bye.agent_incarnation = frame.message->agent_incarnation;
+  e_.sockets.send(e_.router, frame.peer, wire::encode(bye));
 }
 
 void Supervisor::on(const AgentGone& gone) {
@@ -345,10 +357,13 @@ void Supervisor::act(const scheduler::Command& command) {
 void Supervisor::act(const scheduler::SpawnAgent& c) {
   if (ending_) return;
   Process::SpawnOptions spawn;
-  spawn.arguments = {self_path(),     "agent",
-                     "--run-dir",     e_.options.directory.path().string(),
-                     "--agent",       std::to_string(c.agent),
-                     "--incarnation", std::to_string(c.incarnation)};
+  spawn.arguments = agent_launcher(e_.options.config.network, c.agent);
+  for (std::string argument :
+       {self_path(), std::string("agent"), std::string("--run-dir"),
+        e_.options.directory.path().string(), std::string("--agent"), std::to_string(c.agent),
+        std::string("--incarnation"), std::to_string(c.incarnation)}) {
+    spawn.arguments.push_back(std::move(argument));
+  }
   spawn.log_path = (e_.options.directory.logs() / fmt::format("agent-{}.log", c.agent)).string();
   auto process = Process::spawn(spawn);
   if (!process) {

@@ -103,6 +103,8 @@ class Supervisor {
   checkpoint::Manifest manifest_of(const scheduler::CommitCheckpoint& c) const;
   void judge_paces(std::uint64_t generation, const wire::Heartbeat& beat);
   void join(const Frame& frame);
+  bool is_member(const wire::Message& m) const;
+  void dismiss(const Frame& frame);
   void end_if_possible();
   Duration scaled(Duration d) const;
 

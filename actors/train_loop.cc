@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "actors/engine_setup.h"
+#include "actors/network_interface.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/store_reader.h"
 #include "checkpoint/tensor_hash.h"
@@ -98,15 +99,18 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
-  if (!device_) {
-    TENAX_TRY(device_, compute::GlooDevice::open(options_.data_interface));
-  }
   if (message.config != config_text_) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
     TENAX_TRY(data_, StepData::open(config_, options_.directory.train_tokens(),
                                     options_.directory.heldout_tokens()));
+  }
+  TENAX_TRY(const std::string address,
+            resolve_address("network.data_interface", config_.network.data_interface));
+  if (!device_ || address != device_address_) {
+    TENAX_TRY(device_, compute::GlooDevice::open(address));
+    device_address_ = address;
   }
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);

@@ -34,7 +34,6 @@ struct TrainLoopOptions {
   std::uint32_t agent = 0;
   std::uint32_t slot = 0;
   std::uint64_t incarnation = 0;
-  std::string data_interface = "127.0.0.1";
 };
 
 class TrainLoop {
@@ -88,6 +87,7 @@ class TrainLoop {
   compute::LrScheduleOptions schedule_;
   std::vector<Softening> softenings_;
   std::shared_ptr<compute::GlooDevice> device_;
+  std::string device_address_;
   compute::FlightRecorder recorder_;
   std::unique_ptr<StepData> data_;
   std::unique_ptr<compute::Engine> engine_;

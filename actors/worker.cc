@@ -242,16 +242,16 @@ int run_worker(const WorkerOptions& options) {
   caf::actor worker;
   ActorConfig config(1);
   caf::actor_system system(config);
-  wire::PeerSockets sockets([&](int socket, const std::string& peer,
-                                std::span<const std::byte> frame) {
-    auto message = wire::decode(frame);
-    if (!message) {
-      spdlog::warn("dropped a frame: {}", message.error().message);
-      return;
-    }
-    caf::anon_send(worker,
-                   Frame{socket, peer, std::make_shared<const wire::Message>(*std::move(message))});
-  });
+  wire::PeerSockets sockets(
+      identity->keys, [&](int socket, const std::string& peer, std::span<const std::byte> frame) {
+        auto message = wire::decode(frame);
+        if (!message) {
+          spdlog::warn("dropped a frame: {}", message.error().message);
+          return;
+        }
+        caf::anon_send(worker, Frame{socket, peer,
+                                     std::make_shared<const wire::Message>(*std::move(message))});
+      });
   AgentConnection agent(options, identity->secret, sockets);
   std::atomic<std::uint64_t> engine_generation{0};
   TrainLoopOptions loop_options;

@@ -114,6 +114,14 @@ struct SupervisionSection {
   std::int64_t integrity_interval = 0;
 };
 
+struct NetworkSection {
+  std::vector<std::string> hosts;
+  std::vector<std::string> agent_launcher;
+  std::string control_interface = "127.0.0.1";
+  std::int64_t control_port = 0;
+  std::string data_interface = "127.0.0.1";
+};
+
 struct DashboardSection {
   bool enabled = true;
   std::string host = "127.0.0.1";
@@ -141,6 +149,7 @@ struct RunConfig {
   scheduler::SpikeOptions spikes;
   FaultsSection faults;
   SupervisionSection supervision;
+  NetworkSection network;
   DashboardSection dashboard;
   GenerateSection generate;
 

@@ -227,6 +227,28 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
          .changeable = kMayChange});
 }
 
+void bind_network(Binder& b, NetworkSection& c) {
+  b.add("network.hosts", c.hosts,
+        {.doc = "Hosts of the agents, in their order, over and over; empty: all on this machine.",
+         .changeable = kMayChange});
+  b.add("network.agent_launcher", c.agent_launcher,
+        {.doc = "Command that runs an agent on its host, such as [\"ssh\", \"{host}\"]; {host} and "
+                "{agent} are filled in. The hosts share the run directory and the program's path.",
+         .changeable = kMayChange});
+  b.add("network.control_interface", c.control_interface,
+        {.doc = "Where the supervisor listens for agents, encrypted: an address, a subnet or an "
+                "interface of its host.",
+         .changeable = kMayChange});
+  b.add("network.control_port", c.control_port,
+        {.doc = "Port it listens on; 0 takes a free one.",
+         .range = between(0, 65535),
+         .changeable = kMayChange});
+  b.add("network.data_interface", c.data_interface,
+        {.doc = "What tensors travel over, in plaintext: an address, a subnet or an interface of "
+                "each host; beyond loopback it must be a trusted network.",
+         .changeable = kMayChange});
+}
+
 void bind_dashboard(Binder& b, DashboardSection& c) {
   b.add("dashboard.enabled", c.enabled,
         {.doc = "Serve the status page.", .changeable = kMayChange});
@@ -268,6 +290,7 @@ Binder bind(RunConfig& config) {
   bind_faults(b, config.faults);
   bind_flip(b, config.faults);
   bind_supervision(b, config.supervision);
+  bind_network(b, config.network);
   bind_dashboard(b, config.dashboard);
   bind_generate(b, config.generate);
   return b;
