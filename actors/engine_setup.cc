@@ -1,10 +1,5 @@
 #include "actors/engine_setup.h"
 
-#include <map>
-#include <string>
-#include <utility>
-
-#include "checkpoint/tensor_hash.h"
 #include "scheduler/layout.h"
 #include "scheduler/pipeline_schedule.h"
 
@@ -40,6 +35,7 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   const int mine = o.ranges[static_cast<std::size_t>(o.replica)].size();
   o.schedule = scheduler::make_schedule(config.train.schedule, o.stage, degrees.pp, mine);
   o.num_slots = scheduler::max_slots(config.train.schedule, o.stage, degrees.pp, mine);
+  o.zero = static_cast<int>(config.layout.zero);
   o.adamw.beta1 = config.optimizer.beta1;
   o.adamw.beta2 = config.optimizer.beta2;
   o.adamw.epsilon = config.optimizer.epsilon;
@@ -48,11 +44,15 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   return o;
 }
 
-PipelineSchedule forward_schedule(const compute::EngineOptions& o, int num_microbatches) {
+compute::MicrobatchRange heldout_share(const compute::EngineOptions& o, int num_microbatches) {
   const auto share =
       scheduler::even_share(num_microbatches, static_cast<int>(o.replicas.size()), o.replica);
+  return {static_cast<int>(share.begin), static_cast<int>(share.end)};
+}
+
+PipelineSchedule forward_schedule(const compute::EngineOptions& o, int num_microbatches) {
   return scheduler::make_forward_schedule(o.stage, static_cast<int>(o.stages.size()),
-                                          static_cast<int>(share.end - share.begin));
+                                          heldout_share(o, num_microbatches).size());
 }
 
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config) {
@@ -89,25 +89,6 @@ Degrees degrees_of(const configs::RunConfig& config) {
   return {static_cast<int>(config.layout.data_parallel),
           static_cast<int>(config.layout.tensor_parallel),
           static_cast<int>(config.layout.pipeline_parallel)};
-}
-
-bool slot_matches(const checkpoint::SlotReader& slot,
-                  const std::vector<checkpoint::TensorShard>& table,
-                  const checkpoint::Manifest& manifest) {
-  std::map<std::pair<std::string, std::string>, const checkpoint::StoredShard*> stored;
-  for (const checkpoint::StoredShard& s : manifest.shards)
-    stored[{s.shard.kind, s.shard.name}] = &s;
-  for (const checkpoint::TensorShard& shard : table) {
-    const auto it = stored.find({shard.kind, shard.name});
-    if (it == stored.end() || !(it->second->shard.box == shard.box) ||
-        shard.offset + shard.bytes > slot.payload().size()) {
-      return false;
-    }
-    const Hash128 hash = checkpoint::shard_hash(slot.payload().subspan(shard.offset, shard.bytes),
-                                                manifest.chunk_bytes);
-    if (hash != it->second->hash) return false;
-  }
-  return slot.still_sealed();
 }
 
 }  // namespace tenax::actors

@@ -242,6 +242,7 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.limits.min_workers = static_cast<int>(c.layout.min_workers);
   o.spares = static_cast<int>(c.layout.spares);
   o.exclusion_period = scaled(c.supervision.exclusion_period);
+  o.zero = static_cast<int>(c.layout.zero);
   o.num_agents = static_cast<int>(c.layout.agents);
   o.global_batch_size = c.train.global_batch_size;
   o.keep_last = static_cast<int>(c.checkpoint.keep_last);

@@ -24,6 +24,8 @@ enum Tag : std::uint64_t {
   kVerdictTag = 5ULL << 32,
   kEvaluateTag = 6ULL << 32,
   kStateTag = 7ULL << 32,
+  kNormTag = 8ULL << 32,
+  kWeightsTag = 9ULL << 32,
 };
 
 std::span<const std::byte> bytes_of(std::span<const float> f) { return std::as_bytes(f); }
@@ -63,6 +65,16 @@ VerdictShape verdict_shape(const EngineOptions& options) {
   return shape;
 }
 
+/// The elements of a tensor that a member owns; none is {0, 0}.
+std::pair<std::size_t, std::size_t> owned(std::span<const MomentPiece> pieces,
+                                          std::size_t parameter) {
+  for (const MomentPiece& piece : pieces) {
+    if (piece.parameter == parameter)
+      return {static_cast<std::size_t>(piece.begin), static_cast<std::size_t>(piece.end)};
+  }
+  return {0, 0};
+}
+
 const GradientPart* part_of(const StageParameter& p, GradientPartKind kind) {
   for (const GradientPart& part : p.gradients) {
     if (part.kind == kind) return &part;
@@ -83,9 +95,11 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   const std::size_t num_gradients = engine->stage_->gradient_size();
   const std::size_t boundary = engine->stage_->boundary_size();
   const MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
+  engine->shards_ =
+      shard_optimizer(engine->parameters(), o.zero > 0 ? static_cast<int>(o.dp_group.size()) : 1);
   try {
-    engine->m_ = AlignedBuffer(num_values);
-    engine->v_ = AlignedBuffer(num_values);
+    engine->m_ = AlignedBuffer(moments_size(engine->moments()));
+    engine->v_ = AlignedBuffer(moments_size(engine->moments()));
     engine->reduced_ = AlignedBuffer(num_gradients);
     const bool first = o.stage == 0;
     const bool last = o.stage + 1 == static_cast<int>(o.stages.size());
@@ -113,6 +127,14 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   TENAX_TRY(TreeReducer reducer, TreeReducer::create(std::move(reduce)));
   engine->reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
   engine->parts_ = even_parts(num_gradients, static_cast<int>(o.dp_group.size()), kAlignFloats);
+  engine->part_bytes_.resize(engine->parts_.size());
+  engine->first_chunk_.push_back(0);
+  for (const StageParameter& p : engine->parameters()) {
+    engine->first_chunk_.push_back(engine->first_chunk_.back() +
+                                   num_norm_chunks(static_cast<std::size_t>(p.size)));
+  }
+  engine->chunk_squares_.resize(engine->first_chunk_.back());
+  engine->square_sums_.resize(engine->parameters().size());
   engine->verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
   engine->loss_sums_.resize(static_cast<std::size_t>(range.size()));
   engine->target_counts_.resize(static_cast<std::size_t>(range.size()));
@@ -212,25 +234,40 @@ Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch>
                                        loss_sums_[static_cast<std::size_t>(mb)] = loss.sum;
                                        target_counts_[static_cast<std::size_t>(mb)] = loss.targets;
                                      }));
-  TENAX_RETURN_IF_ERROR(reducer_->all_reduce(comm, {options_.dp_group, options_.replica},
-                                             kReduceTag, *accumulator_, parts_, reduced_.span()));
-  return combine_tied_embedding(comm);
+  TENAX_RETURN_IF_ERROR(reduce_gradients(comm));
+  TENAX_RETURN_IF_ERROR(combine_tied_embedding(comm));
+  return sum_squares(comm);
+}
+
+Status Engine::reduce_gradients(Communicator& comm) {
+  if (options_.zero == 0) {
+    return reducer_->all_reduce(comm, replicas(), kReduceTag, *accumulator_, parts_,
+                                reduced_.span());
+  }
+  for (const GradientSection& section : shards_.sections) {
+    TENAX_RETURN_IF_ERROR(reducer_->reduce_scatter(comm, replicas(), kReduceTag, *accumulator_,
+                                                   section.cuts, reduced_.span()));
+  }
+  return {};
 }
 
 Status Engine::combine_tied_embedding(Communicator& comm) {
-  for (const StageParameter& p : parameters()) {
+  for (std::size_t i = 0; i < parameters().size(); ++i) {
+    const StageParameter& p = parameters()[i];
     const GradientPart* input = part_of(p, GradientPartKind::kEmbeddingInput);
     const GradientPart* output = part_of(p, GradientPartKind::kEmbeddingOutput);
     if (input == nullptr && output == nullptr) continue;
-    const auto n = static_cast<std::size_t>(p.size);
+    const auto [begin, end] = owned(moments(), i);
+    const std::size_t n = end - begin;
+    if (n == 0) continue;
     if (input != nullptr && output != nullptr) {
-      add_floats(reduced_.data() + input->offset, reduced_.data() + output->offset,
-                 reduced_.data() + input->offset, n);
+      float* const sum = reduced_.data() + input->offset + begin;
+      add_floats(sum, reduced_.data() + output->offset + begin, sum, n);
       continue;
     }
     const int peer = input != nullptr ? options_.pp_group.back() : options_.pp_group.front();
-    float* mine = reduced_.data() + (input != nullptr ? input->offset : output->offset);
-    const auto receive = comm.recv(peer, kTiedTag, writable_bytes_of(tied_.span()));
+    float* mine = reduced_.data() + (input != nullptr ? input->offset : output->offset) + begin;
+    const auto receive = comm.recv(peer, kTiedTag, writable_bytes_of(tied_.span().first(n)));
     const auto sent = comm.send(peer, kTiedTag, bytes_of({mine, n}));
     TENAX_RETURN_IF_ERROR(receive->wait());
     TENAX_RETURN_IF_ERROR(sent->wait());
@@ -244,16 +281,39 @@ Status Engine::combine_tied_embedding(Communicator& comm) {
   return {};
 }
 
+Status Engine::sum_squares(Communicator& comm) {
+  for (const MomentPiece& piece : moments()) {
+    const StageParameter& p = parameters()[piece.parameter];
+    const auto n = static_cast<std::size_t>(piece.end - piece.begin);
+    const std::size_t first =
+        first_chunk_[piece.parameter] + static_cast<std::size_t>(piece.begin) / kNormChunk;
+    chunk_sums_of_squares({reduced_.data() + p.gradients.front().offset + piece.begin, n},
+                          std::span(chunk_squares_).subspan(first, num_norm_chunks(n)));
+  }
+  if (options_.zero > 0) {
+    for (const GradientSection& section : shards_.sections) {
+      if (section.norm_cuts.empty()) continue;
+      std::ranges::transform(section.norm_cuts, part_bytes_.begin(),
+                             [](std::size_t chunk) { return chunk * sizeof(double); });
+      TENAX_RETURN_IF_ERROR(all_gather_parts(comm, replicas(), kNormTag, part_bytes_,
+                                             std::as_writable_bytes(std::span(chunk_squares_))));
+    }
+  }
+  for (std::size_t i = 0; i < square_sums_.size(); ++i) {
+    const auto sums =
+        std::span(chunk_squares_).subspan(first_chunk_[i], first_chunk_[i + 1] - first_chunk_[i]);
+    square_sums_[i] = std::accumulate(sums.begin(), sums.end(), 0.0);
+  }
+  return {};
+}
+
 VerdictPart Engine::verdict_part() const {
   VerdictPart part;
   if (options_.stages[static_cast<std::size_t>(options_.stage)].has_head) {
     part.loss_sums = loss_sums_;
     part.target_counts = target_counts_;
   }
-  for (const StageParameter& p : parameters()) {
-    part.square_sums.push_back(sum_of_squares(
-        {reduced_.data() + p.gradients.front().offset, static_cast<std::size_t>(p.size)}));
-  }
+  part.square_sums = square_sums_;
   return part;
 }
 
@@ -270,17 +330,30 @@ void Engine::apply_update(double grad_norm, std::int64_t targets, double learnin
   update.step = step;
   update.learning_rate = learning_rate;
   update.gradient_scale = scale;
-  for (const StageParameter& p : parameters()) {
-    const auto n = static_cast<std::size_t>(p.size);
-    const auto offset = static_cast<std::size_t>(p.offset);
+  for (const MomentPiece& piece : moments()) {
+    const StageParameter& p = parameters()[piece.parameter];
+    const auto n = static_cast<std::size_t>(piece.end - piece.begin);
+    const auto moment = static_cast<std::size_t>(piece.offset);
     AdamwRange range;
-    range.values = values().subspan(offset, n);
-    range.gradient = {reduced_.data() + p.gradients.front().offset, n};
-    range.m = m_.span().subspan(offset, n);
-    range.v = v_.span().subspan(offset, n);
+    range.values = values().subspan(static_cast<std::size_t>(p.offset + piece.begin), n);
+    range.gradient = {reduced_.data() + p.gradients.front().offset + piece.begin, n};
+    range.m = m_.span().subspan(moment, n);
+    range.v = v_.span().subspan(moment, n);
     range.decay = p.spec.decay;
     adamw_update(options_.adamw, update, range);
   }
+}
+
+Status Engine::share_weights(Communicator& comm) {
+  if (options_.zero == 0) return {};
+  for (const GradientSection& section : shards_.sections) {
+    if (section.norm_cuts.empty()) continue;
+    std::ranges::transform(section.cuts, part_bytes_.begin(),
+                           [](std::size_t cut) { return cut * sizeof(float); });
+    TENAX_RETURN_IF_ERROR(all_gather_parts(comm, replicas(), kWeightsTag, part_bytes_,
+                                           std::as_writable_bytes(values())));
+  }
+  return {};
 }
 
 Result<double> Engine::evaluate(Communicator& comm, std::span<const Microbatch> mine,

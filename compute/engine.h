@@ -17,6 +17,7 @@
 #include "compute/aligned_buffer.h"
 #include "compute/communicator.h"
 #include "compute/model_options.h"
+#include "compute/optimizer_shards.h"
 #include "compute/stage.h"
 #include "compute/tree_accumulator.h"
 #include "compute/tree_reduce.h"
@@ -39,6 +40,9 @@ struct EngineOptions {
   int num_microbatches = 1;                ///< of the global batch
   PipelineSchedule schedule;               ///< for this rank's microbatches
   int num_slots = 1;
+  /// ZeRO stage. 1: each replica keeps AdamW's moments of its share alone, reduces the gradients of
+  /// it and updates its weights (optimizer_shards.h); the bits are those of 0.
+  int zero = 0;
   AdamwOptions adamw;
   double clip_norm = 1.0;  ///< 0: no clipping
 };
@@ -62,10 +66,13 @@ class Engine {
   /// What this rank contributes to the verdict of the gradients it keeps.
   VerdictPart verdict_part() const;
   Result<Verdict> exchange_verdict(Communicator& comm, const VerdictPart& part);
-  /// Clips by the verdict's norm and updates the weights with the gradients kept. `step` is 1-based
-  /// (bias correction).
+  /// Clips by the verdict's norm and updates the weights of moments() with the gradients kept.
+  /// `step` is 1-based (bias correction). With ZeRO the other weights are the replicas' to update:
+  /// share_weights() follows.
   void apply_update(double grad_norm, std::int64_t targets, double learning_rate,
                     std::int64_t step);
+  /// With ZeRO: every replica gets the weights that the others updated. May be repeated.
+  Status share_weights(Communicator& comm);
 
   /// Held-out loss over `num_microbatches` microbatches, of which this replica computes `mine` (as
   /// even_share gives them). Changes nothing. All ranks get the same number.
@@ -83,6 +90,10 @@ class Engine {
   std::span<float> values() { return stage_->values(); }
   std::span<float> adam_m() { return m_.span(); }
   std::span<float> adam_v() { return v_.span(); }
+  /// Which elements adam_m() and adam_v() hold, and where.
+  const std::vector<MomentPiece>& moments() const {
+    return shards_.pieces[options_.zero > 0 ? static_cast<std::size_t>(options_.replica) : 0];
+  }
   const EngineOptions& options() const { return options_; }
   /// The kernels in use, for manifests.
   std::string kernel_description() const { return stage_->kernel_description(); }
@@ -102,7 +113,10 @@ class Engine {
   Status run_schedule(Communicator& comm, const PipelineSchedule& schedule,
                       std::span<const Microbatch> microbatches, bool train,
                       const LossSink& on_loss);
+  Status reduce_gradients(Communicator& comm);
   Status combine_tied_embedding(Communicator& comm);
+  Status sum_squares(Communicator& comm);
+  Group replicas() const { return {options_.dp_group, options_.replica}; }
 
   int previous() const { return options_.pp_group[options_.stage - 1]; }
   int next() const { return options_.pp_group[options_.stage + 1]; }
@@ -120,7 +134,12 @@ class Engine {
   std::unique_ptr<TreeAccumulator> accumulator_;
   std::unique_ptr<TreeReducer> reducer_;
   std::unique_ptr<VerdictExchange> verdicts_;
-  std::vector<std::size_t> parts_;
+  OptimizerShards shards_;
+  std::vector<std::size_t> parts_;        ///< of an all-reduce
+  std::vector<std::size_t> part_bytes_;   ///< of an all-gather
+  std::vector<std::size_t> first_chunk_;  ///< norm chunks before each tensor, and of all
+  std::vector<double> chunk_squares_;     ///< of the gradients kept, by norm chunk
+  std::vector<double> square_sums_;       ///< the same by tensor
   std::vector<double> loss_sums_;
   std::vector<std::int64_t> target_counts_;
 };

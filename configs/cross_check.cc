@@ -58,6 +58,12 @@ void check_layout(const RunConfig& c, Found& found) {
                      fmt::format("{} = {} is not built yet: only data and pipeline parallelism are",
                                  key, degree)});
   }
+  if (l.zero > 1) {
+    found.push_back({{"layout.zero"},
+                     fmt::format("layout.zero = {} is not built yet: only ZeRO-1 is, the "
+                                 "optimizer's state sharded over the replicas",
+                                 l.zero)});
+  }
   constexpr std::int64_t kMaxWorkers = 1 << 16;
   if (l.world_size() > kMaxWorkers) {
     found.push_back({{"layout"},

@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <string>
 
+#include "compute/optimizer_shards.h"
 #include "compute/parameters.h"
 #include "compute/stage.h"
+#include "compute/stage_layout.h"
 #include "compute/tree_accumulator.h"
 #include "scheduler/layout.h"
 #include "scheduler/pipeline_schedule.h"
@@ -31,6 +34,7 @@ std::vector<std::string> question_problems(const compute::ModelOptions& o,
   within("dp", q.dp, kMaxDegree);
   within("tp", q.tp, kMaxDegree);
   within("pp", q.pp, o.num_layers);
+  if (q.zero < 0 || q.zero > 1) found.push_back(fmt::format("zero is {}, must be 0 or 1", q.zero));
   within("microbatch", q.microbatch_size, 1 << 20);
   within("sequence", q.sequence_length, o.max_sequence_length);
   within("microbatches", q.num_microbatches, 1 << 20);
@@ -44,6 +48,16 @@ std::int64_t boundary_bytes(const compute::ModelOptions& o, const compute::Stage
   const std::int64_t sides = (spec.has_embedding ? 0 : 1) + (spec.has_head ? 0 : 1);
   return sides * 3 * static_cast<std::int64_t>(sizeof(float)) * shape.microbatch_size *
          shape.sequence_length * o.width;
+}
+
+/// Of AdamW's two moments on the member of `num_members` that holds most.
+std::int64_t optimizer_bytes(const compute::ModelOptions& o, const compute::StageSpec& spec,
+                             int num_members) {
+  const auto layout = compute::lay_out_stage(o, spec);
+  const auto shards = compute::shard_optimizer(layout.parameters, num_members);
+  std::size_t most = 0;
+  for (const auto& pieces : shards.pieces) most = std::max(most, compute::moments_size(pieces));
+  return static_cast<std::int64_t>(2 * most * sizeof(float));
 }
 
 }  // namespace
@@ -96,7 +110,7 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
     }
     r.weights = m.values;
     r.gradients = num_buffers * m.gradient;
-    r.optimizer = 2 * m.values;
+    r.optimizer = optimizer_bytes(part, spec, q.zero > 0 ? q.dp : 1);
     r.activations = scheduler::max_slots(kind, stage, q.pp, q.num_microbatches) * m.slot;
     r.workspace = m.workspace + boundary_bytes(part, spec, shape);
     ranks.push_back(r);

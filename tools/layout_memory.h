@@ -14,6 +14,7 @@ struct LayoutQuestion {
   int dp = 1;
   int tp = 1;
   int pp = 1;
+  int zero = 0;             ///< ZeRO stage: 1 shards the optimizer state over dp
   int microbatch_size = 1;  ///< B
   int sequence_length = 0;  ///< T; 0: the model's longest
   int num_microbatches =
@@ -27,7 +28,7 @@ struct RankMemory {
   std::int64_t num_parameters = 0;
   std::int64_t weights = 0;
   std::int64_t gradients = 0;  ///< the buffers of the fixed tree and the reduced sums
-  std::int64_t optimizer = 0;  ///< AdamW's two moments
+  std::int64_t optimizer = 0;  ///< AdamW's two moments; with ZeRO those of the largest share
   std::int64_t activations = 0;
   std::int64_t workspace = 0;  ///< of the kernels, and boundary tensors on their way
   std::int64_t total() const { return weights + gradients + optimizer + activations + workspace; }
