@@ -44,7 +44,11 @@ class TableBuilder {
   /// The last stage's copy of a tied embedding is the first stage's tensor: written there. Replicas
   /// share the work tensor by tensor.
   bool is_written(std::size_t parameter) const {
-    return !is_copy(parameter) && parameter % num_replicas_ == replica_;
+    return is_ours(parameter) && parameter % num_replicas_ == replica_;
+  }
+  /// What several tensor-parallel ranks hold alike belongs to the first.
+  bool is_ours(std::size_t parameter) const {
+    return !is_copy(parameter) && engine_.parameters()[parameter].held.first;
   }
   bool is_copy(std::size_t parameter) const {
     return engine_.parameters()[parameter].gradients.front().kind ==
@@ -54,7 +58,7 @@ class TableBuilder {
   void add_weights() {
     for (std::size_t i = 0; i < engine_.parameters().size(); ++i) {
       const compute::StageParameter& p = engine_.parameters()[i];
-      add(checkpoint::kParameter, i, checkpoint::whole(p.spec.shape),
+      add(checkpoint::kParameter, i, p.held.box,
           static_cast<std::uint64_t>(p.offset) * sizeof(float), is_written(i));
     }
   }
@@ -62,19 +66,24 @@ class TableBuilder {
   void add_moments(const char* kind) {
     for (const compute::MomentPiece& piece : engine_.moments()) {
       const compute::StageParameter& p = engine_.parameters()[piece.parameter];
-      const bool written = sharded() ? !is_copy(piece.parameter) : is_written(piece.parameter);
+      const bool written = sharded() ? is_ours(piece.parameter) : is_written(piece.parameter);
+      const Box& held = p.held.box;
+      const std::int64_t end = std::min(piece.end, checkpoint::volume(held));
       // A stretch of elements is a few boxes: the end of a row, whole rows, the start of a row.
-      for (std::int64_t begin = piece.begin; begin < piece.end;) {
-        const Box box = checkpoint::slab_at(p.spec.shape, begin, piece.end - begin);
+      for (std::int64_t begin = piece.begin; begin < end;) {
+        Box box = checkpoint::slab_at(held.extent, begin, end - begin);
         const auto at = static_cast<std::uint64_t>(piece.offset + begin - piece.begin);
-        add(kind, piece.parameter, box, payload_.bytes + at * sizeof(float), written);
         begin += checkpoint::volume(box);
+        for (std::size_t dim = 0; dim < box.offset.size(); ++dim)
+          box.offset[dim] += held.offset[dim];
+        add(kind, piece.parameter, box, payload_.bytes + at * sizeof(float), written);
       }
     }
   }
 
   void add(const char* kind, std::size_t parameter, const Box& box, std::uint64_t offset,
            bool written) {
+    if (checkpoint::volume(box) == 0) return;
     const compute::ParameterSpec& spec = engine_.parameters()[parameter].spec;
     checkpoint::TensorShard shard;
     shard.name = spec.name;

@@ -24,13 +24,19 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   o.world_size = degrees.world_size();
   o.dp_group = scheduler::data_parallel_group(degrees, rank);
   o.pp_group = scheduler::pipeline_group(degrees, rank);
+  o.tp_group = scheduler::tensor_parallel_group(degrees, rank);
+  o.tensor_rank = place.tp;
+  for (int s = 0; s < degrees.pp; ++s) {
+    o.tensor_groups.push_back(
+        scheduler::tensor_parallel_group(degrees, scheduler::rank_of(degrees, {0, 0, s})));
+  }
   o.num_microbatches =
       static_cast<int>(config.train.global_batch_size / config.train.microbatch_size);
   for (int r = 0; r < degrees.dp; ++r) {
     const auto share = scheduler::even_share(o.num_microbatches, degrees.dp, r);
     o.ranges.push_back({static_cast<int>(share.begin), static_cast<int>(share.end)});
     o.replicas.push_back(
-        scheduler::pipeline_group(degrees, scheduler::rank_of(degrees, {r, place.tp, 0})));
+        scheduler::pipeline_group(degrees, scheduler::rank_of(degrees, {r, 0, 0})));
   }
   const int mine = o.ranges[static_cast<std::size_t>(o.replica)].size();
   o.schedule = scheduler::make_schedule(config.train.schedule, o.stage, degrees.pp, mine);

@@ -10,6 +10,7 @@
 
 #include "common/check.h"
 #include "compute/collectives.h"
+#include "compute/stage_layout.h"
 #include "compute/tensor_norm.h"
 
 namespace tenax::compute {
@@ -26,21 +27,29 @@ enum Tag : std::uint64_t {
   kStateTag = 7ULL << 32,
   kNormTag = 8ULL << 32,
   kWeightsTag = 9ULL << 32,
+  kPartialTag = 10ULL << 32,
 };
 
 std::span<const std::byte> bytes_of(std::span<const float> f) { return std::as_bytes(f); }
 std::span<std::byte> writable_bytes_of(std::span<float> f) { return std::as_writable_bytes(f); }
 
-/// A stage's tensors that no earlier stage holds.
-std::vector<std::size_t> own_tensors(const EngineOptions& options, int stage, std::size_t* count) {
-  const StageSpec& spec = options.stages[static_cast<std::size_t>(stage)];
-  const auto specs = stage_parameters(options.model, spec.first_layer, spec.end_layer,
-                                      spec.has_embedding, spec.has_head);
-  *count = specs.size();
+/// A stage as one of the ranks that share its matrices holds it.
+StageSpec stage_part(const EngineOptions& options, std::size_t stage, int tensor_rank) {
+  StageSpec spec = options.stages[stage];
+  spec.tensor = {std::max(static_cast<int>(options.tp_group.size()), 1), tensor_rank};
+  return spec;
+}
+
+/// A stage's tensors that no earlier stage holds, nor an earlier rank of the same stage.
+std::vector<std::size_t> own_tensors(const EngineOptions& options, std::size_t stage,
+                                     int tensor_rank, std::size_t* count) {
+  const auto parameters =
+      lay_out_stage(resolved(options.model), stage_part(options, stage, tensor_rank)).parameters;
+  *count = parameters.size();
   std::vector<std::size_t> own;
-  for (std::size_t i = 0; i < specs.size(); ++i) {
-    if (stage > 0 && specs[i].name == kTokenEmbedding) continue;
-    own.push_back(i);
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (stage > 0 && parameters[i].spec.name == kTokenEmbedding) continue;
+    if (parameters[i].held.first) own.push_back(i);
   }
   return own;
 }
@@ -56,11 +65,16 @@ VerdictShape verdict_shape(const EngineOptions& options) {
         {options.replicas[r].back(), static_cast<std::size_t>(options.ranges[r].size())});
   }
   for (std::size_t s = 0; s < options.stages.size(); ++s) {
-    std::size_t count = 0;
-    VerdictShape::NormSource source{options.replicas.front()[s],
-                                    own_tensors(options, static_cast<int>(s), &count)};
-    shape.max_tensors = std::max(shape.max_tensors, count);
-    shape.norms.push_back(std::move(source));
+    const std::vector<int> ranks = options.tensor_groups.empty()
+                                       ? std::vector<int>{options.replicas.front()[s]}
+                                       : options.tensor_groups[s];
+    for (std::size_t t = 0; t < ranks.size(); ++t) {
+      std::size_t count = 0;
+      VerdictShape::NormSource source{ranks[t],
+                                      own_tensors(options, s, static_cast<int>(t), &count)};
+      shape.max_tensors = std::max(shape.max_tensors, count);
+      shape.norms.push_back(std::move(source));
+    }
   }
   return shape;
 }
@@ -89,8 +103,17 @@ Engine::Engine(EngineOptions options) : options_(std::move(options)) {}
 Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   std::unique_ptr<Engine> engine(new Engine(std::move(options)));
   const EngineOptions& o = engine->options_;
-  TENAX_TRY(engine->stage_, Stage::create(o.model, o.stages[static_cast<std::size_t>(o.stage)],
-                                          o.shape, o.num_slots));
+  StageSettings settings;
+  if (o.tp_group.size() > 1) {
+    const std::size_t stream = static_cast<std::size_t>(o.shape.microbatch_size) *
+                               static_cast<std::size_t>(o.shape.sequence_length) *
+                               static_cast<std::size_t>(o.model.width);
+    engine->tensor_group_ = std::make_unique<TensorGroup>(o.tp_group, o.tensor_rank, stream);
+    settings.tensor_group = engine->tensor_group_.get();
+  }
+  TENAX_TRY(engine->stage_,
+            Stage::create(o.model, stage_part(o, static_cast<std::size_t>(o.stage), o.tensor_rank),
+                          o.shape, o.num_slots, settings));
   const std::size_t num_values = engine->stage_->values().size();
   const std::size_t num_gradients = engine->stage_->gradient_size();
   const std::size_t boundary = engine->stage_->boundary_size();
@@ -114,6 +137,13 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
         engine->tied_ = AlignedBuffer(static_cast<std::size_t>(p.size));
       }
     }
+    std::size_t partial = 0;
+    for (const StageParameter& p : engine->stage_->parameters()) {
+      const int num_addends = std::max(p.held.end_addend - p.held.first_addend, 1);
+      partial =
+          std::max(partial, all_reduce_workspace(static_cast<std::size_t>(p.size), num_addends));
+    }
+    engine->addends_ = AlignedBuffer(partial);
     engine->accumulator_ = std::make_unique<TreeAccumulator>(num_gradients, range);
   } catch (const std::bad_alloc&) {
     return make_error(
@@ -163,6 +193,7 @@ Status Engine::drain(std::vector<Outbox>& boxes) {
 Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule,
                             std::span<const Microbatch> microbatches, bool train,
                             const LossSink& on_loss) {
+  if (tensor_group_) tensor_group_->use(comm);
   // Transfers left over from a failed step belong to a dead communicator.
   for (Outbox& box : forward_boxes_) box.transfer.reset();
   for (Outbox& box : backward_boxes_) box.transfer.reset();
@@ -187,6 +218,7 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
               stage_->evaluate(batch.tokens, batch.targets, inbox_forward_.span(), output);
           on_loss(action.microbatch, loss);
         }
+        if (tensor_group_) TENAX_RETURN_IF_ERROR(tensor_group_->status());
         break;
       }
       case ActionKind::kSendForward: {
@@ -205,6 +237,7 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
         const std::span<float> gradient = accumulator_->next();
         std::fill(gradient.begin(), gradient.end(), 0.0F);
         stage_->backward(action.slot, inbox_backward_.span(), input_grad, gradient);
+        if (tensor_group_) TENAX_RETURN_IF_ERROR(tensor_group_->status());
         if (microbatches[mb].poison_nan) gradient[0] = std::numeric_limits<float>::quiet_NaN();
         accumulator_->commit();
         if (options_.stages[static_cast<std::size_t>(options_.stage)].has_head) {
@@ -236,6 +269,7 @@ Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch>
                                      }));
   TENAX_RETURN_IF_ERROR(reduce_gradients(comm));
   TENAX_RETURN_IF_ERROR(combine_tied_embedding(comm));
+  TENAX_RETURN_IF_ERROR(combine_partial_gradients(comm));
   return sum_squares(comm);
 }
 
@@ -277,6 +311,25 @@ Status Engine::combine_tied_embedding(Communicator& comm) {
     } else {
       add_floats(tied_.data(), mine, mine, n);
     }
+  }
+  return {};
+}
+
+Status Engine::combine_partial_gradients(Communicator& comm) {
+  for (std::size_t i = 0; i < parameters().size(); ++i) {
+    const StageParameter& p = parameters()[i];
+    const int num_addends = p.held.end_addend - p.held.first_addend;
+    if (num_addends < 2) continue;
+    const auto [begin, end] = owned(moments(), i);
+    const Group group{std::span(options_.tp_group)
+                          .subspan(static_cast<std::size_t>(p.held.first_addend),
+                                   static_cast<std::size_t>(num_addends)),
+                      options_.tensor_rank - p.held.first_addend};
+    TENAX_RETURN_IF_ERROR(all_reduce_sum(
+        comm, group, kPartialTag,
+        reduced_.span().subspan(static_cast<std::size_t>(p.gradients.front().offset) + begin,
+                                end - begin),
+        addends_.span()));
   }
   return {};
 }

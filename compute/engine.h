@@ -19,6 +19,7 @@
 #include "compute/model_options.h"
 #include "compute/optimizer_shards.h"
 #include "compute/stage.h"
+#include "compute/tensor_group.h"
 #include "compute/tree_accumulator.h"
 #include "compute/tree_reduce.h"
 #include "compute/verdict.h"
@@ -33,12 +34,17 @@ struct EngineOptions {
   int stage = 0;
   int replica = 0;  ///< index in dp_group
   int world_size = 1;
-  std::vector<int> dp_group;               ///< ranks that hold the same stage, in replica order
-  std::vector<int> pp_group;               ///< ranks of this replica, in stage order
-  std::vector<std::vector<int>> replicas;  ///< pp groups of all replicas
-  std::vector<MicrobatchRange> ranges;     ///< by replica: global microbatches each computes
-  int num_microbatches = 1;                ///< of the global batch
-  PipelineSchedule schedule;               ///< for this rank's microbatches
+  std::vector<int> dp_group;  ///< ranks that hold the same stage, in replica order
+  std::vector<int> pp_group;  ///< ranks of this replica and part of the matrices, in stage order
+  std::vector<int> tp_group;  ///< ranks that share this stage's matrices; empty: this one alone
+  int tensor_rank = 0;        ///< index in tp_group
+  /// pp groups of all replicas, of the ranks with the first part of the matrices.
+  std::vector<std::vector<int>> replicas;
+  /// By stage: the tp group of replica 0. Empty: replicas.front() alone.
+  std::vector<std::vector<int>> tensor_groups;
+  std::vector<MicrobatchRange> ranges;  ///< by replica: global microbatches each computes
+  int num_microbatches = 1;             ///< of the global batch
+  PipelineSchedule schedule;            ///< for this rank's microbatches
   int num_slots = 1;
   /// ZeRO stage. 1: each replica keeps AdamW's moments of its share alone, reduces the gradients of
   /// it and updates its weights (optimizer_shards.h); the bits are those of 0.
@@ -115,6 +121,7 @@ class Engine {
                       const LossSink& on_loss);
   Status reduce_gradients(Communicator& comm);
   Status combine_tied_embedding(Communicator& comm);
+  Status combine_partial_gradients(Communicator& comm);
   Status sum_squares(Communicator& comm);
   Group replicas() const { return {options_.dp_group, options_.replica}; }
 
@@ -122,10 +129,12 @@ class Engine {
   int next() const { return options_.pp_group[options_.stage + 1]; }
 
   EngineOptions options_;
+  std::unique_ptr<TensorGroup> tensor_group_;  ///< nullptr without tensor parallelism
   std::unique_ptr<Stage> stage_;
   AlignedBuffer m_;
   AlignedBuffer v_;
   AlignedBuffer reduced_;  ///< summed gradients, layout of the gradient buffer
+  AlignedBuffer addends_;  ///< workspace of combine_partial_gradients()
   AlignedBuffer tied_;     ///< the other part of a tied embedding's gradient
   AlignedBuffer inbox_forward_;
   AlignedBuffer inbox_backward_;

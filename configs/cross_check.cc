@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "compute/tensor_part.h"
 #include "configs/duration_text.h"
 #include "configs/model_keys.h"
 
@@ -49,14 +50,22 @@ void check_data(const RunConfig& c, Found& found) {
 void check_layout(const RunConfig& c, Found& found) {
   const LayoutSection& l = c.layout;
   const std::pair<const char*, std::int64_t> unbuilt[] = {
-      {"layout.tensor_parallel", l.tensor_parallel},
       {"layout.context_parallel", l.context_parallel},
       {"layout.expert_parallel", l.expert_parallel}};
   for (const auto& [key, degree] : unbuilt) {
     if (degree == 1) continue;
     found.push_back({{key},
-                     fmt::format("{} = {} is not built yet: only data and pipeline parallelism are",
+                     fmt::format("{} = {} is not built yet: only data, tensor and pipeline "
+                                 "parallelism are",
                                  key, degree)});
+  }
+  const auto model = model_options(c, expected_vocabulary(c.data));
+  if (compute::problems(model).empty()) {
+    for (const std::string& problem :
+         compute::tensor_problems(model, static_cast<int>(l.tensor_parallel))) {
+      found.push_back({{"layout.tensor_parallel", "model", "data.vocabulary_size"},
+                       fmt::format("layout.tensor_parallel {}: {}", l.tensor_parallel, problem)});
+    }
   }
   if (l.zero > 1) {
     found.push_back({{"layout.zero"},

@@ -45,7 +45,7 @@ void bind_layout(Binder& b, LayoutSection& c) {
   const Range degree = between(1, 1 << 14);
   b.add("layout.data_parallel", c.data_parallel, {.doc = "Replicas.", .range = degree});
   b.add("layout.tensor_parallel", c.tensor_parallel,
-        {.doc = "Ranks that share each matrix; 1 for now.", .range = degree});
+        {.doc = "Ranks that share each matrix.", .range = degree});
   b.add("layout.pipeline_parallel", c.pipeline_parallel,
         {.doc = "Pipeline stages.", .range = degree});
   b.add("layout.context_parallel", c.context_parallel,

@@ -7,9 +7,9 @@
 #include <string>
 
 #include "compute/optimizer_shards.h"
-#include "compute/parameters.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
+#include "compute/tensor_part.h"
 #include "compute/tree_accumulator.h"
 #include "scheduler/layout.h"
 #include "scheduler/pipeline_schedule.h"
@@ -62,57 +62,34 @@ std::int64_t optimizer_bytes(const compute::ModelOptions& o, const compute::Stag
 
 }  // namespace
 
-Result<compute::ModelOptions> tensor_parallel_part(const compute::ModelOptions& options, int tp) {
-  compute::ModelOptions o = compute::resolved(options);
-  if (tp == 1) return o;
-  std::vector<std::string> found;
-  const auto divide = [&](std::string_view name, std::int64_t& value) {
-    if (value % tp != 0)
-      found.push_back(fmt::format("{} {} is not a multiple of tp {}", name, value, tp));
-    value /= tp;
-  };
-  divide("heads", o.num_heads);
-  divide("ffn_width", o.ffn_width);
-  if (o.num_kv_heads < tp && tp % o.num_kv_heads == 0) {
-    o.num_kv_heads = 1;
-  } else {
-    divide("kv_heads", o.num_kv_heads);
-  }
-  o.padded_vocabulary_size = (o.padded_vocabulary_size + tp - 1) / tp;
-  o.vocabulary_size = o.padded_vocabulary_size;
-  if (!found.empty()) return invalid(found);
-  return o;
-}
-
 Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& options,
                                                    const LayoutQuestion& question) {
   LayoutQuestion q = question;
   if (q.sequence_length == 0) q.sequence_length = static_cast<int>(options.max_sequence_length);
   if (q.num_microbatches == 0) q.num_microbatches = q.pp;
   if (const auto found = question_problems(options, q); !found.empty()) return invalid(found);
-  TENAX_TRY(const compute::ModelOptions part, tensor_parallel_part(options, q.tp));
-
+  if (const auto found = compute::tensor_problems(options, q.tp); !found.empty())
+    return invalid(found);
+  const compute::ModelOptions model = compute::resolved(options);
   const compute::BatchShape shape{q.microbatch_size, q.sequence_length};
   const auto kind = scheduler::ScheduleKind::kOneForwardOneBackward;
   const int num_buffers = compute::TreeAccumulator::num_buffers({0, q.num_microbatches}) + 1;
-  const auto layers = scheduler::split_layers(static_cast<int>(part.num_layers), q.pp);
+  const auto layers = scheduler::split_layers(static_cast<int>(model.num_layers), q.pp);
   std::vector<RankMemory> ranks;
   for (int stage = 0; stage < q.pp; ++stage) {
     const auto& range = layers[static_cast<std::size_t>(stage)];
-    const compute::StageSpec spec{range.first, range.end, stage == 0, stage == q.pp - 1};
-    TENAX_TRY(const compute::StageMemory m, compute::plan_stage_memory(part, spec, shape));
+    const compute::StageSpec spec{range.first, range.end, stage == 0, stage == q.pp - 1, {q.tp, 0}};
+    TENAX_TRY(const compute::StageMemory m, compute::plan_stage_memory(model, spec, shape));
     RankMemory r;
     r.first_layer = spec.first_layer;
     r.end_layer = spec.end_layer;
-    for (const compute::ParameterSpec& p : compute::stage_parameters(
-             part, spec.first_layer, spec.end_layer, spec.has_embedding, spec.has_head)) {
-      r.num_parameters += p.num_elements();
-    }
+    for (const compute::StageParameter& p : compute::lay_out_stage(model, spec).parameters)
+      r.num_parameters += p.size;
     r.weights = m.values;
     r.gradients = num_buffers * m.gradient;
-    r.optimizer = optimizer_bytes(part, spec, q.zero > 0 ? q.dp : 1);
+    r.optimizer = optimizer_bytes(model, spec, q.zero > 0 ? q.dp : 1);
     r.activations = scheduler::max_slots(kind, stage, q.pp, q.num_microbatches) * m.slot;
-    r.workspace = m.workspace + boundary_bytes(part, spec, shape);
+    r.workspace = m.workspace + boundary_bytes(model, spec, shape);
     ranks.push_back(r);
   }
   return ranks;

@@ -34,11 +34,6 @@ struct RankMemory {
   std::int64_t total() const { return weights + gradients + optimizer + activations + workspace; }
 };
 
-/// The model that one of `tp` ranks computes: heads, feed-forward and vocabulary divided; key and
-/// value heads divided, or replicated where there are fewer than ranks; the vocabulary padded up to
-/// a multiple. kInvalidArgument with everything that cannot be divided.
-Result<compute::ModelOptions> tensor_parallel_part(const compute::ModelOptions& options, int tp);
-
 /// By stage, for 1F1B; every rank of a stage holds the same. fp32, as the engine computes.
 /// kInvalidArgument with every problem.
 Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& options,

@@ -164,9 +164,6 @@ void print_memory(const LayoutQuestion& q, const std::vector<RankMemory>& ranks,
                bytes_text(r.gradients), bytes_text(r.optimizer), bytes_text(r.activations),
                bytes_text(r.workspace), bytes_text(r.total()));
   }
-  if (q.tp > 1) {
-    fmt::print(out, "  The engine does not split tensors yet: what tp would divide is divided.\n");
-  }
 }
 
 }  // namespace

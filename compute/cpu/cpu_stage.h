@@ -59,7 +59,13 @@ class CpuStage final : public Stage {
   StageSlot& slot_at(int slot);
   void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
 
-  ModelOptions options_;
+  /// Of this rank's part of the vocabulary.
+  std::int64_t first_token() const { return options_.padded_vocabulary_size * spec_.tensor.index; }
+  /// A row of the embedding, or nullptr if it is another rank's.
+  const float* token_row(std::int32_t token) const;
+
+  ModelOptions model_;    ///< the whole model
+  ModelOptions options_;  ///< this rank's part of it
   StageSpec spec_;
   BatchShape shape_;
   StageSettings settings_;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <mutex>
 
@@ -171,6 +173,10 @@ void expect_same_bits(const TrainedWorld& a, const TrainedWorld& b) {
   EXPECT_EQ(a.losses, b.losses);
   EXPECT_EQ(a.norms, b.norms);
   EXPECT_EQ(a.eval_loss, b.eval_loss);
+  expect_same_tensors(a, b);
+}
+
+void expect_same_tensors(const TrainedWorld& a, const TrainedWorld& b) {
   EXPECT_EQ(a.tensors.size(), b.tensors.size());
   for (const auto& [key, tensor] : a.tensors) {
     const auto at = b.tensors.find(key);
@@ -178,6 +184,42 @@ void expect_same_bits(const TrainedWorld& a, const TrainedWorld& b) {
     ASSERT_EQ(at->second.size(), tensor.size()) << key.first << " " << key.second;
     EXPECT_EQ(std::memcmp(at->second.data(), tensor.data(), tensor.size() * sizeof(float)), 0)
         << key.first << " " << key.second;
+  }
+}
+
+namespace {
+
+double norm_of(const std::vector<float>& tensor) {
+  double sum = 0;
+  for (const float x : tensor) sum += static_cast<double>(x) * static_cast<double>(x);
+  return std::sqrt(sum);
+}
+
+std::vector<float> difference(const std::vector<float>& a, const std::vector<float>& b) {
+  std::vector<float> out(a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) out[i] = a[i] - b[i];
+  return out;
+}
+
+}  // namespace
+
+void expect_within_bound(const TrainedWorld& a, const TrainedWorld& b, double bound) {
+  ASSERT_EQ(a.losses.size(), b.losses.size());
+  for (std::size_t i = 0; i < a.losses.size(); ++i) {
+    EXPECT_NEAR(a.losses[i], b.losses[i], bound * a.losses[i]);
+    EXPECT_NEAR(a.norms[i], b.norms[i], bound * a.norms[i]);
+  }
+  double all = 0;
+  for (const auto& [key, tensor] : a.tensors)
+    if (key.first == checkpoint::kAdamM) all = std::hypot(all, norm_of(tensor));
+  for (const auto& [key, tensor] : a.tensors) {
+    if (key.first != checkpoint::kAdamM) continue;
+    const auto at = b.tensors.find(key);
+    ASSERT_NE(at, b.tensors.end()) << key.second;
+    ASSERT_EQ(at->second.size(), tensor.size()) << key.second;
+    EXPECT_LE(norm_of(difference(tensor, at->second)),
+              bound * std::max(norm_of(tensor), 1e-3 * all))
+        << key.second;
   }
 }
 

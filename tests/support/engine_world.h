@@ -38,5 +38,13 @@ TrainedWorld train_world(const WorldOptions& options);
 
 /// Fails the test, naming the tensors, unless both have the same losses, norms and bits.
 void expect_same_bits(const TrainedWorld& a, const TrainedWorld& b);
+/// The same of the tensors alone.
+void expect_same_tensors(const TrainedWorld& a, const TrainedWorld& b);
+
+/// Fails the test unless losses, norms and first moments agree within c * eps * sqrt(K) (docs/
+/// numerics.md), relative to a number itself, or to a tensor's norm, at least a thousandth of that
+/// of all (some gradients, such as that of a key's bias, are zero but for rounding). After one
+/// step the first moment is a tenth of the clipped gradient.
+void expect_within_bound(const TrainedWorld& a, const TrainedWorld& b, double bound);
 
 }  // namespace tenax::test

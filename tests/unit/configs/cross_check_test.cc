@@ -37,15 +37,26 @@ TEST(CrossCheck, RefusesMoreStagesThanLayers) {
 
 TEST(CrossCheck, RefusesParallelismThatIsNotBuilt) {
   RunConfig c = sound();
-  c.layout.tensor_parallel = 2;
   c.layout.context_parallel = 4;
   c.layout.expert_parallel = 8;
   EXPECT_EQ(
       cross_check(c),
-      (Messages{
-          "layout.tensor_parallel = 2 is not built yet: only data and pipeline parallelism are",
-          "layout.context_parallel = 4 is not built yet: only data and pipeline parallelism are",
-          "layout.expert_parallel = 8 is not built yet: only data and pipeline parallelism are"}));
+      (Messages{"layout.context_parallel = 4 is not built yet: only data, tensor and pipeline "
+                "parallelism are",
+                "layout.expert_parallel = 8 is not built yet: only data, tensor and pipeline "
+                "parallelism are"}));
+}
+
+TEST(CrossCheck, RefusesMatricesThatCannotBeShared) {
+  RunConfig c = sound();
+  c.layout.tensor_parallel = 3;
+  c.model.num_heads = 4;
+  c.model.width = 64;
+  c.model.ffn_width = 100;
+  EXPECT_EQ(cross_check(c),
+            (Messages{"layout.tensor_parallel 3: heads 4 is not a multiple of tp 3",
+                      "layout.tensor_parallel 3: ffn_width 100 is not a multiple of tp 3",
+                      "layout.tensor_parallel 3: kv_heads 4 is not a multiple of tp 3"}));
 }
 
 TEST(CrossCheck, RefusesAgentsThatDoNotDivideTheWorkers) {
