@@ -10,10 +10,12 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       int rank) {
   compute::EngineOptions o;
   o.model = configs::model_options(config, vocabulary_size);
-  const auto layers = scheduler::split_layers(static_cast<int>(o.model.num_layers), degrees.pp);
-  for (int s = 0; s < degrees.pp; ++s) {
+  const scheduler::Pipeline pipeline{degrees.pp, static_cast<int>(config.layout.virtual_stages)};
+  const int num_stages = pipeline.num_stages * pipeline.num_chunks;
+  const auto layers = scheduler::split_layers(static_cast<int>(o.model.num_layers), num_stages);
+  for (int s = 0; s < num_stages; ++s) {
     const auto& range = layers[static_cast<std::size_t>(s)];
-    o.stages.push_back({range.first, range.end, s == 0, s == degrees.pp - 1});
+    o.stages.push_back({range.first, range.end, s == 0, s == num_stages - 1});
   }
   o.shape = {static_cast<int>(config.train.microbatch_size),
              static_cast<int>(config.train.sequence_length)};
@@ -39,8 +41,8 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
         scheduler::pipeline_group(degrees, scheduler::rank_of(degrees, {r, 0, 0})));
   }
   const int mine = o.ranges[static_cast<std::size_t>(o.replica)].size();
-  o.schedule = scheduler::make_schedule(config.train.schedule, o.stage, degrees.pp, mine);
-  o.num_slots = scheduler::max_slots(config.train.schedule, o.stage, degrees.pp, mine);
+  o.schedule = scheduler::make_schedule(config.train.schedule, pipeline, o.stage, mine);
+  o.num_outboxes = scheduler::num_outboxes(pipeline, mine);
   o.zero = static_cast<int>(config.layout.zero);
   o.adamw.beta1 = config.optimizer.beta1;
   o.adamw.beta2 = config.optimizer.beta2;
@@ -57,8 +59,10 @@ compute::MicrobatchRange heldout_share(const compute::EngineOptions& o, int num_
 }
 
 PipelineSchedule forward_schedule(const compute::EngineOptions& o, int num_microbatches) {
-  return scheduler::make_forward_schedule(o.stage, static_cast<int>(o.stages.size()),
-                                          heldout_share(o, num_microbatches).size());
+  const int num_stages = static_cast<int>(o.pp_group.size());
+  return scheduler::make_forward_schedule(
+      {num_stages, static_cast<int>(o.stages.size()) / num_stages}, o.stage,
+      heldout_share(o, num_microbatches).size());
 }
 
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config) {

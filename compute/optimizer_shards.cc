@@ -65,24 +65,40 @@ bool is_tied(const StageParameter& p) {
 }  // namespace
 
 OptimizerShards shard_optimizer(std::span<const StageParameter> parameters, int num_members) {
+  const std::size_t ends[] = {0, parameters.size()};
+  return shard_optimizer(parameters, ends, num_members);
+}
+
+OptimizerShards shard_optimizer(std::span<const StageParameter> parameters,
+                                std::span<const std::size_t> first_parameters, int num_members) {
   OptimizerShards shards;
   std::vector<GradientSection> second_parts;
   Stretch open;
+  std::size_t chunk = 0;
   const auto close = [&] {
-    if (!open.empty()) shards.sections.push_back(open.cut(num_members));
+    if (!open.empty()) {
+      shards.sections.push_back(open.cut(num_members));
+      shards.sections.back().chunk = chunk;
+    }
     open = {};
   };
-  std::size_t chunk = 0;
-  for (const StageParameter& p : parameters) {
+  std::size_t norm_chunk = 0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const StageParameter& p = parameters[i];
+    if (i == first_parameters[chunk + 1]) {
+      close();
+      ++chunk;
+    }
     const auto offset = static_cast<std::size_t>(p.offset);
     const auto size = static_cast<std::size_t>(p.size);
     if (is_tied(p)) close();
-    open.add(offset, size, chunk);
-    chunk += num_norm_chunks(size);
+    open.add(offset, size, norm_chunk);
+    norm_chunk += num_norm_chunks(size);
     if (!is_tied(p)) continue;
     close();
     if (p.gradients.size() < 2) continue;
     GradientSection second;
+    second.chunk = chunk;
     for (const std::size_t cut : shards.sections.back().cuts)
       second.cuts.push_back(cut - offset + static_cast<std::size_t>(p.gradients[1].offset));
     second_parts.push_back(std::move(second));

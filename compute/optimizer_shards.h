@@ -17,6 +17,7 @@ namespace tenax::compute {
 
 /// A stretch of the flat gradient buffer: member i owns [cuts[i], cuts[i + 1]).
 struct GradientSection {
+  std::size_t chunk = 0;          ///< of the rank's layers; a section lies within one
   std::vector<std::size_t> cuts;  ///< n + 1 ascending offsets in floats
   /// The same in chunks of the gradient norm, counted over the stage's tensors in order. Empty for
   /// the second part of a tied embedding, which has no values and no norm of its own.
@@ -36,8 +37,12 @@ struct OptimizerShards {
   std::vector<std::vector<MomentPiece>> pieces;  ///< by member, in the order of the tensors
 };
 
-/// Cuts a stage's tensors over `num_members` replicas as evenly as the chunks allow. With one
-/// member every tensor is one piece, and the moments lie as the values do.
+/// Cuts a rank's tensors over `num_members` replicas as evenly as the chunks of the norm allow,
+/// each chunk of its layers by itself: tensors [first_parameters[c], first_parameters[c + 1]) are
+/// chunk c. With one member every tensor is one piece, and the moments lie as the values do.
+OptimizerShards shard_optimizer(std::span<const StageParameter> parameters,
+                                std::span<const std::size_t> first_parameters, int num_members);
+/// The same for one chunk.
 OptimizerShards shard_optimizer(std::span<const StageParameter> parameters, int num_members);
 
 /// Floats of one moment's buffer.

@@ -52,6 +52,9 @@ struct StageSettings {
   int num_threads =
       1;  ///< that compute, the caller's included; the bits are the same for any number
   TensorGroup* tensor_group = nullptr;  ///< with tensor parallelism; outlives the stage
+  /// Where the values lie, 64-byte aligned and as long as the plan says; empty: memory of the
+  /// stage's own.
+  std::span<float> values = {};
 };
 
 /// Which contribution to a tensor's gradient a region of the gradient buffer holds.

@@ -85,6 +85,23 @@ void check_layout(const RunConfig& c, Found& found) {
          fmt::format("layout.pipeline_parallel {} is more than model.layers {}: a stage "
                      "needs at least one layer",
                      l.pipeline_parallel, c.model.num_layers)});
+  } else if (l.pipeline_parallel * l.virtual_stages > c.model.num_layers) {
+    found.push_back(
+        {{"layout.virtual_stages", "layout.pipeline_parallel", "model.layers"},
+         fmt::format("layout.virtual_stages {} x layout.pipeline_parallel {} is more than "
+                     "model.layers {}: a virtual stage needs at least one layer",
+                     l.virtual_stages, l.pipeline_parallel, c.model.num_layers)});
+  }
+  if (l.virtual_stages > 1 && l.pipeline_parallel == 1) {
+    found.push_back({{"layout.virtual_stages", "layout.pipeline_parallel"},
+                     fmt::format("layout.virtual_stages {} needs layout.pipeline_parallel above 1",
+                                 l.virtual_stages)});
+  }
+  if (l.virtual_stages > 1 && c.train.schedule == scheduler::ScheduleKind::kGpipe) {
+    found.push_back({{"layout.virtual_stages", "train.schedule"},
+                     fmt::format("layout.virtual_stages {} is built for train.schedule \"1f1b\", "
+                                 "not for \"gpipe\"",
+                                 l.virtual_stages)});
   }
   if (l.min_pipeline_parallel > l.pipeline_parallel) {
     found.push_back({{"layout.min_pipeline_parallel", "layout.pipeline_parallel"},

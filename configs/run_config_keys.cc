@@ -52,6 +52,9 @@ void bind_layout(Binder& b, LayoutSection& c) {
         {.doc = "Ranks that share each sequence; 1 for now.", .range = degree});
   b.add("layout.expert_parallel", c.expert_parallel,
         {.doc = "Ranks that share the experts; 1 for now.", .range = degree});
+  b.add("layout.virtual_stages", c.virtual_stages,
+        {.doc = "Chunks of layers that each pipeline rank holds; above 1: interleaved 1F1B.",
+         .range = degree});
   b.add("layout.zero", c.zero,
         {.doc = "ZeRO stage: 0 copies AdamW's state on every replica, 1 shards it over them.",
          .range = between(0, 3)});

@@ -88,7 +88,8 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
     r.weights = m.values;
     r.gradients = num_buffers * m.gradient;
     r.optimizer = optimizer_bytes(model, spec, q.zero > 0 ? q.dp : 1);
-    r.activations = scheduler::max_slots(kind, stage, q.pp, q.num_microbatches) * m.slot;
+    const auto schedule = scheduler::make_schedule(kind, {q.pp, 1}, stage, q.num_microbatches);
+    r.activations = scheduler::num_slots(schedule, 0) * m.slot;
     r.workspace = m.workspace + boundary_bytes(model, spec, shape);
     ranks.push_back(r);
   }

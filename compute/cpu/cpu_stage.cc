@@ -17,7 +17,9 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
       settings_(settings),
       layout_(lay_out_stage(model_, spec)),
       kernels_(settings.isa, settings.num_threads),
-      values_(static_cast<std::size_t>(layout_.values_size)) {
+      own_values_(settings.values.empty() ? static_cast<std::size_t>(layout_.values_size) : 0),
+      values_(settings.values.empty() ? own_values_.span() : settings.values) {
+  TENAX_CHECK(values_.size() == static_cast<std::size_t>(layout_.values_size));
   TENAX_CHECK((settings.tensor_group != nullptr) == (spec.tensor.size > 1));
   tables_ = AlignedBuffer(measure([&](Arena& a) { PositionTables::place(a, options_); }));
   Arena table_arena(tables_.data());

@@ -23,7 +23,7 @@ class CpuStage final : public Stage {
   CpuStage& operator=(const CpuStage&) = delete;
 
   const std::vector<StageParameter>& parameters() const override { return layout_.parameters; }
-  std::span<float> values() override { return values_.span(); }
+  std::span<float> values() override { return values_; }
   std::size_t gradient_size() const override {
     return static_cast<std::size_t>(layout_.gradient_size);
   }
@@ -71,7 +71,8 @@ class CpuStage final : public Stage {
   StageSettings settings_;
   StageLayout layout_;
   Kernels kernels_;
-  AlignedBuffer values_;
+  AlignedBuffer own_values_;
+  std::span<float> values_;
   AlignedBuffer tables_;
   AlignedBuffer workspace_buffer_;
   StageWorkspace workspace_;

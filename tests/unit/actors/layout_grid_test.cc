@@ -66,6 +66,25 @@ TEST(LayoutGrid, AReplicaThatStoppedBeforeItHadTheOthersWeightsGetsThem) {
   expect_same_bits(train_world(o), undisturbed);
 }
 
+TEST(LayoutGrid, InterleavedStagesGiveTheBitsOfOneProcess) {
+  for (const bool tied : {true, false}) {
+    WorldOptions o = world_options();
+    o.config.model.tied_output = tied;
+    o.config.model.num_layers = 6;
+    const TrainedWorld alone = train_world(o);
+    o.config.layout.pipeline_parallel = 2;
+    for (const int chunks : {2, 3}) {
+      for (const int dp : {1, 4}) {  // 12 microbatches, and 3: no multiple of the stages
+        SCOPED_TRACE(testing::Message() << "chunks " << chunks << " dp " << dp);
+        o.config.layout.virtual_stages = chunks;
+        o.config.layout.data_parallel = dp;
+        o.config.layout.zero = dp > 1 ? 1 : 0;
+        expect_same_bits(train_world(o), alone);
+      }
+    }
+  }
+}
+
 /// c * eps * sqrt(K): sixteen dependent sums a layer, forward and backward, embedding and head
 /// included; K is the longest of them.
 double rounding_bound(const configs::RunConfig& c, std::int64_t vocabulary) {
@@ -162,6 +181,7 @@ TEST(LayoutGrid, OtherDegreesDoNotChangeTheBitsOfATensorParallelRun) {
     o.config.layout.zero = 1;
     expect_same_bits(train_world(o), one_replica);
     o.config.layout.pipeline_parallel = 2;
+    o.config.layout.virtual_stages = 2;
     expect_same_bits(train_world(o), one_replica);
   }
 }

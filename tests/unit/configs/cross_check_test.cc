@@ -35,6 +35,22 @@ TEST(CrossCheck, RefusesMoreStagesThanLayers) {
                                      "stage needs at least one layer"});
 }
 
+TEST(CrossCheck, RefusesVirtualStagesWithoutAPipelineThatInterleavesThem) {
+  RunConfig c = sound();
+  c.layout.virtual_stages = 2;
+  c.model.num_layers = 3;
+  EXPECT_EQ(cross_check(c),
+            Messages{"layout.virtual_stages 2 needs layout.pipeline_parallel above 1"});
+  c.layout.pipeline_parallel = 2;
+  c.train.schedule = scheduler::ScheduleKind::kGpipe;
+  EXPECT_EQ(
+      cross_check(c),
+      (Messages{"layout.virtual_stages 2 x layout.pipeline_parallel 2 is more than model.layers 3: "
+                "a virtual stage needs at least one layer",
+                "layout.virtual_stages 2 is built for train.schedule \"1f1b\", not for "
+                "\"gpipe\""}));
+}
+
 TEST(CrossCheck, RefusesParallelismThatIsNotBuilt) {
   RunConfig c = sound();
   c.layout.context_parallel = 4;
