@@ -10,7 +10,9 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       int rank) {
   compute::EngineOptions o;
   o.model = configs::model_options(config, vocabulary_size);
-  const scheduler::Pipeline pipeline{degrees.pp, static_cast<int>(config.layout.virtual_stages)};
+  // One stage has nobody to interleave with.
+  const scheduler::Pipeline pipeline{
+      degrees.pp, degrees.pp > 1 ? static_cast<int>(config.layout.virtual_stages) : 1};
   const int num_stages = pipeline.num_stages * pipeline.num_chunks;
   const auto layers = scheduler::split_layers(static_cast<int>(o.model.num_layers), num_stages);
   for (int s = 0; s < num_stages; ++s) {

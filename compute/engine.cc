@@ -58,15 +58,20 @@ VerdictShape verdict_shape(const EngineOptions& options) {
     const std::vector<int> ranks = options.tensor_groups.empty()
                                        ? std::vector<int>{options.replicas.front()[s]}
                                        : options.tensor_groups[s];
-    for (std::size_t t = 0; t < ranks.size(); ++t) {
-      std::size_t count = 0;
-      VerdictShape::NormSource source{ranks[t],
-                                      own_tensors(options, v, static_cast<int>(t), &count)};
-      std::size_t& before = counted[ranks[t]];
-      for (std::size_t& tensor : source.tensors) tensor += before;
-      before += count;
-      shape.max_tensors = std::max(shape.max_tensors, before);
-      shape.norms.push_back(std::move(source));
+    std::vector<std::vector<std::size_t>> own;
+    std::size_t count = 0;
+    for (std::size_t t = 0; t < ranks.size(); ++t)
+      own.push_back(own_tensors(options, v, static_cast<int>(t), &count));
+    // A tensor's parts before the next tensor, so that the split into stages changes no order.
+    for (std::size_t tensor = 0; tensor < count; ++tensor) {
+      for (std::size_t t = 0; t < ranks.size(); ++t) {
+        if (std::ranges::binary_search(own[t], tensor))
+          shape.norms.push_back({ranks[t], {counted[ranks[t]] + tensor}});
+      }
+    }
+    for (const int rank : ranks) {
+      counted[rank] += count;
+      shape.max_tensors = std::max(shape.max_tensors, counted[rank]);
     }
   }
   return shape;

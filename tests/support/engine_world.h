@@ -27,6 +27,7 @@ struct WorldOptions {
   configs::RunConfig config;
   std::int64_t vocabulary_size = 257;
   int steps = 2;
+  compute::Recompute recompute = compute::Recompute::kNone;
   /// Called on each rank between its update and the sharing of weights.
   std::function<void(compute::Engine& engine)> after_update;
 };

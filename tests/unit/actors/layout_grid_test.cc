@@ -2,32 +2,17 @@
 // (docs/numerics.md).
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
-#include <functional>
+#include <cstdlib>
+#include <fstream>
 #include <limits>
+#include <map>
 #include <string>
+#include <vector>
 
-#include "tests/support/engine_world.h"
+#include "tests/support/grid_model.h"
 
 namespace tenax::test {
 namespace {
-
-/// Four layers; embedding and matrices have several chunks of the gradient norm, so that shards cut
-/// through tensors.
-WorldOptions world_options() {
-  WorldOptions o;
-  configs::RunConfig& c = o.config;
-  c.model.width = 48;
-  c.model.num_layers = 4;
-  c.model.num_heads = 4;
-  c.model.num_kv_heads = 2;
-  c.train.sequence_length = 12;
-  c.train.global_batch_size = 12;
-  c.train.microbatch_size = 1;
-  c.optimizer.clip_norm = 0.5;
-  return o;
-}
 
 TEST(LayoutGrid, AShardedOptimizerGivesTheBitsOfOneProcess) {
   for (const bool tied : {true, false}) {
@@ -85,104 +70,90 @@ TEST(LayoutGrid, InterleavedStagesGiveTheBitsOfOneProcess) {
   }
 }
 
-/// c * eps * sqrt(K): sixteen dependent sums a layer, forward and backward, embedding and head
-/// included; K is the longest of them.
-double rounding_bound(const configs::RunConfig& c, std::int64_t vocabulary) {
-  const auto longest = static_cast<double>(
-      std::max({vocabulary, 4 * c.model.width, c.train.sequence_length * c.train.microbatch_size}));
-  const double sums = 16.0 * static_cast<double>(c.model.num_layers + 1);
-  return sums * 0x1p-24 * std::sqrt(longest);
-}
-
-struct NamedModel {
-  std::string name;
-  std::function<void(compute::ModelOptions&)> change;
-};
-
-std::vector<NamedModel> models() {
-  using namespace compute;
-  return {
-      {"gpt2", [](ModelOptions&) {}},
-      {"llama with fewer key heads than ranks",
-       [](ModelOptions& o) {
-         o.norm = NormKind::kRmsNorm;
-         o.positions = PositionKind::kRope;
-         o.activation = ActivationKind::kSwiglu;
-         o.biases = false;
-         o.tied_output = false;
-         o.qk_norm = true;
-       }},
-      {"bloom",
-       [](ModelOptions& o) {
-         o.positions = PositionKind::kAlibi;
-         o.embedding_norm = true;
-         o.num_kv_heads = 0;
-       }},
-      {"palm",
-       [](ModelOptions& o) {
-         o.num_kv_heads = 1;
-         o.parallel_block = true;
-         o.activation = ActivationKind::kSwiglu;
-         o.z_loss = 0.01;
-         o.logit_scale = 0.5;
-       }},
-      {"post norm", [](ModelOptions& o) { o.norm_placement = NormPlacement::kPost; }},
-  };
-}
-
-TEST(LayoutGrid, TensorParallelRanksStartWithTheBitsOfOneProcess) {
-  for (const NamedModel& m : models()) {
-    SCOPED_TRACE(m.name);
-    WorldOptions o = world_options();
-    m.change(o.config.model);
-    o.steps = 0;
-    const TrainedWorld alone = train_world(o);
-    for (const int tp : {2, 4}) {
-      o.config.layout.tensor_parallel = tp;
-      expect_same_tensors(train_world(o), alone);
-    }
+/// What docs/numerics.md says of each degree: "bits" or "bound".
+std::map<std::string, std::string> documented_degrees() {
+  std::ifstream in(std::string(TENAX_SOURCE_DIR) + "/docs/numerics.md");
+  std::map<std::string, std::string> degrees;
+  bool inside = false;
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with("#")) inside = line == "### Layouts";
+    if (!inside || !line.starts_with("| `")) continue;
+    const auto name_end = line.find('`', 3);
+    const auto word = line.find("| ", name_end) + 2;
+    degrees[line.substr(3, name_end - 3)] = line.substr(word, line.find(' ', word) - word);
   }
+  return degrees;
 }
 
-TEST(LayoutGrid, TensorParallelGradientsAreThoseOfOneProcessWithinTheBound) {
-  for (const NamedModel& m : models()) {
-    SCOPED_TRACE(m.name);
-    WorldOptions o = world_options();
-    m.change(o.config.model);
-    o.steps = 1;
-    const TrainedWorld alone = train_world(o);
-    for (const int tp : {2, 4}) {
-      SCOPED_TRACE(testing::Message() << "tp " << tp);
-      o.config.layout.tensor_parallel = tp;
-      expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
-    }
-  }
+/// One layout, by the names of the table; 1 (or 0 of zero and recompute) is one process.
+using Layout = std::map<std::string, int>;
+
+std::string to_string(const Layout& layout) {
+  std::string text;
+  for (const auto& [name, degree] : layout)
+    text += (text.empty() ? "" : ", ") + name + " " + std::to_string(degree);
+  return text;
 }
 
-TEST(LayoutGrid, AVocabularyOfFewerTokensThanRowsMayLeaveARankWithoutAny) {
+WorldOptions options_of(const Layout& layout) {
   WorldOptions o = world_options();
-  o.vocabulary_size = 11;
-  o.config.model.padded_vocabulary_size = 17;  // 5 rows a rank: 5, 5, 1 and no tokens
   o.steps = 1;
-  const TrainedWorld alone = train_world(o);
-  o.config.layout.tensor_parallel = 4;
-  expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
+  o.config.model.num_layers = 8;
+  o.config.model.width = 16;
+  o.config.layout.data_parallel = layout.at("data_parallel");
+  o.config.layout.tensor_parallel = layout.at("tensor_parallel");
+  o.config.layout.pipeline_parallel = layout.at("pipeline_parallel");
+  o.config.layout.virtual_stages = layout.at("virtual_stages");
+  o.config.layout.zero = layout.at("zero");
+  if (layout.at("recompute") == 1) o.recompute = compute::Recompute::kFull;
+  return o;
 }
 
-TEST(LayoutGrid, OtherDegreesDoNotChangeTheBitsOfATensorParallelRun) {
-  for (const NamedModel& m : models()) {
-    SCOPED_TRACE(m.name);
-    WorldOptions o = world_options();
-    m.change(o.config.model);
-    o.config.layout.tensor_parallel = 2;
-    const TrainedWorld one_replica = train_world(o);
-    expect_same_bits(train_world(o), one_replica);  // it repeats itself
-    o.config.layout.data_parallel = 3;
-    o.config.layout.zero = 1;
-    expect_same_bits(train_world(o), one_replica);
-    o.config.layout.pipeline_parallel = 2;
-    o.config.layout.virtual_stages = 2;
-    expect_same_bits(train_world(o), one_replica);
+std::vector<Layout> all_layouts() {
+  std::vector<Layout> all;
+  for (const int tp : {1, 2})
+    for (const int pp : {1, 2, 3, 4})
+      for (const int chunks : {1, 2})
+        for (const int dp : {1, 2, 3, 4})
+          for (const int zero : {0, 1})
+            for (const int recompute : {0, 1}) {
+              if (chunks > 1 && pp == 1) continue;
+              all.push_back({{"data_parallel", dp},
+                             {"tensor_parallel", tp},
+                             {"pipeline_parallel", pp},
+                             {"virtual_stages", chunks},
+                             {"zero", zero},
+                             {"recompute", recompute}});
+            }
+  return all;
+}
+
+TEST(LayoutGrid, EveryLayoutIsWhatTheTableSays) {
+  const std::map<std::string, std::string> table = documented_degrees();
+  const std::vector<Layout> layouts = all_layouts();
+  for (const auto& [name, degree] : layouts.front())
+    ASSERT_TRUE(table.contains(name)) << name << " is not in docs/numerics.md";
+  const Layout one_process = layouts.front();
+  const TrainedWorld alone = train_world(options_of(one_process));
+  // By the degrees that round differently.
+  std::map<Layout, TrainedWorld> references;
+  const char* full = std::getenv("TENAX_TEST_FULL");
+  const std::size_t stride = full != nullptr && std::string(full) == "1" ? 1 : 7;
+  for (std::size_t i = 0; i < layouts.size(); i += stride) {
+    const Layout& layout = layouts[i];
+    SCOPED_TRACE(to_string(layout));
+    Layout alike = one_process;
+    for (const auto& [name, says] : table) {
+      ASSERT_TRUE(says == "bits" || says == "bound") << name << ": " << says;
+      if (says == "bound") alike[name] = layout.at(name);
+    }
+    if (!references.contains(alike))
+      references[alike] = alike == one_process ? alone : train_world(options_of(alike));
+    const WorldOptions options = options_of(layout);
+    const TrainedWorld trained = train_world(options);
+    expect_same_bits(trained, references.at(alike));
+    if (alike != one_process)
+      expect_within_bound(alone, trained, rounding_bound(options.config, options.vocabulary_size));
   }
 }
 
