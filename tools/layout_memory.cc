@@ -34,6 +34,7 @@ std::vector<std::string> question_problems(const compute::ModelOptions& o,
   within("dp", q.dp, kMaxDegree);
   within("tp", q.tp, kMaxDegree);
   within("pp", q.pp, o.num_layers);
+  within("virtual_stages", q.virtual_stages, q.pp > 1 ? o.num_layers / q.pp : 1);
   if (q.zero < 0 || q.zero > 1) found.push_back(fmt::format("zero is {}, must be 0 or 1", q.zero));
   within("microbatch", q.microbatch_size, 1 << 20);
   within("sequence", q.sequence_length, o.max_sequence_length);
@@ -41,13 +42,13 @@ std::vector<std::string> question_problems(const compute::ModelOptions& o,
   return found;
 }
 
-/// Boundary tensors that an engine keeps for its neighbours: one that arrives and two that leave,
-/// on each side that has a neighbour.
+/// Boundary tensors that an engine keeps for the neighbours of a chunk: on each side that has one,
+/// one that arrives and those that leave.
 std::int64_t boundary_bytes(const compute::ModelOptions& o, const compute::StageSpec& spec,
-                            const compute::BatchShape& shape) {
+                            const compute::BatchShape& shape, int num_outboxes) {
   const std::int64_t sides = (spec.has_embedding ? 0 : 1) + (spec.has_head ? 0 : 1);
-  return sides * 3 * static_cast<std::int64_t>(sizeof(float)) * shape.microbatch_size *
-         shape.sequence_length * o.width;
+  return sides * (1 + num_outboxes) * static_cast<std::int64_t>(sizeof(float)) *
+         shape.microbatch_size * shape.sequence_length * o.width;
 }
 
 /// Of AdamW's two moments on the member of `num_members` that holds most.
@@ -72,25 +73,30 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
     return invalid(found);
   const compute::ModelOptions model = compute::resolved(options);
   const compute::BatchShape shape{q.microbatch_size, q.sequence_length};
-  const auto kind = scheduler::ScheduleKind::kOneForwardOneBackward;
+  const scheduler::Pipeline pipeline{q.pp, q.virtual_stages};
   const int num_buffers = compute::TreeAccumulator::num_buffers({0, q.num_microbatches}) + 1;
-  const auto layers = scheduler::split_layers(static_cast<int>(model.num_layers), q.pp);
+  const int num_outboxes = scheduler::num_outboxes(pipeline, q.num_microbatches);
+  const int num_stages = q.pp * q.virtual_stages;
+  const auto layers = scheduler::split_layers(static_cast<int>(model.num_layers), num_stages);
   std::vector<RankMemory> ranks;
   for (int stage = 0; stage < q.pp; ++stage) {
-    const auto& range = layers[static_cast<std::size_t>(stage)];
-    const compute::StageSpec spec{range.first, range.end, stage == 0, stage == q.pp - 1, {q.tp, 0}};
-    TENAX_TRY(const compute::StageMemory m, compute::plan_stage_memory(model, spec, shape));
+    const auto schedule = scheduler::make_schedule(scheduler::ScheduleKind::kOneForwardOneBackward,
+                                                   pipeline, stage, q.num_microbatches);
     RankMemory r;
-    r.first_layer = spec.first_layer;
-    r.end_layer = spec.end_layer;
-    for (const compute::StageParameter& p : compute::lay_out_stage(model, spec).parameters)
-      r.num_parameters += p.size;
-    r.weights = m.values;
-    r.gradients = num_buffers * m.gradient;
-    r.optimizer = optimizer_bytes(model, spec, q.zero > 0 ? q.dp : 1);
-    const auto schedule = scheduler::make_schedule(kind, {q.pp, 1}, stage, q.num_microbatches);
-    r.activations = scheduler::num_slots(schedule, 0) * m.slot;
-    r.workspace = m.workspace + boundary_bytes(model, spec, shape);
+    for (int chunk = 0; chunk < q.virtual_stages; ++chunk) {
+      const int v = chunk * q.pp + stage;
+      const auto& range = layers[static_cast<std::size_t>(v)];
+      const compute::StageSpec spec{range.first, range.end, v == 0, v == num_stages - 1, {q.tp, 0}};
+      TENAX_TRY(const compute::StageMemory m, compute::plan_stage_memory(model, spec, shape));
+      r.layers.push_back({spec.first_layer, spec.end_layer});
+      for (const compute::StageParameter& p : compute::lay_out_stage(model, spec).parameters)
+        r.num_parameters += p.size;
+      r.weights += m.values;
+      r.gradients += num_buffers * m.gradient;
+      r.optimizer += optimizer_bytes(model, spec, q.zero > 0 ? q.dp : 1);
+      r.activations += scheduler::num_slots(schedule, chunk) * m.slot;
+      r.workspace += m.workspace + boundary_bytes(model, spec, shape, num_outboxes);
+    }
     ranks.push_back(r);
   }
   return ranks;

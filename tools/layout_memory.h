@@ -14,6 +14,7 @@ struct LayoutQuestion {
   int dp = 1;
   int tp = 1;
   int pp = 1;
+  int virtual_stages = 1;   ///< chunks of layers that each pipeline rank holds
   int zero = 0;             ///< ZeRO stage: 1 shards the optimizer state over dp
   int microbatch_size = 1;  ///< B
   int sequence_length = 0;  ///< T; 0: the model's longest
@@ -23,8 +24,11 @@ struct LayoutQuestion {
 
 /// Bytes of one rank.
 struct RankMemory {
-  int first_layer = 0;
-  int end_layer = 0;
+  struct Layers {
+    int first = 0;
+    int end = 0;
+  };
+  std::vector<Layers> layers;  ///< of each chunk
   std::int64_t num_parameters = 0;
   std::int64_t weights = 0;
   std::int64_t gradients = 0;  ///< the buffers of the fixed tree and the reduced sums

@@ -101,6 +101,17 @@ TEST(PlanLayoutMemory, ZeroDividesTheOptimizerStateOverTheReplicas) {
   EXPECT_LT(shared[0].optimizer, whole[0].optimizer / 4 + 2 * 2 * 4096 * 8);
 }
 
+TEST(PlanLayoutMemory, VirtualStagesOfARankAreAddedUp) {
+  const auto plain = memory("gpt2-124m", {.pp = 2, .num_microbatches = 8});
+  const auto chunks = memory("gpt2-124m", {.pp = 2, .virtual_stages = 3, .num_microbatches = 8});
+  ASSERT_EQ(chunks.size(), 2u);
+  ASSERT_EQ(chunks[1].layers.size(), 3u);
+  EXPECT_EQ(chunks[1].layers[2].end, 12);
+  EXPECT_EQ(chunks[0].num_parameters, plain[0].num_parameters);
+  EXPECT_EQ(chunks[1].optimizer, plain[1].optimizer);
+  EXPECT_GT(chunks[0].activations, plain[0].activations) << "more microbatches are on their way";
+}
+
 TEST(PlanLayoutMemory, FewerKeyAndValueHeadsThanRanksAreReplicated) {
   const auto part = compute::local_options(model("palm-540b"), {8, 3});
   EXPECT_EQ(part.num_kv_heads, 1);
