@@ -228,6 +228,7 @@ std::string RunView::state_json() const {
     row["rank"] = seat.rank;
     row["stage"] = place.pp;
     row["dp_rank"] = place.dp;
+    row["tp_rank"] = place.tp;
     row["last_step"] = s.counted_step;
     const auto score = scores_.find(seat.rank);
     row["straggler_score"] = score != scores_.end() ? json(score->second.score()) : json(nullptr);
