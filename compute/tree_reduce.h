@@ -45,7 +45,8 @@ class TreeReducer {
   Status reduce_scatter(Communicator& comm, const Group& group, std::uint64_t tag,
                         const TreeAccumulator& mine, std::span<const std::size_t> parts,
                         std::span<float> out);
-  /// As reduce_scatter, but on return all of `out` holds the sums on every member; `parts` cover it.
+  /// As reduce_scatter, but on return all of `out` holds the sums on every member; `parts` cover
+  /// it.
   Status all_reduce(Communicator& comm, const Group& group, std::uint64_t tag,
                     const TreeAccumulator& mine, std::span<const std::size_t> parts,
                     std::span<float> out);

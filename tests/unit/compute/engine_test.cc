@@ -71,7 +71,6 @@ EngineOptions engine_options(const ModelOptions& model, int dp, int pp, int rank
   o.pp_group = o.replicas[static_cast<std::size_t>(o.replica)];
   o.num_microbatches = kMicrobatches;
   o.schedule = schedule(o.stage, pp, o.ranges[static_cast<std::size_t>(o.replica)].size());
-  o.clip_norm = 0.5;
   return o;
 }
 
@@ -104,7 +103,7 @@ void train_step(Engine& engine, Communicator& comm, std::int64_t step, Outcome* 
   EXPECT_EQ(verdict->command, 0) << "the least of all ranks";
   EXPECT_EQ(verdict->slots_free, o.world_size == 1);
   EXPECT_TRUE(verdict->finite);
-  engine.apply_update(verdict->grad_norm, verdict->targets, 1e-2, step);
+  engine.apply_update({verdict->grad_norm, 0.5, verdict->targets, 1e-2, step});
   if (out == nullptr) return;
   out->losses.push_back(verdict->loss);
   out->norms.push_back(verdict->grad_norm);
