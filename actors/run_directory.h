@@ -7,6 +7,8 @@
 //   supervisor.json  the current supervisor's addresses, pid and term, replaced at each start (mode
 //   0600) data/            token files, data.json (digests, baselines) db/ staging/ ... the store
 //   (checkpoint/store.h) logs/            what agents and workers wrote
+//   samples/         losses of the newest samples (actors/sample_log.h)
+//   spikes/          of those behind a rollback: kept
 #pragma once
 
 #include <cstdint>
@@ -46,6 +48,8 @@ class RunDirectory {
   std::filesystem::path data_info() const { return path_ / "data" / "data.json"; }
   std::filesystem::path tokenizer() const { return path_ / "data" / "tokenizer.json"; }
   std::filesystem::path logs() const { return path_ / "logs"; }
+  std::filesystem::path samples() const { return path_ / "samples"; }
+  std::filesystem::path spikes() const { return path_ / "spikes"; }
 
   bool exists() const;
   /// Makes the folders and run.json if they do not exist.

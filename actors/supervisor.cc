@@ -180,6 +180,19 @@ class LiveSupervisor final : public SupervisorHandle {
     return {};
   }
 
+  /// `tenax rollback`: what the controller would refuse now is refused at once.
+  Status roll_back(scheduler::RunState state, const nlohmann::json& body) {
+    TENAX_TRY(scheduler::RollbackRequested request, scheduler::rollback_from_json(body.dump()));
+    request.by = "tenax rollback";
+    scheduler::JournalEntry preview;
+    preview.event = request;
+    preview.commands = controller_.decide(state, preview.event, clock_.now());
+    if (!scheduler::begins_a_generation(preview.commands))
+      return make_error(ErrorCode::kInvalidArgument, scheduler::describe(preview));
+    caf::anon_send(actor_, ChangeRun{std::move(request)});
+    return {};
+  }
+
   /// `tenax drain` and `tenax scale`. The controller decides again, in case the run has changed.
   Status change_workers(const std::string& action, const nlohmann::json& body) {
     const scheduler::RunState state = view_.state();
@@ -192,9 +205,10 @@ class LiveSupervisor final : public SupervisorHandle {
       const auto agent = named ? body["agent"].get<std::uint32_t>() : UINT32_MAX;
       if (const auto refusal = scheduler::refusal_of_drain(state, o, agent); !refusal.empty())
         return make_error(ErrorCode::kInvalidArgument, refusal);
-      caf::anon_send(actor_, ChangeWorkers{scheduler::DrainRequested{agent, "tenax drain"}});
+      caf::anon_send(actor_, ChangeRun{scheduler::DrainRequested{agent, "tenax drain"}});
       return {};
     }
+    if (action == "rollback") return roll_back(state, body);
     if (action != "scale")
       return make_error(ErrorCode::kNotFound, fmt::format("nobody can {} a run", action));
     Degrees target = state.target;
@@ -210,7 +224,7 @@ class LiveSupervisor final : public SupervisorHandle {
     if (number("pp") > 0) target.pp = number("pp");
     if (const auto refusal = scheduler::refusal_of_scale(state, o, target); !refusal.empty())
       return make_error(ErrorCode::kInvalidArgument, refusal);
-    caf::anon_send(actor_, ChangeWorkers{scheduler::ScaleRequested{target, "tenax scale"}});
+    caf::anon_send(actor_, ChangeRun{scheduler::ScaleRequested{target, "tenax scale"}});
     return {};
   }
 
@@ -268,6 +282,8 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.max_generations_without_progress =
       static_cast<int>(c.supervision.max_generations_without_progress);
   o.spikes.spikes = c.spikes;
+  o.spikes.guard = configs::guard_options(c);
+  o.replay_limit = c.spikes.replay_steps;
   return o;
 }
 

@@ -281,6 +281,7 @@ void Supervisor::on(const AgentGone& gone) {
 }
 
 void Supervisor::on(const ChildExited& exited) {
+  if (replay_ended(exited)) return;
   processes_.erase(exited.token);
   for (const auto& [agent, incarnation] : incarnations_) {
     if (incarnation != exited.token) continue;
@@ -313,7 +314,7 @@ void Supervisor::on(const VerifyDone& done) {
   feed(scheduler::VerifyEnded{done.checkpoint_id, done.error.empty(), done.error});
 }
 
-void Supervisor::on(const ChangeWorkers& change) {
+void Supervisor::on(const ChangeRun& change) {
   if (!ending_) feed(change.event);
 }
 
@@ -524,7 +525,7 @@ caf::behavior supervisor_actor(caf::stateful_actor<SupervisorState>* self,
           [s](const Frame& m) { s->on(m); },       [s](const AgentGone& m) { s->on(m); },
           [s](const ChildExited& m) { s->on(m); }, [s](const Journalled& m) { s->on(m); },
           [s](const CommitDone& m) { s->on(m); },  [s](const VerifyDone& m) { s->on(m); },
-          [s](const StopRun& m) { s->on(m); },     [s](const ChangeWorkers& m) { s->on(m); },
+          [s](const StopRun& m) { s->on(m); },     [s](const ChangeRun& m) { s->on(m); },
           [s](const AbandonRun& m) { s->on(m); }};
 }
 

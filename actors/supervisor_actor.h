@@ -41,8 +41,8 @@ struct StopRun {
   std::string by;
 };
 struct AbandonRun {};
-/// The operator's word about the number of workers: DrainRequested or ScaleRequested.
-struct ChangeWorkers {
+/// The operator's word: DrainRequested, ScaleRequested or RollbackRequested.
+struct ChangeRun {
   scheduler::Event event;
 };
 
@@ -71,7 +71,7 @@ class Supervisor {
   void on(const VerifyDone& done);
   void on(const StopRun& stop);
   void on(const AbandonRun&);
-  void on(const ChangeWorkers& change);
+  void on(const ChangeRun& change);
   void tick();
 
  private:
@@ -94,6 +94,9 @@ class Supervisor {
   void act(const scheduler::VerifyCheckpoint& c);
   void act(const scheduler::DeleteCheckpoint& c);
   void act(const scheduler::Note&) {}
+  void act(const scheduler::SuspectDevice&) {}  // told by its note
+  void act(const scheduler::KeepSamples& c);
+  void act(const scheduler::ReplaySteps& c);
   void act(const scheduler::Finish& c);
 
   wire::Message message(wire::Body body) const;
@@ -106,6 +109,8 @@ class Supervisor {
   bool is_member(const wire::Message& m) const;
   void dismiss(const Frame& frame);
   void end_if_possible();
+  /// Whether it was a replay's process; then its result is an event.
+  bool replay_ended(const ChildExited& exited);
   Duration scaled(Duration d) const;
 
   caf::stateful_actor<SupervisorState>* self_;
@@ -143,4 +148,4 @@ caf::behavior supervisor_actor(caf::stateful_actor<SupervisorState>* self,
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::StopRun)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::AbandonRun)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::ChangeWorkers)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::ChangeRun)

@@ -1,8 +1,10 @@
 #include "actors/train_loop.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <utility>
@@ -100,6 +102,7 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
+    guard_options_ = configs::guard_options(config_);
     TENAX_TRY(data_, StepData::open(config_, options_.directory.train_tokens(),
                                     options_.directory.heldout_tokens()));
   }
@@ -112,6 +115,7 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);
   const int rank = static_cast<int>(message.rank);
+  faults_ = FaultInjection(config_.faults, rank);
   if (!engine_ || engine_->options().rank != rank || !(degrees_ == message.plan.degrees)) {
     TENAX_RETURN_IF_ERROR(build_engine(message.plan, rank));
   }
@@ -142,6 +146,15 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     held_ = held;
   }
   eval_schedule_ = forward_schedule(engine_->options(), data_->num_heldout_microbatches());
+  samples_.reset();
+  if (!engine_->sample_losses().empty()) {
+    auto log = SampleLog::open(options_.directory.samples() / fmt::format("rank{}.ring", rank));
+    if (log) {
+      samples_ = *std::move(log);
+    } else {  // training does not depend on it
+      spdlog::warn("{}", log.error().message);
+    }
+  }
   payload_ = payload_of(*engine_);
   return slots_ && slots_->payload_bytes() == payload_.bytes ? Status() : open_slots();
 }
@@ -204,6 +217,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
   }
   // A replica may have stopped between its own update and the others' weights.
   TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
+  guard_ = plan.guard;
   MutexLock lock(state_mutex_);
   if (mine.kind != SourceKind::kMemory) reports_.clear();
   held_.has_weights = true;
@@ -294,21 +308,19 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
   return {};
 }
 
-Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
-                       compute::Verdict& verdict) {
-  const Time begin = clock_.now();
-  const Duration blocked = recorder_.blocked();
-  std::int64_t step = 0;
+Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, GenerationLink& link,
+                                                 std::uint64_t branch, std::int64_t step,
+                                                 int attempt, const Hash128& first_hash) {
   {
     MutexLock lock(state_mutex_);
     held_.gradients_ready = 0;
     held_.verdict_known = false;
-    step = held_.last_applied + 1;
   }
   const compute::EngineOptions& o = engine_->options();
   const compute::MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
-  TENAX_RETURN_IF_ERROR(
-      engine_->compute_gradients(comm, data_->microbatches(step, range.begin, range.end)));
+  const std::span<compute::Microbatch> batches = data_->microbatches(step, range.begin, range.end);
+  faults_.mark(branch, step, attempt, batches);
+  TENAX_RETURN_IF_ERROR(engine_->compute_gradients(comm, batches));
   {
     MutexLock lock(state_mutex_);
     held_.gradients_ready = step;
@@ -318,24 +330,63 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
   part.plan_digest = plan_digest_;
   part.newest_command = link.newest_command();
   part.slot_free = gate_.free();
-  TENAX_TRY(verdict, engine_->exchange_verdict(comm, part));
+  part.differs = attempt > 0 && engine_->own_gradient_hash() != first_hash;
+  return engine_->exchange_verdict(comm, part);
+}
 
-  StepReport report;
-  report.branch = plan.branch;
-  report.step = step;
+/// Fills in what the verdict says. A held step is computed twice; nobody has a verdict to apply
+/// before the second computation is known to all.
+Result<compute::Verdict> TrainLoop::compute_and_judge(compute::Communicator& comm,
+                                                      GenerationLink& link, StepReport& report) {
+  TENAX_TRY(compute::Verdict verdict, compute_once(comm, link, report.branch, report.step, 0, {}));
+  scheduler::GuardVerdict judged = scheduler::judge_step(
+      guard_options_, guard_, {report.step, verdict.loss, verdict.grad_norm, report.held});
+  if (judged.action == scheduler::GuardAction::kHold) {
+    const Hash128 first_hash = engine_->own_gradient_hash();
+    const auto bits = [](const compute::Verdict& v) {
+      return std::pair(std::bit_cast<std::uint64_t>(v.loss),
+                       std::bit_cast<std::uint64_t>(v.grad_norm));
+    };
+    const auto first_bits = bits(verdict);
+    TENAX_TRY(verdict, compute_once(comm, link, report.branch, report.step, 1, first_hash));
+    const bool same = verdict.num_differing == 0 && bits(verdict) == first_bits;
+    report.held = same ? HoldOutcome::kSame : HoldOutcome::kDiffered;
+    if (verdict.num_differing == 1) report.suspect_rank = verdict.differing_rank;
+    judged = scheduler::judge_step(guard_options_, guard_,
+                                   {report.step, verdict.loss, verdict.grad_norm, report.held});
+  }
   report.loss = verdict.loss;
   report.grad_norm = verdict.grad_norm;
-  report.learning_rate = rate(step);
   report.tokens = verdict.targets;
+  report.update = judged.update;
+  report.clip_norm = judged.clip_norm;
+  report.replica_losses = verdict.replica_losses;
+  return verdict;
+}
+
+Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
+                       compute::Verdict& verdict) {
+  const Time begin = clock_.now();
+  const Duration blocked = recorder_.blocked();
+  StepReport report;
+  report.branch = plan.branch;
+  {
+    MutexLock lock(state_mutex_);
+    report.step = held_.last_applied + 1;
+  }
+  const std::int64_t step = report.step;
+  report.learning_rate = rate(step);
   report.position_begin = data_->position_begin(step);
   report.position_end = data_->position_end(step);
-  report.update = verdict.finite ? UpdateKind::kApplied : UpdateKind::kSkippedNonFinite;
+  faults_.before_step(plan.branch, step, *engine_);
+  TENAX_TRY(verdict, compute_and_judge(comm, link, report));
   {
     MutexLock lock(state_mutex_);
     held_.verdict_known = true;
     held_.verdict = report;
   }
   apply(report);
+  note_samples(report);
   TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
   if (config_.train.eval_interval > 0 &&
       (step % config_.train.eval_interval == 0 || step == plan.total_steps)) {
@@ -353,12 +404,27 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
 
 void TrainLoop::apply(const StepReport& verdict) {
   if (verdict.update == UpdateKind::kApplied) {
-    engine_->apply_update(verdict.grad_norm, verdict.tokens, verdict.learning_rate, verdict.step);
+    engine_->apply_update({verdict.grad_norm, verdict.clip_norm, verdict.tokens,
+                           verdict.learning_rate, verdict.step});
   }
+  scheduler::observe_step(guard_options_, verdict, guard_);
   MutexLock lock(state_mutex_);
   held_.last_applied = verdict.step;
   reports_.push_back(verdict);
   if (reports_.size() > kMaxReports) reports_.pop_front();
+}
+
+void TrainLoop::note_samples(const StepReport& report) {
+  const std::span<const double> sums = engine_->sample_losses();
+  if (!samples_ || sums.empty()) return;
+  const compute::EngineOptions& o = engine_->options();
+  const std::vector<std::int64_t> positions = data_->positions(report.step);
+  const std::size_t first = static_cast<std::size_t>(
+      o.ranges[static_cast<std::size_t>(o.replica)].begin * o.shape.microbatch_size);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    samples_->add({report.branch, report.step, positions[first + i],
+                   sums[i] / static_cast<double>(o.shape.sequence_length)});
+  }
 }
 
 Status TrainLoop::evaluate(compute::Communicator& comm, StepReport& report) {
@@ -397,13 +463,6 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
 }
 
 void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
-  if (step == config_.faults.flip_step && rank == config_.faults.flip_rank &&
-      plan.generation == 1) {
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, engine_->values().data(), sizeof bits);
-    bits ^= 1U << 20;
-    std::memcpy(engine_->values().data(), &bits, sizeof bits);
-  }
   const std::int64_t interval = config_.supervision.integrity_interval;
   if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
   std::string hashes;
@@ -414,7 +473,7 @@ void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
 }
 
 double TrainLoop::rate(std::int64_t step) const {
-  double rate = compute::learning_rate(schedule_, step);
+  double rate = compute::learning_rate(schedule_, step) * faults_.learning_rate_factor(step);
   for (const Softening& s : softenings_) {
     if (step >= s.first && step <= s.last) rate *= s.factor;
   }

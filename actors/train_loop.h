@@ -14,8 +14,10 @@
 #include <vector>
 
 #include "actors/engine_payload.h"
+#include "actors/fault_injection.h"
 #include "actors/generation_link.h"
 #include "actors/run_directory.h"
+#include "actors/sample_log.h"
 #include "actors/step_data.h"
 #include "checkpoint/slot.h"
 #include "common/clock.h"
@@ -68,9 +70,15 @@ class TrainLoop {
   Status train(const Plan& plan, int rank, compute::Communicator& comm, GenerationLink& link);
   Status step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
               compute::Verdict& verdict);
+  Result<compute::Verdict> compute_once(compute::Communicator& comm, GenerationLink& link,
+                                        std::uint64_t branch, std::int64_t step, int attempt,
+                                        const Hash128& first_hash);
+  Result<compute::Verdict> compute_and_judge(compute::Communicator& comm, GenerationLink& link,
+                                             StepReport& report);
   void apply(const StepReport& verdict);
   /// Applies the step of which the rank only has the gradients; false if there is none.
   bool finish_half_step(const Plan& plan);
+  void note_samples(const StepReport& report);
   Status evaluate(compute::Communicator& comm, StepReport& report);
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
   /// Says what this rank holds after a step, for the comparison with its replicas.
@@ -86,11 +94,15 @@ class TrainLoop {
   configs::RunConfig config_;
   compute::LrScheduleOptions schedule_;
   std::vector<Softening> softenings_;
+  scheduler::GuardOptions guard_options_;
+  GuardState guard_;  ///< after the newest step applied
+  FaultInjection faults_;
   std::shared_ptr<compute::GlooDevice> device_;
   std::string device_address_;
   compute::FlightRecorder recorder_;
   std::unique_ptr<StepData> data_;
   std::unique_ptr<compute::Engine> engine_;
+  std::unique_ptr<SampleLog> samples_;  ///< where this rank computes losses
   Degrees degrees_;
   PipelineSchedule eval_schedule_;
   std::optional<checkpoint::SlotPair> slots_;

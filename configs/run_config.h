@@ -16,6 +16,7 @@
 #include "data/poison.h"
 #include "scheduler/pipeline_schedule.h"
 #include "scheduler/spike_options.h"
+#include "scheduler/step_guard.h"
 
 namespace tenax::configs {
 
@@ -95,8 +96,14 @@ struct FaultsSection {
   std::int64_t poison_batch = 0;
   std::int64_t poison_num_batches = 8;
   data::PoisonKind poison_kind = data::PoisonKind::kRandomTokens;
-  std::int64_t flip_step = 0;
-  std::int64_t flip_rank = 0;
+  std::int64_t rank = 0;
+  std::int64_t weight_step = 0;
+  std::int64_t gradient_step = 0;
+  std::int64_t flip_bit = 30;
+  std::int64_t nan_step = 0;
+  std::int64_t learning_rate_step = 0;
+  std::int64_t learning_rate_num_steps = 1;
+  double learning_rate_factor = 30;
 };
 
 struct SupervisionSection {
@@ -149,6 +156,9 @@ struct RunConfig {
   OptimizerSection optimizer;
   CheckpointSection checkpoint;
   scheduler::SpikeOptions spikes;
+  /// Keys of [spikes] and [optimizer]; its clip_norm and fp16_loss_scaling are not read from here:
+  /// guard_options().
+  scheduler::GuardOptions guard;
   FaultsSection faults;
   SupervisionSection supervision;
   NetworkSection network;
@@ -181,6 +191,9 @@ Hash128 config_digest(const RunConfig& config);
 
 /// What the engine is to build, for a tokenizer of so many tokens.
 compute::ModelOptions model_options(const RunConfig& config, std::int64_t vocabulary_size);
+
+/// The step guard's options, with those that other sections hold.
+scheduler::GuardOptions guard_options(const RunConfig& config);
 
 struct KeyChange {
   std::string key;

@@ -1,5 +1,6 @@
 // The table of a run's keys: name, member, meaning, range. Everything else about keys (reading,
 // --help, docs/config.md, canonical text) comes from here.
+#include "configs/fault_keys.h"
 #include "configs/model_keys.h"
 #include "configs/run_config.h"
 #include "configs/spike_keys.h"
@@ -165,28 +166,6 @@ void bind_checkpoint(Binder& b, CheckpointSection& c) {
               .changeable = kMayChange});
 }
 
-void bind_faults(Binder& b, FaultsSection& c) {
-  b.add("faults.poison_batch", c.poison_batch,
-        {.doc = "Fault injection: samples from this step on are bad; 0: off.",
-         .unit = "step",
-         .range = between(0, kMaxSteps)});
-  b.add("faults.poison_num_batches", c.poison_num_batches,
-        {.doc = "So many steps' samples are bad.", .unit = "steps", .range = between(1, 1 << 20)});
-  b.add_enum("faults.poison_kind", c.poison_kind,
-             {{"random_tokens", data::PoisonKind::kRandomTokens}, {"nan", data::PoisonKind::kNan}},
-             {.doc = "Bad samples have random tokens, or make the loss NaN."});
-}
-
-void bind_flip(Binder& b, FaultsSection& c) {
-  b.add("faults.flip_rank", c.flip_rank,
-        {.doc = "The rank of flip_step.", .range = between(0, 1 << 16)});
-  b.add("faults.flip_step", c.flip_step,
-        {.doc = "Fault injection: after this step of the first generation one bit of a rank's "
-                "weights is wrong; 0: off.",
-         .unit = "step",
-         .range = between(0, kMaxSteps)});
-}
-
 void bind_supervision(Binder& b, SupervisionSection& c) {
   const auto timeout = [](std::string_view doc) {
     return FieldOptions{.doc = doc, .range = above(0), .changeable = kMayChange};
@@ -293,8 +272,8 @@ Binder bind(RunConfig& config) {
   bind_optimizer(b, config.optimizer);
   bind_checkpoint(b, config.checkpoint);
   bind_spikes(b, config.spikes);
+  bind_guard(b, config.guard);
   bind_faults(b, config.faults);
-  bind_flip(b, config.faults);
   bind_supervision(b, config.supervision);
   bind_network(b, config.network);
   bind_dashboard(b, config.dashboard);

@@ -68,7 +68,9 @@ void commit_complete_checkpoints(RunState& state, const ControllerOptions& optio
       continue;
     }
     c.committing = true;
-    c.sound = SpikeMonitor(options.spikes).sound(state.spikes);
+    const SpikeMonitor monitor(options.spikes);
+    c.sound = monitor.sound_after(state.spikes, c.step);
+    c.guard = monitor.guard_after(state.spikes, c.step);
     std::int64_t position = 0;
     for (const StepReport& r : state.spikes.history) {
       if (r.step == c.step) position = r.position_end;

@@ -74,7 +74,8 @@ RunController::RunController(ControllerOptions options) : options_(std::move(opt
 
 std::vector<Command> RunController::decide(RunState& state, const Event& event, Time now) const {
   if (state.phase == Phase::kFinished && !std::holds_alternative<SupervisorStarted>(event) &&
-      !std::holds_alternative<PruneRequested>(event)) {
+      !std::holds_alternative<PruneRequested>(event) &&
+      !std::holds_alternative<RollbackRequested>(event)) {
     return {};
   }
   Decision decision(state, options_, now);

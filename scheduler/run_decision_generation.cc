@@ -67,7 +67,7 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
 }
 
 void Decision::try_start() {
-  if (s_.phase != Phase::kGathering) return;
+  if (s_.phase != Phase::kGathering || s_.replay) return;
   std::vector<int> present;  // seats whose workers can take part
   int coming = 0;
   for (std::size_t i = 0; i < s_.seats.size(); ++i) {
@@ -96,7 +96,7 @@ void Decision::try_start() {
     return;
   }
   const std::uint64_t generation = s_.generation;
-  RecoveryPlan recovery = make_recovery_plan(s_, *degrees, present, o_.zero);
+  RecoveryPlan recovery = make_recovery_plan(s_, o_, *degrees, present);
   const bool imported = std::any_of(s_.checkpoints.begin(), s_.checkpoints.end(),
                                     [](const CheckpointInfo& c) { return c.step == 0; });
   if (imported && recovery.plan.sources.front().kind == SourceKind::kInitial) {
@@ -115,6 +115,18 @@ void Decision::try_start() {
           : fmt::format("{} instead of {}: ", layout_text(*degrees), layout_text(s_.degrees));
   note(Severity::kNotice, "generation {}: {}{}{}", s_.generation, change, recovery.reason,
        s_.culprit_strength > 0 ? fmt::format(" (cause: {})", s_.culprit) : std::string());
+  const bool loads = recovery.plan.sources.front().kind == SourceKind::kCheckpoint ||
+                     recovery.plan.sources.front().kind == SourceKind::kInitial;
+  s_.loaded_step = loads ? recovery.plan.step : -1;
+  s_.loaded_checkpoint = recovery.plan.checkpoint_id;
+  s_.load_before = -1;
+  // Where something is replayed, that is compared; else the next loss can only be judged.
+  const bool restored = std::any_of(
+      recovery.plan.sources.begin(), recovery.plan.sources.end(), [](const RankSource& source) {
+        return source.kind == SourceKind::kCheckpoint || source.kind == SourceKind::kPeer;
+      });
+  if (restored && recovery.plan.step == s_.counted_step)
+    SpikeMonitor(o_.spikes).note_resumed(s_.spikes);
   StartGeneration start;
   start.plan = std::move(recovery.plan);
   s_.degrees = *degrees;

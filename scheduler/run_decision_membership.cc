@@ -126,6 +126,7 @@ void Decision::take_over(const SupervisorStarted& e) {
       spawn_agent(id);
     }
   }
+  issue_replay();
   begin_gathering("the supervisor was restarted", kEvidenceDecision);
   if (alive > 0) s_.deadline = now_ + o_.takeover_wait;
 }

@@ -1,4 +1,4 @@
-// Steps and spikes, checkpoints, the end.
+// Steps, checkpoints, the end.
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -31,20 +31,6 @@ void Decision::note_progress(const StepReport& report) {
   s_.newest_report_step = report.step;
 }
 
-void Decision::compare_replay(const StepReport& report) {
-  const auto& history = s_.spikes.history;
-  const auto known = std::find_if(history.begin(), history.end(),
-                                  [&](const StepReport& r) { return r.step == report.step; });
-  if (known == history.end()) return;
-  const auto same = [](double a, double b) { return a == b || (a != a && b != b); };
-  if (same(known->loss, report.loss) && same(known->grad_norm, report.grad_norm)) return;
-  note(Severity::kError,
-       "replayed step {} differs: loss {:.17g} and gradient norm {:.17g}, journalled {:.17g} and "
-       "{:.17g} "
-       "(a restore failure or a faulty device)",
-       report.step, report.loss, report.grad_norm, known->loss, known->grad_norm);
-}
-
 void Decision::count(const StepReport& report) {
   if (report.step <= s_.counted_step) {
     compare_replay(report);
@@ -63,6 +49,7 @@ void Decision::count(const StepReport& report) {
   s_.save_failures = 0;  // what failed before was not the last save
   const SpikeDecision spike =
       SpikeMonitor(o_.spikes).observe(s_.spikes, report, o_.global_batch_size, s_.total_steps);
+  tell_guard(report);
   for (const SpikeEvent& e : spike.events) {
     const bool bad = e.action != SpikeAction::kNone;
     note(bad ? Severity::kWarning : Severity::kInfo, "step {}: {}: {}", e.step,
@@ -73,27 +60,18 @@ void Decision::count(const StepReport& report) {
     return;
   }
   if (spike.roll_back) {
-    roll_back(spike);
+    keep_samples(spike.onset, spike.step);
+    if (!start_replay(PendingReplay::Cause::kSpike, spike)) roll_back(spike);
     return;
   }
+  if (spike.load_older) {
+    load_older(spike.reason);
+    return;
+  }
+  s_.spikes.ladder.restore_failures = 0;
+  if (spike.replay && start_replay(PendingReplay::Cause::kReports, spike)) return;
   mark_verified(s_, o_, commands_);
   commit_complete_checkpoints(s_, o_, commands_);
-}
-
-void Decision::roll_back(const SpikeDecision& d) {
-  const std::uint64_t left = s_.branch;
-  withdraw_after_onset(s_, d.onset, commands_);
-  s_.branch = s_.next_branch++;
-  s_.branches.push_back({s_.branch, left, d.branch_point});
-  s_.counted_step = d.branch_point;
-  s_.skip_windows.push_back(d.skip);
-  if (d.softening) s_.softenings.push_back(*d.softening);
-  ++s_.rollbacks;
-  SpikeMonitor(o_.spikes).rewind(s_.spikes, d.branch_point);
-  note(Severity::kWarning,
-       "rollback {}: branch {} leaves branch {} after step {}; samples [{}, {}) are skipped: {}",
-       s_.rollbacks, s_.branch, left, d.branch_point, d.skip.begin, d.skip.end, d.reason);
-  begin_gathering(fmt::format("rollback to step {}", d.branch_point), kEvidenceDecision);
 }
 
 void Decision::on(const ShardWritten& e) {
@@ -106,7 +84,12 @@ void Decision::on(const ShardWritten& e) {
     issue(DiscardCheckpoint{e.checkpoint_id, e.branch, e.step, "another rank's share failed"});
     return;
   }
+  const std::size_t before = commands_.size();
   record_shard(s_, e, commands_);
+  if (commands_.size() > before) {  // discarded: the last rank's share came, and they differ
+    replicas_differ(e.step, std::get<DiscardCheckpoint>(commands_.back()).reason);
+    return;
+  }
   commit_complete_checkpoints(s_, o_, commands_);
 }
 

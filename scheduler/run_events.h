@@ -184,6 +184,27 @@ struct PaceChanged {
   std::string text;  ///< the numbers, a sentence
 };
 
+/// The operator wants the run to go back, whatever the detector says. Steps are those of the
+/// current branch.
+struct RollbackRequested {
+  std::int64_t to = 0;          ///< the last step that stays
+  std::int64_t skip_first = 0;  ///< samples of these steps are never trained again; inclusive
+  std::int64_t skip_last = -1;  ///< before skip_first: none
+  double lr_factor = 1;         ///< of the learning rate, for `lr_steps` steps from to + 1 on
+  std::int64_t lr_steps = 0;
+  std::string by;
+};
+
+/// The answer to a ReplaySteps: how the steps computed again compare with the journal.
+struct ReplayEnded {
+  std::uint64_t id = 0;
+  std::int64_t compared = 0;         ///< steps that agree, bit for bit
+  std::int64_t difference_step = 0;  ///< the first step that does not; 0: none
+  std::int32_t replica = -1;         ///< whose loss alone differs there; -1: another number, or all
+  std::string detail;                ///< the difference, with its numbers
+  std::string error;                 ///< why nothing could be compared; empty if it could
+};
+
 /// The deadline that next_deadline() named has come.
 struct TimerFired {};
 
@@ -191,6 +212,7 @@ using Event =
     std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited, RankFormed,
                  RankStopped, RankFinished, StepReported, ShardWritten, ShardFailed, CommitEnded,
                  VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested,
-                 AgentAsked, DrainRequested, ScaleRequested, ShardHashed, PaceChanged>;
+                 AgentAsked, DrainRequested, ScaleRequested, ShardHashed, PaceChanged,
+                 RollbackRequested, ReplayEnded>;
 
 }  // namespace tenax::scheduler

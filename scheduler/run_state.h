@@ -43,6 +43,7 @@ struct ControllerOptions {
   int max_generations_without_progress = 5;
   int max_save_failures = 5;  ///< of the final checkpoint, before the run ends without it
   SpikeMonitorOptions spikes;
+  std::int64_t replay_limit = 0;  ///< steps that may be replayed to find a cause; 0: never
 };
 
 enum class Phase : std::uint8_t {
@@ -100,6 +101,7 @@ struct AgentState {
   bool gone = false;                   ///< for good
   std::optional<Time> excluded_until;  ///< failed too often
   int exclusions = 0;
+  int wrong_computations = 0;  ///< of its ranks, found by computing again
 };
 
 /// Whether a run plans with the workers of this agent.
@@ -128,7 +130,8 @@ struct CheckpointInfo {
   std::uint64_t bytes = 0;
   double seconds = 0;
   std::map<std::uint32_t, std::string>
-      shards;  ///< by rank: digest of what it holds, while being written
+      shards;        ///< by rank: digest of what it holds, while being written
+  GuardState guard;  ///< after `step`
 };
 
 /// How much a reason to leave a generation says about its cause: a dead process outranks the broken
@@ -138,6 +141,29 @@ enum EvidenceStrength : int {
   kEvidenceHang = 2,
   kEvidenceProcess = 3,
   kEvidenceDecision = 4
+};
+
+/// Steps are being computed again before a decision is carried out; nobody trains meanwhile.
+struct PendingReplay {
+  enum class Cause : std::uint8_t {
+    kSpike = 0,     ///< `decision` follows unless a device is found to be the cause
+    kReplicas = 1,  ///< data-parallel replicas hold different bytes
+    kReports = 2,   ///< reports without a loss
+  };
+  std::uint64_t id = 0;
+  Cause cause = Cause::kSpike;
+  SpikeDecision decision;
+  std::uint64_t checkpoint_id = 0;
+  std::int64_t from = 0;
+  std::int64_t to = 0;
+};
+
+/// A step that was replayed after a restore and is not what was journalled.
+struct ReplayDispute {
+  std::int64_t step = 0;
+  std::uint64_t loss = 0;  ///< its bits, as replayed
+  std::uint64_t grad_norm = 0;
+  std::uint64_t checkpoint_id = 0;  ///< from which; 0: the initial weights
 };
 
 struct RunState {
@@ -162,6 +188,12 @@ struct RunState {
   std::vector<SkipWindow> skip_windows;
   std::vector<Softening> softenings;
   SpikeMonitorState spikes;
+  std::optional<PendingReplay> replay;
+  std::uint64_t next_replay = 1;
+  std::optional<ReplayDispute> dispute;
+  std::int64_t load_before = -1;  ///< the next plan loads a checkpoint of an earlier step; -1: any
+  std::uint64_t loaded_checkpoint = 0;  ///< by the newest plan; 0: the initial weights
+  std::int64_t loaded_step = -1;        ///< of it; -1: the newest plan loaded none
 
   std::optional<Time> fault_at;  ///< first of the faults being collected
   std::string culprit;           ///< what began it, by the strongest evidence so far

@@ -41,6 +41,11 @@ void write(schema::StepReport::Builder b, const StepReport& r) {
   b.setHasEval(r.has_eval);
   b.setEvalLoss(r.eval_loss);
   b.setSeconds(r.seconds);
+  b.setClipNorm(r.clip_norm);
+  b.setHeld(static_cast<std::uint8_t>(r.held));
+  b.setSuspectRank(r.suspect_rank);
+  auto losses = b.initReplicaLosses(r.replica_losses.size());
+  for (std::size_t i = 0; i < r.replica_losses.size(); ++i) losses.set(i, r.replica_losses[i]);
 }
 
 StepReport read(schema::StepReport::Reader b) {
@@ -57,7 +62,24 @@ StepReport read(schema::StepReport::Reader b) {
   r.has_eval = b.getHasEval();
   r.eval_loss = b.getEvalLoss();
   r.seconds = b.getSeconds();
+  r.clip_norm = b.getClipNorm();
+  r.held = static_cast<HoldOutcome>(b.getHeld());
+  r.suspect_rank = b.getSuspectRank();
+  for (const double loss : b.getReplicaLosses()) r.replica_losses.push_back(loss);
   return r;
+}
+
+void write(schema::GuardState::Builder b, const GuardState& s) {
+  b.setSamples(s.samples);
+  b.setNormLevel(s.norm_level);
+  b.setNormMean(s.norm_mean);
+  b.setNormVariance(s.norm_variance);
+  b.setQuietUntil(s.quiet_until);
+}
+
+GuardState read(schema::GuardState::Reader b) {
+  return {b.getSamples(), b.getNormLevel(), b.getNormMean(), b.getNormVariance(),
+          b.getQuietUntil()};
 }
 
 void write(schema::RankState::Builder b, const RankState& s) {
@@ -118,6 +140,7 @@ void write(schema::Plan::Builder b, const Plan& p) {
     softenings[i].setLast(p.softenings[i].last);
     softenings[i].setFactor(p.softenings[i].factor);
   }
+  write(b.initGuard(), p.guard);
 }
 
 Plan read(schema::Plan::Reader b) {
@@ -139,6 +162,7 @@ Plan read(schema::Plan::Reader b) {
   for (auto s : b.getSoftenings()) {
     p.softenings.push_back({s.getFirst(), s.getLast(), s.getFactor()});
   }
+  p.guard = read(b.getGuard());
   return p;
 }
 

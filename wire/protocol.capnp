@@ -122,6 +122,18 @@ struct StepReport {
   hasEval @9 :Bool;
   evalLoss @10 :Float64;
   seconds @11 :Float64;
+  clipNorm @12 :Float64;
+  held @13 :UInt8;
+  suspectRank @14 :Int32 = -1;
+  replicaLosses @15 :List(Float64);
+}
+
+struct GuardState {
+  samples @0 :Int64;
+  normLevel @1 :Float64;
+  normMean @2 :Float64;
+  normVariance @3 :Float64;
+  quietUntil @4 :Int64;
 }
 
 struct RankState {
@@ -225,6 +237,7 @@ struct Plan {
   halfStep @11 :StepReport;
   skipWindows @12 :List(Window);
   softenings @13 :List(Softening);
+  guard @14 :GuardState;       # what the step guard knows after `step`
 
   struct Source {
     kind @0 :UInt8;

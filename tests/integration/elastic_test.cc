@@ -193,7 +193,7 @@ TEST(ElasticRun, ASpareTakesTheRankOfADeadWorker) {
 
 TEST(ElasticRun, WithAFlippedBitInOneReplicaEndsWithTheUndisturbedWeights) {
   const std::vector<std::string> options = {"train.steps=120"};
-  RunUnderTest run(kReplicas, with(options, {"faults.flip_step=23", "faults.flip_rank=2",
+  RunUnderTest run(kReplicas, with(options, {"faults.weight_step=24", "faults.rank=2", "faults.flip_bit=20",
                                              "supervision.integrity_interval=5"}));
   run.start();
   expect_end(run, kReplicas, options);
