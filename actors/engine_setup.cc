@@ -1,10 +1,5 @@
 #include "actors/engine_setup.h"
 
-#include <map>
-#include <string>
-#include <utility>
-
-#include "checkpoint/tensor_hash.h"
 #include "scheduler/layout.h"
 #include "scheduler/pipeline_schedule.h"
 
@@ -89,25 +84,6 @@ Degrees degrees_of(const configs::RunConfig& config) {
   return {static_cast<int>(config.layout.data_parallel),
           static_cast<int>(config.layout.tensor_parallel),
           static_cast<int>(config.layout.pipeline_parallel)};
-}
-
-bool slot_matches(const checkpoint::SlotReader& slot,
-                  const std::vector<checkpoint::TensorShard>& table,
-                  const checkpoint::Manifest& manifest) {
-  std::map<std::pair<std::string, std::string>, const checkpoint::StoredShard*> stored;
-  for (const checkpoint::StoredShard& s : manifest.shards)
-    stored[{s.shard.kind, s.shard.name}] = &s;
-  for (const checkpoint::TensorShard& shard : table) {
-    const auto it = stored.find({shard.kind, shard.name});
-    if (it == stored.end() || !(it->second->shard.box == shard.box) ||
-        shard.offset + shard.bytes > slot.payload().size()) {
-      return false;
-    }
-    const Hash128 hash = checkpoint::shard_hash(slot.payload().subspan(shard.offset, shard.bytes),
-                                                manifest.chunk_bytes);
-    if (hash != it->second->hash) return false;
-  }
-  return slot.still_sealed();
 }
 
 }  // namespace tenax::actors

@@ -5,9 +5,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "checkpoint/manifest.h"
-#include "checkpoint/slot.h"
-#include "checkpoint/tensor_shard.h"
 #include "common/run_types.h"
 #include "compute/engine.h"
 #include "compute/lr_schedule.h"
@@ -25,10 +22,5 @@ PipelineSchedule forward_schedule(const compute::EngineOptions& options, int num
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config);
 
 Degrees degrees_of(const configs::RunConfig& config);
-
-/// Whether every tensor in a slot has the hash that the checkpoint's manifest gives for it.
-bool slot_matches(const checkpoint::SlotReader& slot,
-                  const std::vector<checkpoint::TensorShard>& table,
-                  const checkpoint::Manifest& manifest);
 
 }  // namespace tenax::actors

@@ -9,9 +9,6 @@
 #include <utility>
 
 #include "actors/engine_setup.h"
-#include "checkpoint/reader.h"
-#include "checkpoint/store_reader.h"
-#include "checkpoint/tensor_hash.h"
 #include "compute/cpu/gloo_communicator.h"
 #include "scheduler/layout.h"
 
@@ -66,9 +63,10 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     const std::shared_ptr<compute::Rendezvous> rendezvous(&link, [](compute::Rendezvous*) {});
     TENAX_TRY(const auto comm,
               compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
-    std::string source;
+    RestoreSource source;
     TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
-    send_(wire::RankFormed{message.rank, plan.step, source, to_seconds(clock_.now() - begin)});
+    send_(wire::RankFormed{message.rank, plan.step, source.text, to_seconds(clock_.now() - begin),
+                           source.bytes, source.rejected});
     return train(plan, rank, *comm, link);
   };
   const Status status = body();
@@ -160,9 +158,9 @@ Status TrainLoop::open_slots() {
 // --- Taking one's place
 
 Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& comm,
-                          std::string& source) {
+                          RestoreSource& source) {
   const RankSource mine = plan.sources[static_cast<std::size_t>(rank)];
-  const double mb = static_cast<double>(3 * engine_->values().size() * sizeof(float)) * 1e-6;
+  const std::uint64_t bytes = 3 * engine_->values().size() * sizeof(float);
   if (mine.kind != SourceKind::kMemory) {
     // Half-overwritten weights are nobody's source if this is broken off.
     MutexLock lock(state_mutex_);
@@ -175,9 +173,9 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
         MutexLock lock(state_mutex_);
         last = held_.last_applied;
       }
-      source = fmt::format("{:.1f} MB from its own memory", mb);
+      source.served("memory", bytes, "from its own memory");
       if (finish_half_step(plan)) {
-        source += ", the half-done step finished";
+        source.text += ", the half-done step finished";
       } else if (last != plan.step) {
         return make_error(
             ErrorCode::kInternal,
@@ -187,7 +185,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     }
     case SourceKind::kInitial:
       engine_->initialise(static_cast<std::uint64_t>(config_.run.seed));
-      source = fmt::format("{:.1f} MB computed from the seed", mb);
+      source.served("seed", bytes, "computed from the seed");
       break;
     case SourceKind::kCheckpoint:
       TENAX_RETURN_IF_ERROR(restore_checkpoint(plan, source));
@@ -200,7 +198,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     if (s.kind != SourceKind::kPeer) continue;
     if (other == rank) {
       TENAX_RETURN_IF_ERROR(engine_->recv_state(comm, s.peer));
-      source = fmt::format("{:.1f} MB from the memory of rank {}", mb, s.peer);
+      source.served("peer", bytes, fmt::format("from the memory of rank {}", s.peer));
     } else if (s.peer == rank) {
       TENAX_RETURN_IF_ERROR(engine_->send_state(comm, other));
     }
@@ -226,43 +224,27 @@ bool TrainLoop::finish_half_step(const Plan& plan) {
   return true;
 }
 
-Status TrainLoop::restore_checkpoint(const Plan& plan, std::string& source) {
-  TENAX_TRY(const auto store,
-            checkpoint::StoreReader::open_read_only(options_.directory.path().string()));
-  const auto manifest = store->manifest(plan.checkpoint_id);
-  if (!manifest) {
+Status TrainLoop::restore_checkpoint(const Plan& plan, RestoreSource& source) {
+  CheckpointRestoreOptions from;
+  from.directory = options_.directory;
+  from.run_id = options_.run_id;
+  from.agent = options_.agent;
+  from.slot = options_.slot;
+  from.incarnation = options_.incarnation;
+  from.num_agents = static_cast<std::uint32_t>(config_.layout.agents);
+  from.has_buddy = config_.checkpoint.buddy_copies > 0;
+  from.buddy_timeout = scaled(config_, std::chrono::seconds(2));
+  from.checkpoint_id = plan.checkpoint_id;
+  from.branch = plan.checkpoint_branch;
+  from.step = plan.step;
+  const std::span<float> parts[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
+  const Status restored = restore_from_checkpoint(from, table_, parts, source);
+  if (!restored && (restored.error().code == ErrorCode::kDataLoss ||
+                    restored.error().code == ErrorCode::kNotFound ||
+                    restored.error().code == ErrorCode::kUnsupported)) {
     bad_checkpoint_ = plan.checkpoint_id;
-    return manifest.error();
   }
-  const std::span<float> targets[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
-  const std::string prefix = checkpoint::slot_prefix(
-      options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
-  // The nearest source first: this host's slot, if its bytes have the manifest's hashes.
-  if (const auto slot = checkpoint::find_sealed_slot(prefix, plan.checkpoint_branch, plan.step);
-      slot && slot_matches(*slot, table_, *manifest)) {
-    std::size_t offset = 0;
-    for (const std::span<float> target : targets) {
-      std::memcpy(target.data(), slot->payload().data() + offset, target.size_bytes());
-      offset += target.size_bytes();
-    }
-    source = fmt::format("{:.1f} MB from shared memory", static_cast<double>(offset) * 1e-6);
-    return {};
-  }
-  const checkpoint::CheckpointReader reader(*store, *manifest);
-  std::vector<checkpoint::BoxRequest> requests;
-  const std::size_t flat = engine_->values().size();
-  for (const checkpoint::TensorShard& shard : table_) {
-    const std::size_t at = shard.offset / sizeof(float);
-    requests.push_back({shard.kind, shard.name, shard.box,
-                        targets[at / flat].subspan(at % flat, shard.bytes / sizeof(float))});
-  }
-  if (const Status read = reader.read_boxes(requests, 1); !read) {
-    if (read.error().code == ErrorCode::kDataLoss) bad_checkpoint_ = plan.checkpoint_id;
-    return read.error();
-  }
-  source =
-      fmt::format("{:.1f} MB from the store", static_cast<double>(3 * flat * sizeof(float)) * 1e-6);
-  return {};
+  return restored;
 }
 
 // --- The loop

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <variant>
 #include <vector>
@@ -68,6 +69,9 @@ struct RankFormed {
   std::string source;
   double seconds = 0;
   std::uint64_t worker = 0;  ///< incarnation; 0: not said, the rank's seat is meant
+  /// That each tier served: memory, slot, peer, buddy, store, seed.
+  std::map<std::string, std::uint64_t> bytes = {};
+  std::string rejected = {};  ///< nearer sources with other bytes than the manifest's; mostly empty
 };
 /// A rank left its loop after an error or an abort and says what it holds.
 struct RankStopped {

@@ -112,7 +112,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentLost, agent, incarnation, evidence)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerUp, agent, slot, incarnation, pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerExited, agent, slot, incarnation, status)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFormed, rank, generation, step, source, seconds,
-                                                worker)
+                                                worker, bytes, rejected)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankStopped, rank, generation, state, reason,
                                                 bad_checkpoint, worker)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFinished, rank, generation, step, cause, worker)

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <variant>
@@ -54,6 +55,8 @@ struct RankFormed {
   std::int64_t step = 0;
   std::string source;
   double seconds = 0;
+  std::map<std::string, std::uint64_t> bytes;  ///< that each tier served
+  std::string rejected;
 };
 struct StepDone {
   StepReport report;

@@ -94,6 +94,13 @@ struct RankFormed {
   step @1 :Int64;
   source @2 :Text;             # which tier served which bytes, a sentence
   seconds @3 :Float64;
+  tiers @4 :List(Tier);        # the same as numbers
+  rejected @5 :Text;           # a nearer source that had other bytes than the manifest says, and was not used; mostly empty
+
+  struct Tier {
+    name @0 :Text;             # "memory", "slot", "peer", "buddy", "store", "seed"
+    bytes @1 :UInt64;
+  }
 }
 
 struct StepReport {
