@@ -9,9 +9,11 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <memory>
 #include <thread>
 #include <utility>
 
+#include "actors/buddy_copies.h"
 #include "actors/caf_messages.h"
 #include "actors/network_interface.h"
 #include "actors/process.h"
@@ -236,9 +238,21 @@ class Agent {
   }
 
   void start_writer() {
-    s_.writer =
-        self_->spawn<caf::detached + caf::linked>(slot_writer, e_.options.run_dir, e_.identity.id,
-                                                  s_.agent, caf::actor_cast<caf::actor>(self_));
+    SlotWriterOptions options;
+    options.run_dir = e_.options.run_dir;
+    options.run_id = e_.identity.id;
+    options.agent = s_.agent;
+    options.num_threads = static_cast<int>(e_.config.checkpoint.writer_threads);
+    if (e_.config.checkpoint.compression == configs::CompressionKind::kZstd) {
+      options.compression = checkpoint::Compression::kZstd;
+    }
+    s_.writer = self_->spawn<caf::detached + caf::linked>(slot_writer, std::move(options),
+                                                          caf::actor_cast<caf::actor>(self_));
+    const auto num_agents = static_cast<std::uint32_t>(e_.config.layout.agents);
+    if (e_.config.checkpoint.buddy_copies > 0 && num_agents > 1) {
+      buddy_ = std::make_unique<BuddyCopies>(e_.directory, e_.identity, s_.agent, num_agents,
+                                             scaled(std::chrono::seconds(5)));
+    }
   }
 
   /// Dials the supervisor of the newest term, if the run directory names a newer one than the one
@@ -340,6 +354,11 @@ class Agent {
     } else if (const auto* sealed = std::get_if<wire::SnapshotSealed>(&m.body)) {
       if (m.generation == s_.generation) {
         self_->send(s_.writer, WriteSlot{m.generation, m.slot, m.worker_incarnation, *sealed});
+        if (buddy_) {
+          buddy_->copy({{s_.agent, m.slot, sealed->branch, sealed->step},
+                        m.generation,
+                        m.worker_incarnation});
+        }
       }
       return;
     } else if (const auto* done = std::get_if<wire::StepDone>(&m.body)) {
@@ -471,6 +490,7 @@ class Agent {
 
   void finish(int code) {
     e_.exit_code = code;
+    buddy_.reset();
     if (s_.incarnation == 0) {
       self_->quit();
       return;
@@ -485,6 +505,7 @@ class Agent {
   caf::stateful_actor<AgentState>* self_;
   AgentState& s_;
   Environment e_;
+  std::unique_ptr<BuddyCopies> buddy_;
 };
 
 caf::behavior agent_actor(caf::stateful_actor<AgentState>* self, const Environment& environment) {

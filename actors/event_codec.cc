@@ -25,7 +25,8 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
   }
   if (const auto* b = std::get_if<wire::RankFormed>(&m.body)) {
     return Event(scheduler::RankFormed{b->rank, m.generation, b->step, b->source, b->seconds,
-                                       m.worker_incarnation, b->restore_seconds});
+                                       m.worker_incarnation, b->restore_seconds, b->bytes,
+                                       b->rejected});
   }
   if (const auto* b = std::get_if<wire::RankStopped>(&m.body)) {
     return Event(scheduler::RankStopped{static_cast<std::uint32_t>(b->rank), m.generation, b->state,

@@ -165,6 +165,22 @@ Status RunDirectory::write_address(const SupervisorAddress& a) const {
   return write_file(path_ / "supervisor.json", j.dump(2) + "\n", 0600);
 }
 
+Status RunDirectory::write_bulk_endpoint(std::uint32_t agent, const std::string& endpoint) const {
+  std::error_code ec;
+  std::filesystem::create_directories(path_ / "bulk", ec);
+  if (ec) {
+    errno = ec.value();
+    return file_error(path_ / "bulk", "create");
+  }
+  return write_file(path_ / "bulk" / fmt::format("agent-{}.json", agent),
+                    json{{"endpoint", endpoint}}.dump() + "\n", 0600);
+}
+
+Result<std::string> RunDirectory::read_bulk_endpoint(std::uint32_t agent) const {
+  return parse_file(path_ / "bulk" / fmt::format("agent-{}.json", agent),
+                    [](const json& j) { return j.at("endpoint").get<std::string>(); });
+}
+
 Result<SupervisorAddress> RunDirectory::read_address() const {
   return parse_file(path_ / "supervisor.json", [](const json& j) {
     return SupervisorAddress{j.at("endpoint"), j.at("dashboard_url"), j.at("control_token"),

@@ -5,8 +5,11 @@
 //                    read it is a member of the run
 //   config.toml      the canonical configuration, as last started
 //   supervisor.json  the current supervisor's addresses, pid and term, replaced at each start (mode
-//   0600) data/            token files, data.json (digests, baselines) db/ staging/ ... the store
-//   (checkpoint/store.h) logs/            what agents and workers wrote
+//                    0600)
+//   bulk/            where each agent takes copies of slots
+//   data/            token files, data.json (digests, baselines)
+//   records/ chunks/ staging/ ...  the store (checkpoint/store.h)
+//   logs/            what agents and workers wrote
 //   samples/         losses of the newest samples (actors/sample_log.h)
 //   spikes/          of those behind a rollback: kept
 #pragma once
@@ -64,6 +67,10 @@ class RunDirectory {
 
   Status write_address(const SupervisorAddress& address) const;
   Result<SupervisorAddress> read_address() const;
+
+  /// Where an agent's BuddyStore listens (bulk/agent-N.json, mode 0600).
+  Status write_bulk_endpoint(std::uint32_t agent, const std::string& endpoint) const;
+  Result<std::string> read_bulk_endpoint(std::uint32_t agent) const;
 
  private:
   std::filesystem::path path_;

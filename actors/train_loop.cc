@@ -11,8 +11,6 @@
 
 #include "actors/engine_setup.h"
 #include "actors/network_interface.h"
-#include "checkpoint/reader.h"
-#include "checkpoint/store_reader.h"
 #include "compute/cpu/gloo_communicator.h"
 
 namespace tenax::actors {
@@ -84,12 +82,12 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     const std::shared_ptr<compute::Rendezvous> rendezvous(&link, [](compute::Rendezvous*) {});
     TENAX_TRY(const auto comm,
               compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
-    std::string source;
+    RestoreSource source;
     const Time connected = clock_.now();
     TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
     const Time now = clock_.now();
-    send_(wire::RankFormed{message.rank, plan.step, source, to_seconds(now - begin),
-                           to_seconds(now - connected)});
+    send_(wire::RankFormed{message.rank, plan.step, source.text, to_seconds(now - begin),
+                           to_seconds(now - connected), source.bytes, source.rejected});
     return train(plan, rank, *comm, link);
   };
   const Status status = body();
@@ -170,9 +168,9 @@ Status TrainLoop::open_slots() {
 // --- Taking one's place
 
 Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& comm,
-                          std::string& source) {
+                          RestoreSource& source) {
   const RankSource mine = plan.sources[static_cast<std::size_t>(rank)];
-  const double mb = static_cast<double>(payload_.bytes) * 1e-6;
+  const std::uint64_t bytes = payload_.bytes;
   if (mine.kind != SourceKind::kMemory) {
     // Half-overwritten weights are nobody's source if this is broken off.
     MutexLock lock(state_mutex_);
@@ -185,9 +183,9 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
         MutexLock lock(state_mutex_);
         last = held_.last_applied;
       }
-      source = fmt::format("{:.1f} MB from its own memory", mb);
+      source.served("memory", bytes, "from its own memory");
       if (finish_half_step(plan)) {
-        source += ", the half-done step finished";
+        source.text += ", the half-done step finished";
       } else if (last != plan.step) {
         return make_error(
             ErrorCode::kInternal,
@@ -197,7 +195,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     }
     case SourceKind::kInitial:
       engine_->initialise(static_cast<std::uint64_t>(config_.run.seed));
-      source = fmt::format("{:.1f} MB computed from the seed", mb);
+      source.served("seed", bytes, "computed from the seed");
       break;
     case SourceKind::kCheckpoint:
       TENAX_RETURN_IF_ERROR(restore_checkpoint(plan, source));
@@ -210,7 +208,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     if (s.kind != SourceKind::kPeer) continue;
     if (other == rank) {
       TENAX_RETURN_IF_ERROR(engine_->recv_state(comm, s.peer));
-      source = fmt::format("{:.1f} MB from the memory of rank {}", mb, s.peer);
+      source.served("peer", bytes, fmt::format("from the memory of rank {}", s.peer));
     } else if (s.peer == rank) {
       TENAX_RETURN_IF_ERROR(engine_->send_state(comm, other));
     }
@@ -239,34 +237,27 @@ bool TrainLoop::finish_half_step(const Plan& plan) {
   return true;
 }
 
-Status TrainLoop::restore_checkpoint(const Plan& plan, std::string& source) {
-  TENAX_TRY(const auto store,
-            checkpoint::StoreReader::open_read_only(options_.directory.path().string()));
-  const double mb = static_cast<double>(payload_.bytes) * 1e-6;
-  const auto manifest = store->manifest(plan.checkpoint_id);
-  if (!manifest) {
+Status TrainLoop::restore_checkpoint(const Plan& plan, RestoreSource& source) {
+  CheckpointRestoreOptions from;
+  from.directory = options_.directory;
+  from.run_id = options_.run_id;
+  from.agent = options_.agent;
+  from.slot = options_.slot;
+  from.incarnation = options_.incarnation;
+  from.num_agents = static_cast<std::uint32_t>(config_.layout.agents);
+  from.has_buddy = config_.checkpoint.buddy_copies > 0;
+  from.buddy_timeout = scaled(config_, std::chrono::seconds(2));
+  from.checkpoint_id = plan.checkpoint_id;
+  from.branch = plan.checkpoint_branch;
+  from.step = plan.step;
+  const std::span<float> parts[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
+  const Status restored = restore_from_checkpoint(from, payload_.table, parts, source);
+  if (!restored && (restored.error().code == ErrorCode::kDataLoss ||
+                    restored.error().code == ErrorCode::kNotFound ||
+                    restored.error().code == ErrorCode::kUnsupported)) {
     bad_checkpoint_ = plan.checkpoint_id;
-    return manifest.error();
   }
-  const std::string prefix = checkpoint::slot_prefix(
-      options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
-  // The nearest source first: this host's slot, if its bytes have the manifest's hashes.
-  if (const auto slot = checkpoint::find_sealed_slot(prefix, plan.checkpoint_branch, plan.step);
-      slot && slot_matches(*slot, payload_.table, *manifest)) {
-    copy_from_payload(slot->payload(), *engine_);
-    source = fmt::format("{:.1f} MB from shared memory", mb);
-    return {};
-  }
-  const checkpoint::CheckpointReader reader(*store, *manifest);
-  std::vector<checkpoint::BoxRequest> requests;
-  for (const checkpoint::TensorShard& shard : payload_.table)
-    requests.push_back({shard.kind, shard.name, shard.box, shard_values(*engine_, shard)});
-  if (const Status read = reader.read_boxes(requests, 1); !read) {
-    if (read.error().code == ErrorCode::kDataLoss) bad_checkpoint_ = plan.checkpoint_id;
-    return read.error();
-  }
-  source = fmt::format("{:.1f} MB from the store", mb);
-  return {};
+  return restored;
 }
 
 // --- The loop

@@ -13,6 +13,7 @@
 #include <variant>
 #include <vector>
 
+#include "actors/checkpoint_restore.h"
 #include "actors/engine_payload.h"
 #include "actors/fault_injection.h"
 #include "actors/generation_link.h"
@@ -65,8 +66,8 @@ class TrainLoop {
   /// move into it; a half-done step is finished before.
   Status build_engine(const Plan& plan, int rank);
   Status open_slots();
-  Status restore(const Plan& plan, int rank, compute::Communicator& comm, std::string& source);
-  Status restore_checkpoint(const Plan& plan, std::string& source);
+  Status restore(const Plan& plan, int rank, compute::Communicator& comm, RestoreSource& source);
+  Status restore_checkpoint(const Plan& plan, RestoreSource& source);
   Status train(const Plan& plan, int rank, compute::Communicator& comm, GenerationLink& link);
   Status step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
               compute::Verdict& verdict);

@@ -84,12 +84,16 @@ struct OptimizerSection {
 };
 
 enum class SlotPolicy { kSkip, kWait };
+enum class CompressionKind { kNone, kZstd };
 
 struct CheckpointSection {
   std::int64_t interval = 50;
   std::int64_t keep_last = 3;
   std::int64_t keep_every = 0;
   SlotPolicy policy = SlotPolicy::kSkip;
+  CompressionKind compression = CompressionKind::kNone;
+  std::int64_t writer_threads = 1;
+  std::int64_t buddy_copies = 0;
 };
 
 struct FaultsSection {

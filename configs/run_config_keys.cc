@@ -164,6 +164,20 @@ void bind_checkpoint(Binder& b, CheckpointSection& c) {
              {{"skip", SlotPolicy::kSkip}, {"wait", SlotPolicy::kWait}},
              {.doc = "When the last checkpoint is still being written: skip this one, or wait.",
               .changeable = kMayChange});
+  b.add_enum("checkpoint.compression", c.compression,
+             {{"none", CompressionKind::kNone}, {"zstd", CompressionKind::kZstd}},
+             {.doc = "How chunks are stored; zstd only where it makes them smaller, which weights "
+                     "seldom allow.",
+              .changeable = kMayChange});
+  b.add("checkpoint.writer_threads", c.writer_threads,
+        {.doc = "Threads of each agent that write a checkpoint.",
+         .range = between(1, 64),
+         .changeable = kMayChange});
+  b.add("checkpoint.buddy_copies", c.buddy_copies,
+        {.doc = "1: each agent keeps, in shared memory, copies of the slots of another one, from "
+                "which a lost agent's workers restore. Takes as much memory as the slots.",
+         .range = between(0, 1),
+         .changeable = kMayChange});
 }
 
 void bind_supervision(Binder& b, SupervisionSection& c) {

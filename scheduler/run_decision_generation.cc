@@ -171,6 +171,9 @@ void Decision::on(const RankFormed& e) {
   Seat* formed = seat_of_rank(e.rank, e.worker);
   if (formed == nullptr || formed->state != SeatState::kPlanned) return;
   formed->state = SeatState::kTraining;
+  if (!e.rejected.empty()) {
+    note(Severity::kNotice, "rank {} did not use {}; it has {}", e.rank, e.rejected, e.source);
+  }
   for (const Seat& seat : s_.seats) {
     if (seat.rank >= 0 && seat.state != SeatState::kTraining) return;
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <variant>
 #include <vector>
@@ -70,6 +71,9 @@ struct RankFormed {
   double seconds = 0;
   std::uint64_t worker = 0;    ///< incarnation; 0: not said, the rank's seat is meant
   double restore_seconds = 0;  ///< of these, putting the weights in place
+  /// That each tier served: memory, slot, peer, buddy, store, seed.
+  std::map<std::string, std::uint64_t> bytes = {};
+  std::string rejected = {};  ///< nearer sources with other bytes than the manifest's; mostly empty
 };
 /// A rank left its loop after an error or an abort and says what it holds.
 struct RankStopped {

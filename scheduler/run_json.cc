@@ -129,7 +129,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerUp, agent, slot, incarnation, pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(WorkerExited, agent, slot, incarnation, status,
                                                 log_tail)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFormed, rank, generation, step, source, seconds,
-                                                worker, restore_seconds)
+                                                worker, restore_seconds, bytes, rejected)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankStopped, rank, generation, state, reason,
                                                 bad_checkpoint, worker, flight)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFinished, rank, generation, step, cause, worker)

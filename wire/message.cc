@@ -208,6 +208,13 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           b.setSource(m.source);
                           b.setSeconds(m.seconds);
                           b.setRestoreSeconds(m.restore_seconds);
+                          b.setRejected(m.rejected);
+                          auto tiers = b.initTiers(static_cast<unsigned>(m.bytes.size()));
+                          unsigned i = 0;
+                          for (const auto& [tier, bytes] : m.bytes) {
+                            tiers[i].setName(tier);
+                            tiers[i++].setBytes(bytes);
+                          }
                         },
                         [&](const StepDone& m) { write(e.initStepDone(), m.report); },
                         [&](const RankStopped& m) {
@@ -354,8 +361,12 @@ Result<Body> read_body(schema::Envelope::Reader e) {
     }
     case E::RANK_FORMED: {
       auto b = e.getRankFormed();
-      return Body(RankFormed{b.getRank(), b.getStep(), text(b.getSource()), b.getSeconds(),
-                             b.getRestoreSeconds()});
+      RankFormed m{
+          b.getRank(), b.getStep(), text(b.getSource()), b.getSeconds(), b.getRestoreSeconds(),
+          {},          {}};
+      for (auto tier : b.getTiers()) m.bytes[text(tier.getName())] = tier.getBytes();
+      m.rejected = text(b.getRejected());
+      return Body(std::move(m));
     }
     case E::STEP_DONE:
       return Body(StepDone{read(e.getStepDone())});

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <variant>
@@ -63,6 +64,8 @@ struct RankFormed {
   std::string source;
   double seconds = 0;
   double restore_seconds = 0;
+  std::map<std::string, std::uint64_t> bytes;  ///< that each tier served
+  std::string rejected;
 };
 struct StepDone {
   StepReport report;

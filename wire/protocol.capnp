@@ -107,6 +107,13 @@ struct RankFormed {
   source @2 :Text;             # which tier served which bytes, a sentence
   seconds @3 :Float64;         # since it had the plan
   restoreSeconds @4 :Float64;  # of these, putting the weights in place
+  tiers @5 :List(Tier);        # the same as numbers
+  rejected @6 :Text;           # a nearer source that had other bytes than the manifest says, and was not used; mostly empty
+
+  struct Tier {
+    name @0 :Text;             # "memory", "slot", "peer", "buddy", "store", "seed"
+    bytes @1 :UInt64;
+  }
 }
 
 struct StepReport {
