@@ -250,8 +250,8 @@ class Agent {
                                                           caf::actor_cast<caf::actor>(self_));
     const auto num_agents = static_cast<std::uint32_t>(e_.config.layout.agents);
     if (e_.config.checkpoint.buddy_copies > 0 && num_agents > 1) {
-      buddy_ = std::make_unique<BuddyCopies>(e_.directory, e_.identity, s_.agent, num_agents,
-                                             scaled(std::chrono::seconds(5)));
+      buddy_ = std::make_unique<BuddyCopies>(e_.directory, e_.identity, e_.config.network, s_.agent,
+                                             num_agents, scaled(std::chrono::seconds(5)));
     }
   }
 

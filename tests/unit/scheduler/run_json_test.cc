@@ -45,7 +45,7 @@ std::vector<Event> events() {
           AgentLost{1, 2, "silent"},
           WorkerUp{1, 2, 3, 4},
           WorkerExited{1, 2, 3, "killed by signal 9"},
-          RankFormed{1, 2, 3, "memory", 0.5, 9, {{"memory", 12}}, "a slot"},
+          RankFormed{1, 2, 3, "memory", 0.5, 9, 0.25, {{"memory", 12}}, "a slot"},
           RankStopped{1, 2, held(), "abort", 9},
           RankFinished{1, 2, 3, FinishCause::kStopped},
           StepReported{4, report(5)},

@@ -51,7 +51,7 @@ std::vector<Message> one_of_each() {
       Heartbeat{5, {{1, 0.25, 0.5, 40}}},
       WorkerUp{4},
       WorkerExited{4, "killed", true},
-      RankFormed{1, 3, "memory", 0.5, {{"memory", 12}, {"store", 5}}, "a slot"},
+      RankFormed{1, 3, "memory", 0.5, 0.25, {{"memory", 12}, {"store", 5}}, "a slot"},
       StepDone{report(5)},
       RankStopped{-1, held, "abort", 9},
       RankFinished{1, 3, FinishCause::kStopped},
