@@ -18,17 +18,20 @@
 #include "compute/device.h"
 #include "compute/model_options.h"
 #include "compute/parameters.h"
+#include "compute/tensor_part.h"
 
 namespace tenax::compute {
 
 class CudaDevice;
+class TensorGroup;
 
-/// Layers [first_layer, end_layer) of the model and which of its ends.
+/// Layers [first_layer, end_layer) of the model and which of its ends; of their matrices one part.
 struct StageSpec {
   int first_layer = 0;
   int end_layer = 0;
   bool has_embedding = true;
   bool has_head = true;
+  TensorPart tensor = {};
 };
 
 /// The stage that holds the whole model.
@@ -53,6 +56,10 @@ struct StageSettings {
   /// Compute on this GPU; null: on the CPU. What only the CPU has is ignored then.
   std::shared_ptr<CudaDevice> cuda = nullptr;
   bool bfloat16 = false;  ///< on a GPU: products and activations in BF16, see docs/numerics.md
+  TensorGroup* tensor_group = nullptr;  ///< with tensor parallelism; outlives the stage
+  /// Where the values lie, 64-byte aligned and as long as the plan says; empty: memory of the
+  /// stage's own.
+  std::span<float> values = {};
 };
 
 /// Which contribution to a tensor's gradient a region of the gradient buffer holds.
@@ -67,9 +74,11 @@ struct GradientPart {
   std::int64_t offset = 0;  ///< in floats, in the flat gradient buffer; as long as the tensor
 };
 
-/// A tensor that this stage holds. Offsets are multiples of 16 floats.
+/// A tensor that this stage holds, or with tensor parallelism its part of one. Offsets are
+/// multiples of 16 floats.
 struct StageParameter {
-  ParameterSpec spec;
+  ParameterSpec spec;       ///< of the whole tensor
+  HeldPart held;            ///< row-major at `offset`; behind it zeros up to `size`
   std::int64_t offset = 0;  ///< in floats, in values()
   std::int64_t size = 0;    ///< in floats
   /// One part; two (input, output) for the tied token embedding where one stage has both ends. The
