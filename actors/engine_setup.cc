@@ -53,6 +53,22 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   return o;
 }
 
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker) {
+  const auto open = [&]() -> Result<std::shared_ptr<compute::CudaDevice>> {
+    TENAX_TRY(auto plugin, compute::CudaPlugin::load(compute::cuda_plugin_candidates()));
+    TENAX_TRY(const int count, compute::cuda_device_count(*plugin));
+    compute::CudaDeviceOptions options;
+    options.device = worker % count;
+    options.reproducible = true;  // a run's bits do not depend on interruptions
+    return compute::CudaDevice::open(std::move(plugin), options);
+  };
+  auto device = open();
+  if (device) return device;
+  Error error = device.error().within("train.device = \"cuda\"");
+  error.message += "; train.device = \"cpu\" trains on the processor, tenax doctor says more";
+  return error;
+}
+
 compute::MicrobatchRange heldout_share(const compute::EngineOptions& o, int num_microbatches) {
   const auto share =
       scheduler::even_share(num_microbatches, static_cast<int>(o.replicas.size()), o.replica);

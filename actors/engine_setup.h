@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "common/run_types.h"
+#include "compute/cuda_device.h"
 #include "compute/engine.h"
 #include "compute/lr_schedule.h"
 #include "configs/run_config.h"
@@ -14,6 +16,10 @@ namespace tenax::actors {
 compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       std::int64_t vocabulary_size, const Degrees& degrees,
                                       int rank);
+
+/// The GPU of a host's worker of this number; workers share one when they are more. kUnavailable or
+/// kUnsupported with what is missing and what to do.
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker);
 
 /// Of `num_microbatches` held-out microbatches, those that this rank's replica computes.
 compute::MicrobatchRange heldout_share(const compute::EngineOptions& options, int num_microbatches);

@@ -92,7 +92,9 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
   };
   const Status status = body();
   if (status) return std::nullopt;
-  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_};
+  const bool device_lost = status.error().code == ErrorCode::kDeviceLost;
+  return Stopped{link.aborted() && !device_lost ? link.reason() : status.error().message,
+                 bad_checkpoint_, device_lost};
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
@@ -134,8 +136,14 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     held = std::exchange(held_, {});
     if (!keeps) reports_.clear();
   }
-  TENAX_TRY(engine_, compute::Engine::create(
-                         engine_options(config_, data_->vocabulary_size(), degrees, rank)));
+  compute::EngineOptions options = engine_options(config_, data_->vocabulary_size(), degrees, rank);
+  if (config_.train.device == configs::ComputeDevice::kCuda) {
+    if (!gpu_) {
+      TENAX_TRY(gpu_, open_gpu(static_cast<int>(options_.slot)));
+    }
+    options.settings.cuda = gpu_;
+  }
+  TENAX_TRY(engine_, compute::Engine::create(std::move(options)));
   if (keeps) {
     TENAX_RETURN_IF_ERROR(engine_->take_state(*before));
     held.gradients_ready = 0;

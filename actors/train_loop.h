@@ -23,6 +23,7 @@
 #include "checkpoint/slot.h"
 #include "common/clock.h"
 #include "compute/cpu/gloo_device.h"
+#include "compute/cuda_device.h"
 #include "compute/engine.h"
 #include "compute/flight_recorder.h"
 #include "compute/lr_schedule.h"
@@ -52,6 +53,7 @@ class TrainLoop {
   struct Stopped {
     std::string reason;
     std::uint64_t bad_checkpoint = 0;
+    bool device_lost = false;  ///< this process is of no further use
   };
   std::optional<Stopped> run(const wire::PlanFor& plan, GenerationLink& link);
 
@@ -102,6 +104,7 @@ class TrainLoop {
   std::string device_address_;
   compute::FlightRecorder recorder_;
   std::unique_ptr<StepData> data_;
+  std::shared_ptr<compute::CudaDevice> gpu_;  ///< null where the CPU computes; outlives the engine
   std::unique_ptr<compute::Engine> engine_;
   std::unique_ptr<SampleLog> samples_;  ///< where this rank computes losses
   Degrees degrees_;

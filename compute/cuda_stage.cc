@@ -56,13 +56,15 @@ Result<std::unique_ptr<Stage>> CudaStage::create(std::shared_ptr<CudaDevice> dev
 Status CudaStage::allocate(int num_slots) {
   TENAX_TRY(values_, device_->allocate(static_cast<std::size_t>(layout_.values_size)));
   if (settings_.bfloat16) {
-    TENAX_TRY(copy_, device_->allocate_bytes(static_cast<std::uint64_t>(layout_.values_size) * 2,
-                                             "BF16 weights"));
+    TENAX_TRY(copy_,
+              device_->allocate_bytes(
+                  static_cast<std::uint64_t>(cuda_copy_bytes(layout_, settings_)), "BF16 weights"));
     device_->keep_copy(values_.span(), copy_.data());
   }
   const StageMemory plan = memory();
+  const std::int64_t workspace = plan.workspace - cuda_copy_bytes(layout_, settings_);
   TENAX_TRY(workspace_memory_,
-            device_->allocate_bytes(static_cast<std::uint64_t>(plan.workspace), "workspace"));
+            device_->allocate_bytes(static_cast<std::uint64_t>(workspace), "workspace"));
   ByteArena workspace_arena(workspace_memory_.data());
   workspace_.place(workspace_arena, options_, spec_, sizes_);
   TENAX_TRY(slot_memory_, device_->allocate_bytes(static_cast<std::uint64_t>(plan.slot * num_slots),
@@ -87,7 +89,7 @@ void CudaStage::fill_tables() {
   const AlignedBuffer host(size);
   Arena arena(host.data());
   const cpu::PositionTables tables = cpu::PositionTables::place(arena, options_);
-  tables.fill(options_);
+  tables.fill(options_, 0, options_.num_heads);
   const auto write = [&](const float* from, float* to, std::int64_t n) {
     if (from == nullptr) return;
     const auto count = static_cast<std::size_t>(n);

@@ -9,6 +9,7 @@
 
 #include "compute/model_options.h"
 #include "compute/stage.h"
+#include "compute/stage_layout.h"
 
 namespace tenax::compute {
 
@@ -121,6 +122,9 @@ struct CudaWorkspace {
   void place(ByteArena& arena, const ModelOptions& options, const StageSpec& spec,
              const CudaSizes& sizes);
 };
+
+/// Bytes of the weights' copy in BF16; 0 where the stage computes in float32.
+std::int64_t cuda_copy_bytes(const StageLayout& layout, const StageSettings& settings);
 
 /// Bytes of a stage on a GPU; what the libraries take for themselves comes on top.
 StageMemory plan_cuda_memory(const ModelOptions& options, const StageSpec& spec,

@@ -128,6 +128,12 @@ class Stage {
   virtual std::span<float> values() = 0;
   /// Makes what the stage derives from values(), such as copies of another type.
   virtual void values_changed() {}
+  /// A step, another try of one or an evaluation begins: values() may have changed since, and what
+  /// an aborted step left in the slots is forgotten.
+  virtual void begin_step() {}
+  /// The first fault of the device that computes; kDeviceLost: only a new process helps. After it
+  /// losses and gradients are NaN.
+  virtual Status status() const { return {}; }
   /// Floats of a gradient buffer for backward().
   virtual std::size_t gradient_size() const = 0;
   /// Floats of a boundary tensor (B, T, C): what input, output and their gradients hold.

@@ -58,12 +58,16 @@ struct LayoutSection {
   }
 };
 
+/// What workers compute on.
+enum class ComputeDevice { kAuto, kCpu, kCuda };
+
 struct TrainSection {
   std::int64_t steps = 200;
   std::int64_t sequence_length = 128;
   std::int64_t global_batch_size = 16;
   std::int64_t microbatch_size = 2;
   scheduler::ScheduleKind schedule = scheduler::ScheduleKind::kOneForwardOneBackward;
+  ComputeDevice device = ComputeDevice::kAuto;
   std::int64_t eval_interval = 50;
   std::int64_t eval_samples = 32;
 };

@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "actors/engine_setup.h"
 #include "actors/run_directory.h"
 #include "actors/supervisor.h"
 #include "common/clock.h"
@@ -36,6 +37,7 @@ int exit_code_of(const Error& error) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kUnsupported:
     case ErrorCode::kNotFound:
+    case ErrorCode::kUnavailable:  // a GPU that was asked for
       return scheduler::kExitConfig;
     case ErrorCode::kInternal:
       return scheduler::kExitInternal;
@@ -107,6 +109,15 @@ bool goes_on_by_itself(const RunDirectory& directory, const configs::RunConfig& 
   return before && configs::diff(*before, config).fixed.empty();
 }
 
+/// Where this machine's workers are to use a GPU: whether there is one. Other hosts answer for
+/// themselves.
+Status check_device(const configs::RunConfig& config) {
+  if (config.train.device != configs::ComputeDevice::kCuda || !config.network.hosts.empty())
+    return {};
+  const auto gpu = actors::open_gpu(0);
+  return gpu ? Status{} : Status(gpu.error());
+}
+
 Result<PreparedRun> prepare(const TrainArguments& arguments) {
   PreparedRun run;
   std::filesystem::path path = arguments.run_dir;
@@ -140,10 +151,12 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   if (run.resumed) {
     TENAX_TRY(run.config, resumed_config(arguments, run.directory, run.changes));
     TENAX_TRY(run.identity, run.directory.identity());
+    TENAX_RETURN_IF_ERROR(check_device(run.config));
     TENAX_TRY(run.data, reopen_data(run.directory));
     return run;
   }
   run.config = *config;
+  TENAX_RETURN_IF_ERROR(check_device(run.config));
   // run.json is written last: a directory without it is not yet a run and may be filled again.
   std::error_code ec;
   std::filesystem::create_directories(run.directory.path() / "data", ec);

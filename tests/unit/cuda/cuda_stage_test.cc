@@ -187,7 +187,8 @@ TEST(CudaStage, TheMemoryPlanIsWhatIsAllocated) {
     const ModelOptions options = aligned(tiny_llama());
     const StageSettings settings = on_emulated_device(bfloat16);
     const std::size_t before = allocated();
-    const auto stage = Stage::create(options, whole_model(options), {2, 40}, 2, settings);
+    const auto stage =
+        CudaStage::create(settings.cuda, options, whole_model(options), {2, 40}, 2, settings);
     ASSERT_TRUE(stage);
     const StageMemory plan = (*stage)->memory();
     EXPECT_EQ(static_cast<std::int64_t>(allocated() - before), plan.total(2) - plan.gradient);
@@ -199,7 +200,8 @@ TEST(CudaStage, WithoutEnoughMemoryThePlanIsNamed) {
   const ModelOptions options = tiny_gpt2();
   const StageSettings settings = on_emulated_device();
   fail(1);
-  const auto stage = Stage::create(options, whole_model(options), {2, 7}, 1, settings);
+  const auto stage =
+      CudaStage::create(settings.cuda, options, whole_model(options), {2, 7}, 1, settings);
   ASSERT_FALSE(stage);
   EXPECT_EQ(stage.error().code, ErrorCode::kNoSpace);
   EXPECT_NE(stage.error().message.find("of device memory"), std::string::npos)
@@ -208,7 +210,7 @@ TEST(CudaStage, WithoutEnoughMemoryThePlanIsNamed) {
       << stage.error().message;
   // What there is besides goes on.
   EXPECT_TRUE(settings.cuda->status());
-  EXPECT_TRUE(Stage::create(options, whole_model(options), {2, 7}, 1, settings));
+  EXPECT_TRUE(CudaStage::create(settings.cuda, options, whole_model(options), {2, 7}, 1, settings));
 }
 
 TEST(CudaStage, AFaultOfTheDeviceStaysAndIsTold) {

@@ -60,7 +60,7 @@ inline std::vector<float> device_test_values(Stage& stage, float weight_scale = 
 inline std::unique_ptr<Stage> make_device_stage(const ModelOptions& options, const StageSpec& spec,
                                                 const BatchShape& shape,
                                                 const StageSettings& settings, int num_slots = 1) {
-  auto stage = Stage::create(options, spec, shape, num_slots, settings);
+  auto stage = CudaStage::create(settings.cuda, options, spec, shape, num_slots, settings);
   if (!stage) throw std::runtime_error(stage.error().message);
   (*stage)->device()->write(device_test_values(**stage), (*stage)->values());
   (*stage)->values_changed();
