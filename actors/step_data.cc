@@ -29,6 +29,7 @@ StepData::StepData(const configs::RunConfig& config, data::TokenFile train, data
       global_batch_size_(config.train.global_batch_size),
       microbatch_size_(static_cast<int>(config.train.microbatch_size)),
       sequence_length_(static_cast<int>(config.train.sequence_length)),
+      packing_(config.data.packing),
       train_(std::move(train)),
       heldout_(std::move(heldout)) {
   num_windows_ = data::count_windows(train_.num_tokens(), sequence_length_);
@@ -55,6 +56,7 @@ void StepData::reserve(int count) {
   if (tokens_.size() < size) {
     tokens_.resize(size);
     targets_.resize(size);
+    if (packing_ == data::Packing::kDocuments) document_positions_.resize(size);
   }
   window_.resize(static_cast<std::size_t>(sequence_length_) + 1);
   batches_.assign(static_cast<std::size_t>(count), {});
@@ -62,6 +64,8 @@ void StepData::reserve(int count) {
   for (std::size_t i = 0; i < batches_.size(); ++i) {
     batches_[i].tokens = std::span(tokens_).subspan(i * per_batch, per_batch);
     batches_[i].targets = std::span(targets_).subspan(i * per_batch, per_batch);
+    if (packing_ == data::Packing::kDocuments)
+      batches_[i].positions = std::span(document_positions_).subspan(i * per_batch, per_batch);
   }
 }
 
@@ -78,6 +82,12 @@ void StepData::read_window(const data::TokenFile& file, std::int64_t window, int
       static_cast<std::ptrdiff_t>(microbatch * microbatch_size_ + sample) * sequence_length_;
   std::copy(window_.begin(), window_.end() - 1, tokens_.begin() + at);
   std::copy(window_.begin() + 1, window_.end(), targets_.begin() + at);
+  if (packing_ == data::Packing::kDocuments) {
+    const auto length = static_cast<std::size_t>(sequence_length_);
+    data::document_positions(
+        std::span(window_).first(length), train_.end_of_document(),
+        std::span(document_positions_).subspan(static_cast<std::size_t>(at), length));
+  }
 }
 
 std::span<const compute::Microbatch> StepData::microbatches(std::int64_t step, int first, int end) {

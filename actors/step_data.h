@@ -11,6 +11,7 @@
 #include "common/run_types.h"
 #include "compute/engine.h"
 #include "configs/run_config.h"
+#include "data/packing.h"
 #include "data/position_map.h"
 #include "data/token_file.h"
 
@@ -46,6 +47,7 @@ class StepData {
   std::int64_t global_batch_size_;
   int microbatch_size_;
   int sequence_length_;
+  data::Packing packing_;
   data::PoisonPlan poison_;
   data::TokenFile train_;
   data::TokenFile heldout_;
@@ -55,6 +57,7 @@ class StepData {
   int num_heldout_ = 0;
   std::vector<std::int32_t> tokens_;
   std::vector<std::int32_t> targets_;
+  std::vector<std::int32_t> document_positions_;  ///< empty without packing by documents
   std::vector<std::int32_t> window_;
   std::vector<compute::Microbatch> batches_;
 };

@@ -159,10 +159,11 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
         }
         const Microbatch& batch = microbatches[mb];
         if (train) {
-          stage_->forward(action.slot, batch.tokens, batch.targets, inbox_forward_.span(), output);
+          stage_->forward(action.slot, {batch.tokens, batch.targets, batch.positions},
+                          inbox_forward_.span(), output);
         } else {
-          const LossSum loss =
-              stage_->evaluate(batch.tokens, batch.targets, inbox_forward_.span(), output);
+          const LossSum loss = stage_->evaluate({batch.tokens, batch.targets, batch.positions},
+                                                inbox_forward_.span(), output);
           on_loss(action.microbatch, loss);
         }
         break;

@@ -48,6 +48,7 @@ struct Microbatch {
   std::span<const std::int32_t> tokens;   ///< (B, T)
   std::span<const std::int32_t> targets;  ///< (B, T), -1 = masked
   bool poison_nan = false;                ///< fault injection: its loss and gradient become NaN
+  std::span<const std::int32_t> positions = {};  ///< (B, T) in the documents, or empty
 };
 
 class Engine {

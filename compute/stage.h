@@ -49,6 +49,15 @@ struct StageSettings {
       1;  ///< that compute, the caller's included; the bits are the same for any number
 };
 
+/// One microbatch as a stage reads it; spans into the caller's memory.
+struct StageBatch {
+  std::span<const std::int32_t> tokens = {};   ///< (B, T); used by the embedding
+  std::span<const std::int32_t> targets = {};  ///< (B, T), -1 = masked; used by the head
+  /// (B, T): each token's place in its document, counted from 0 at the document's or the sample's
+  /// start. Attention stays inside a document. Empty: every sample is one document.
+  std::span<const std::int32_t> positions = {};
+};
+
 /// Which contribution to a tensor's gradient a region of the gradient buffer holds.
 enum class GradientPartKind : std::uint8_t {
   kWhole,
@@ -118,13 +127,10 @@ class Stage {
   /// Writes every parameter's initial value: initial_values(spec, seed).
   virtual void initialise(std::uint64_t seed) = 0;
 
-  /// Runs the layers and keeps in `slot` what backward needs (tokens and targets are copied).
-  /// tokens (B, T): used by the embedding, else may be empty. targets (B, T), -1 = masked: used by
-  /// the head, else may be empty. input (B, T, C): empty at the embedding. output (B, T, C):
-  /// overwritten; empty at the head. The head computes logits and loss in backward(), where each
-  /// chunk of logits is made only once.
-  virtual void forward(int slot, std::span<const std::int32_t> tokens,
-                       std::span<const std::int32_t> targets, std::span<const float> input,
+  /// Runs the layers and keeps in `slot` what backward needs (the batch is copied). input (B, T,
+  /// C): empty at the embedding. output (B, T, C): overwritten; empty at the head. The head
+  /// computes logits and loss in backward(), where each chunk of logits is made only once.
+  virtual void forward(int slot, const StageBatch& batch, std::span<const float> input,
                        std::span<float> output) = 0;
 
   /// Adds the gradient of the plain sum of losses over the microbatch's targets to `gradient`
@@ -141,8 +147,7 @@ class Stage {
 
   /// forward() without a slot and without backward. At the head returns the loss, else zeros;
   /// `sample_losses` (B or empty) receives the sums of the samples.
-  virtual LossSum evaluate(std::span<const std::int32_t> tokens,
-                           std::span<const std::int32_t> targets, std::span<const float> input,
+  virtual LossSum evaluate(const StageBatch& batch, std::span<const float> input,
                            std::span<float> output, std::span<double> sample_losses = {}) = 0;
 
   /// Logits after the last of `tokens` (1 to T of them, one sequence) into `logits` (V). Only where

@@ -13,6 +13,7 @@
 #include "common/result.h"
 #include "compute/model_options.h"
 #include "configs/binder.h"
+#include "data/packing.h"
 #include "data/poison.h"
 #include "scheduler/pipeline_schedule.h"
 #include "scheduler/spike_options.h"
@@ -37,6 +38,7 @@ struct DataSection {
   TokenizerKind tokenizer = TokenizerKind::kBytes;
   std::int64_t vocabulary_size = 4096;
   std::string gpt2_dir;
+  data::Packing packing = data::Packing::kConcatenate;
 };
 
 struct LayoutSection {

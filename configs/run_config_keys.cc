@@ -39,6 +39,11 @@ void bind_data(Binder& b, DataSection& c) {
   b.add(
       "data.gpt2_dir", c.gpt2_dir,
       {.doc = "Folder with GPT-2's encoder.json and vocab.bpe, relative to the recipe's folder."});
+  b.add_enum(
+      "data.packing", c.packing,
+      {{"concatenate", data::Packing::kConcatenate}, {"documents", data::Packing::kDocuments}},
+      {.doc = "Tokens attend across the documents of a sample, or only inside their own, "
+              "with positions from 0 in each."});
 }
 
 void bind_layout(Binder& b, LayoutSection& c) {

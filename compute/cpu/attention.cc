@@ -11,11 +11,13 @@ namespace {
 struct RowBlock {
   std::int64_t first = 0;  ///< its first query position
   std::int64_t rows = 0;
-  std::int64_t keys = 0;  ///< keys that any of its rows sees
-  std::int64_t q_at = 0;  ///< offset of its first element in q, out and their gradients
+  std::int64_t keys = 0;       ///< that any of its rows sees, up to its last position
+  std::int64_t first_key = 0;  ///< position of the first of them
+  std::int64_t q_at = 0;       ///< offset of its first element in q, out and their gradients
   std::int64_t kv_at = 0;
   std::int64_t log_sum_at = 0;
   float slope = 0;
+  const std::int32_t* positions = nullptr;  ///< of its rows
 };
 
 /// Calls f(block, thread) for every block of query rows. One task is all query heads that share a
@@ -31,9 +33,14 @@ void for_blocks(ThreadPool& pool, const AttentionShape& s, F&& f) {
         RowBlock block;
         block.first = first;
         block.rows = std::min(kQueryBlock, s.length - first);
-        block.keys = first + block.rows;
+        if (s.positions != nullptr) {
+          // A later row's document begins later: the first row sees furthest back.
+          block.positions = s.positions + b * s.length + first;
+          block.first_key = first - block.positions[0];
+        }
+        block.keys = first + block.rows - block.first_key;
         block.q_at = ((b * s.length + first) * s.heads + h) * s.head_dim;
-        block.kv_at = (b * s.length * s.kv_heads + kv_head) * s.head_dim;
+        block.kv_at = ((b * s.length + block.first_key) * s.kv_heads + kv_head) * s.head_dim;
         block.log_sum_at = (b * s.heads + h) * s.length + first;
         block.slope = s.slopes != nullptr ? s.slopes[h] : 0.0f;
         f(block, static_cast<std::size_t>(thread));
@@ -46,7 +53,8 @@ SoftmaxCall softmax_call(const AttentionShape& s, const RowBlock& block, float* 
   SoftmaxCall call;
   call.rows = block.rows;
   call.keys = block.keys;
-  call.first_query = block.first;
+  call.first_query = block.first - block.first_key;
+  call.positions = block.positions;
   call.scores = scores;
   call.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
   call.slope = block.slope;

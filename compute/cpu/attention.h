@@ -22,6 +22,8 @@ struct AttentionShape {
   std::int64_t kv_heads = 0;      // K: query head h reads key/value head h / (H / K)
   std::int64_t head_dim = 0;      // D
   const float* slopes = nullptr;  ///< (H) of ALiBi, or nullptr
+  /// (B, T) in the documents: a query sees its own document's keys; nullptr: one a sample.
+  const std::int32_t* positions = nullptr;
 };
 
 /// Scratch for one block of rows; each thread has one.

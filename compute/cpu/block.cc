@@ -230,6 +230,7 @@ class Block {
     RopeCall call;
     call.rows = tokens_;
     call.sequence_length = call_.shape.sequence_length;
+    call.positions = call_.positions;
     call.heads = heads;
     call.head_dim = o_.head_dim;
     call.x = x;
@@ -245,7 +246,8 @@ class Block {
             o_.num_heads,
             o_.num_kv_heads,
             o_.head_dim,
-            c_.slopes};
+            c_.slopes,
+            call_.positions};
   }
   AttentionTensors attention_tensors() const { return {a_.q, a_.k, a_.v, a_.attended, a_.log_sum}; }
 

@@ -29,6 +29,7 @@ struct BlockCall {
   const float* values = nullptr;  ///< the stage's flat values
   const float* x = nullptr;       // (B, T, C) input
   LayerActivations& activations;
+  const std::int32_t* positions = nullptr;  // (B, T) in the documents; nullptr: 0 to T - 1
 };
 
 /// out (B, T, C) = layer(x); overwrites out and the activations.

@@ -76,7 +76,7 @@ StageMemory plan_memory(const ModelOptions& o, const StageSpec& spec, const Batc
   StageSlot slot;
   memory.slot =
       bytes(measure([&](Arena& a) { slot.place(a, o, spec, shape, settings.recompute); })) +
-      static_cast<std::int64_t>(2 * num_tokens(shape) * sizeof(std::int32_t));
+      static_cast<std::int64_t>(3 * num_tokens(shape) * sizeof(std::int32_t));
   memory.workspace = bytes(measure([&](Arena& a) {
                        StageWorkspace::place(a, o, spec, shape, settings.num_threads);
                      })) +

@@ -27,16 +27,22 @@ inline std::size_t stream_size(const ModelOptions& o, const BatchShape& shape) {
 struct StageSlot {
   std::vector<std::int32_t> tokens;   // (B, T)
   std::vector<std::int32_t> targets;  // (B, T)
-  float* embedded = nullptr;          // (B, T, C) before the embedding norm
-  float* embedded_mean = nullptr;     // (B, T)
-  float* embedded_rstd = nullptr;     // (B, T)
-  std::vector<float*> inputs;         // (B, T, C) of each layer, and at the head of the final norm
+  bool has_positions = false;
+  std::vector<std::int32_t> positions;  // (B, T), where has_positions
+  float* embedded = nullptr;            // (B, T, C) before the embedding norm
+  float* embedded_mean = nullptr;       // (B, T)
+  float* embedded_rstd = nullptr;       // (B, T)
+  std::vector<float*> inputs;  // (B, T, C) of each layer, and at the head of the final norm
   std::vector<LayerActivations> layers;  ///< empty with full recomputation
   LossSum loss;
   std::vector<double> sample_losses;  // (B)
 
   void place(Arena& arena, const ModelOptions& options, const StageSpec& spec,
              const BatchShape& shape, Recompute recompute);
+  /// What forward was given.
+  StageBatch batch() const {
+    return {tokens, targets, std::span(positions).first(has_positions ? positions.size() : 0)};
+  }
 };
 
 /// Memory that every microbatch passes through.

@@ -44,9 +44,10 @@ struct ActivationCall {
 };
 
 /// A block of rows of one head's score matrix S = Q K^T. Row r belongs to query first_query + r and
-/// sees keys 0 up to it.
+/// sees keys 0 up to it, or with positions the last positions[r] of them and itself.
 struct SoftmaxCall {
   std::int64_t rows = 0, keys = 0, first_query = 0;
+  const std::int32_t* positions = nullptr;  ///< (rows) or nullptr
   float* scores =
       nullptr;  ///< (rows, keys); forward: S becomes P, with 0 at unseen keys; backward likewise
   float scale = 1;  ///< multiplies S
@@ -73,11 +74,12 @@ struct CrossEntropyCall {
 /// Rotates neighbouring pairs of each head: (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin), or
 /// back.
 struct RopeCall {
-  std::int64_t rows = 0;  ///< tokens; row r stands at position r % sequence_length
+  std::int64_t rows = 0;  ///< tokens; row r stands at positions[r], or at r % sequence_length
   std::int64_t sequence_length = 0, heads = 0, head_dim = 0;
-  float* x = nullptr;             ///< (rows, heads * head_dim), in place
-  const float* cosine = nullptr;  ///< (positions, head_dim / 2)
-  const float* sine = nullptr;    ///< (positions, head_dim / 2)
+  const std::int32_t* positions = nullptr;  ///< (rows) or nullptr
+  float* x = nullptr;                       ///< (rows, heads * head_dim), in place
+  const float* cosine = nullptr;            ///< (positions, head_dim / 2)
+  const float* sine = nullptr;              ///< (positions, head_dim / 2)
   bool inverse = false;
 };
 

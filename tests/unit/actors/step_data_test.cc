@@ -93,6 +93,33 @@ TEST_F(StepDataTest, TargetsAreTheNextTokens) {
   }
 }
 
+TEST_F(StepDataTest, PackingByDocumentsSaysWhereDocumentsBegin) {
+  EXPECT_TRUE(open()->microbatches(1, 0, 6)[0].positions.empty());
+  config_.data.packing = data::Packing::kDocuments;
+  auto writer = data::TokenFileWriter::create(folder_ / "train.tok", {60000, {}});
+  ASSERT_TRUE(writer);
+  std::vector<std::int32_t> tokens;  // documents of 1, 2, 3, ... tokens and the one that ends them
+  for (std::int32_t length = 1; length < 60; ++length) {
+    tokens.insert(tokens.end(), static_cast<std::size_t>(length), length);
+    tokens.push_back(9999);
+  }
+  ASSERT_TRUE(writer->append(tokens));
+  ASSERT_TRUE(writer->finish());
+  int num_starts = 0;
+  auto data = open();
+  for (const compute::Microbatch& b : data->microbatches(1, 0, 6)) {
+    ASSERT_EQ(b.positions.size(), b.tokens.size());
+    for (std::size_t i = 0; i < b.tokens.size(); ++i) {
+      const bool starts = i % kSequence == 0 || b.tokens[i] == 9999;
+      EXPECT_EQ(b.positions[i], starts ? 0 : b.positions[i - 1] + 1);
+      num_starts += b.tokens[i] == 9999 ? 1 : 0;
+    }
+  }
+  EXPECT_GT(num_starts, 0);
+  for (const compute::Microbatch& b : data->heldout(0, 1))
+    EXPECT_EQ(b.positions.size(), b.tokens.size());
+}
+
 TEST_F(StepDataTest, PoisonSticksToTheSamplesAndASkipWindowEscapesIt) {
   config_.faults.poison_batch = 2;
   config_.faults.poison_num_batches = 1;
