@@ -40,6 +40,11 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   const int mine = o.ranges[static_cast<std::size_t>(o.replica)].size();
   o.schedule = scheduler::make_schedule(config.train.schedule, o.stage, degrees.pp, mine);
   o.num_slots = scheduler::max_slots(config.train.schedule, o.stage, degrees.pp, mine);
+  o.settings.dropout = config.train.dropout;
+  o.settings.dropout_seed = static_cast<std::uint64_t>(config.run.seed);
+  o.settings.precision = config.train.precision;
+  o.settings.recompute = config.train.recompute;
+  o.settings.num_threads = static_cast<int>(config.layout.threads_per_worker);
   o.adamw.beta1 = config.optimizer.beta1;
   o.adamw.beta2 = config.optimizer.beta2;
   o.adamw.epsilon = config.optimizer.epsilon;

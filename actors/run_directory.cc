@@ -96,7 +96,8 @@ Result<std::string> read_file(const std::filesystem::path& path) {
 
 bool RunDirectory::exists() const { return std::filesystem::exists(path_ / "run.json"); }
 
-Result<RunIdentity> RunDirectory::create(const std::string& name) const {
+Result<RunIdentity> RunDirectory::create(const std::string& name,
+                                         const std::string& arithmetic) const {
   std::error_code ec;
   std::filesystem::create_directories(path_ / "data", ec);
   if (!ec) std::filesystem::create_directories(path_ / "logs", ec);
@@ -107,12 +108,21 @@ Result<RunIdentity> RunDirectory::create(const std::string& name) const {
   if (exists()) return identity();
   RunIdentity identity;
   identity.name = name;
+  identity.arithmetic = arithmetic;
   TENAX_TRY(const std::string id, random_hex(6));
   identity.id = id;
   TENAX_TRY(identity.secret, random_hex(16));
-  const json j = {{"id", identity.id}, {"name", identity.name}, {"secret", identity.secret}};
-  TENAX_RETURN_IF_ERROR(write_file(path_ / "run.json", j.dump(2) + "\n", 0600));
+  TENAX_RETURN_IF_ERROR(write_identity(identity));
   return identity;
+}
+
+Status RunDirectory::write_identity(const RunIdentity& identity) const {
+  const json j = {{"id", identity.id},
+                  {"name", identity.name},
+                  {"secret", identity.secret},
+                  {"arithmetic", identity.arithmetic},
+                  {"peak_flops", identity.peak_flops}};
+  return write_file(path_ / "run.json", j.dump(2) + "\n", 0600);
 }
 
 Result<RunIdentity> RunDirectory::identity() const {
@@ -122,7 +132,8 @@ Result<RunIdentity> RunDirectory::identity() const {
         fmt::format("{} is not a run directory (it has no run.json)", path_.string()));
   }
   return parse_file(path_ / "run.json", [](const json& j) {
-    return RunIdentity{j.at("id"), j.at("name"), j.at("secret")};
+    return RunIdentity{j.at("id"), j.at("name"), j.at("secret"),
+                       j.value("arithmetic", std::string()), j.value("peak_flops", 0.0)};
   });
 }
 

@@ -1,7 +1,7 @@
 // A run's directory: where everything of it lies, and the small files that processes find each
 // other by.
 //
-//   run.json         who the run is: id, name, secret (mode 0600), created once
+//   run.json         who the run is: id, name, secret, arithmetic (mode 0600)
 //   config.toml      the canonical configuration, as last started
 //   supervisor.json  the current supervisor's addresses, pid and term, replaced at each start (mode
 //   0600) data/            token files, data.json (digests, baselines) db/ staging/ ... the store
@@ -20,6 +20,11 @@ struct RunIdentity {
   std::string id;  ///< names shared memory and logs
   std::string name;
   std::string secret;  ///< 128 random bits; every control message carries it (W2)
+  /// What decides the run's bits besides its configuration (compute::arithmetic); empty: a run made
+  /// before that was recorded, or weights that were imported.
+  std::string arithmetic;
+  /// Operations a second of the workers' threads at best, measured when the run began; 0: unknown.
+  double peak_flops = 0;
 };
 
 struct SupervisorAddress {
@@ -45,10 +50,12 @@ class RunDirectory {
 
   bool exists() const;
   /// Makes the folders and run.json if they do not exist.
-  Result<RunIdentity> create(const std::string& name) const;
+  Result<RunIdentity> create(const std::string& name, const std::string& arithmetic = {}) const;
   /// kNotFound with a hint when this is no run directory.
   Result<RunIdentity> identity() const;
 
+  /// Replaces what run.json says.
+  Status write_identity(const RunIdentity& identity) const;
   Status write_address(const SupervisorAddress& address) const;
   Result<SupervisorAddress> read_address() const;
 

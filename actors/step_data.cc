@@ -58,23 +58,27 @@ void StepData::reserve(int count) {
     targets_.resize(size);
     if (packing_ == data::Packing::kDocuments) document_positions_.resize(size);
   }
+  samples_.resize(static_cast<std::size_t>(count) * static_cast<std::size_t>(microbatch_size_));
   window_.resize(static_cast<std::size_t>(sequence_length_) + 1);
   batches_.assign(static_cast<std::size_t>(count), {});
   const std::size_t per_batch = static_cast<std::size_t>(microbatch_size_) * sequence_length_;
   for (std::size_t i = 0; i < batches_.size(); ++i) {
     batches_[i].tokens = std::span(tokens_).subspan(i * per_batch, per_batch);
     batches_[i].targets = std::span(targets_).subspan(i * per_batch, per_batch);
+    batches_[i].samples = std::span(samples_).subspan(
+        i * static_cast<std::size_t>(microbatch_size_), static_cast<std::size_t>(microbatch_size_));
     if (packing_ == data::Packing::kDocuments)
       batches_[i].positions = std::span(document_positions_).subspan(i * per_batch, per_batch);
   }
 }
 
 void StepData::read_window(const data::TokenFile& file, std::int64_t window, int microbatch,
-                           int sample, std::int64_t poison_position) {
+                           int sample, std::int64_t sample_position) {
   file.read(window * sequence_length_, window_);
-  if (poison_position >= 0) {
-    data::poison_tokens(poison_, {seed_, poison_position, file.info().vocabulary_size}, window_);
-    if (poison_.kind == data::PoisonKind::kNan && poison_.contains(poison_position)) {
+  samples_[static_cast<std::size_t>(microbatch * microbatch_size_ + sample)] = sample_position;
+  if (sample_position >= 0) {
+    data::poison_tokens(poison_, {seed_, sample_position, file.info().vocabulary_size}, window_);
+    if (poison_.kind == data::PoisonKind::kNan && poison_.contains(sample_position)) {
       batches_[static_cast<std::size_t>(microbatch)].poison_nan = true;
     }
   }

@@ -41,7 +41,7 @@ class StepData {
   StepData(const configs::RunConfig& config, data::TokenFile train, data::TokenFile heldout);
   void reserve(int count);
   void read_window(const data::TokenFile& file, std::int64_t window, int microbatch, int sample,
-                   std::int64_t poison_position);
+                   std::int64_t sample_position);
 
   std::uint64_t seed_;
   std::int64_t global_batch_size_;
@@ -58,6 +58,7 @@ class StepData {
   std::vector<std::int32_t> tokens_;
   std::vector<std::int32_t> targets_;
   std::vector<std::int32_t> document_positions_;  ///< empty without packing by documents
+  std::vector<std::int64_t> samples_;
   std::vector<std::int32_t> window_;
   std::vector<compute::Microbatch> batches_;
 };

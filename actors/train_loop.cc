@@ -84,6 +84,14 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
+    const std::string here = compute::arithmetic(compute::cpu::best_isa(), config_.train.precision);
+    TENAX_TRY(const RunIdentity identity, options_.directory.identity());
+    if (!identity.arithmetic.empty() && identity.arithmetic != here) {
+      return make_error(ErrorCode::kUnsupported,
+                        fmt::format("this processor computes other bits than the run's: {} here, "
+                                    "{} there",
+                                    here, identity.arithmetic));
+    }
     TENAX_TRY(data_, StepData::open(config_, options_.directory.train_tokens(),
                                     options_.directory.heldout_tokens()));
   }

@@ -78,7 +78,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   std::unique_ptr<Engine> engine(new Engine(std::move(options)));
   const EngineOptions& o = engine->options_;
   TENAX_TRY(engine->stage_, Stage::create(o.model, o.stages[static_cast<std::size_t>(o.stage)],
-                                          o.shape, o.num_slots));
+                                          o.shape, o.num_slots, o.settings));
   const std::size_t num_values = engine->stage_->values().size();
   const std::size_t num_gradients = engine->stage_->gradient_size();
   const std::size_t boundary = engine->stage_->boundary_size();
@@ -159,7 +159,8 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
         }
         const Microbatch& batch = microbatches[mb];
         if (train) {
-          stage_->forward(action.slot, {batch.tokens, batch.targets, batch.positions},
+          stage_->forward(action.slot,
+                          {batch.tokens, batch.targets, batch.positions, batch.samples},
                           inbox_forward_.span(), output);
         } else {
           const LossSum loss = stage_->evaluate({batch.tokens, batch.targets, batch.positions},

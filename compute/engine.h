@@ -39,6 +39,7 @@ struct EngineOptions {
   int num_microbatches = 1;                ///< of the global batch
   PipelineSchedule schedule;               ///< for this rank's microbatches
   int num_slots = 1;
+  StageSettings settings;
   AdamwOptions adamw;
   double clip_norm = 1.0;  ///< 0: no clipping
 };
@@ -49,6 +50,7 @@ struct Microbatch {
   std::span<const std::int32_t> targets;  ///< (B, T), -1 = masked
   bool poison_nan = false;                ///< fault injection: its loss and gradient become NaN
   std::span<const std::int32_t> positions = {};  ///< (B, T) in the documents, or empty
+  std::span<const std::int64_t> samples = {};    ///< (B) absolute positions; needed by dropout
 };
 
 class Engine {

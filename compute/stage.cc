@@ -25,6 +25,13 @@ Status check_arguments(const ModelOptions& options, const StageSpec& spec, const
         fmt::format("this processor does not run the {} kernels", cpu::to_string(settings.isa)));
   if (settings.num_threads < 1)
     found.push_back(fmt::format("num_threads is {}, must be at least 1", settings.num_threads));
+  const auto rate = [&](std::string_view name, double value) {
+    if (!(value >= 0 && value < 1))
+      found.push_back(fmt::format("dropout {} is {}, must be at least 0 and below 1", name, value));
+  };
+  rate("embedding", settings.dropout.embedding);
+  rate("attention", settings.dropout.attention);
+  rate("residual", settings.dropout.residual);
   if (!found.empty())
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: {}", fmt::join(found, "; ")));

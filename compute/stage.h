@@ -2,9 +2,9 @@
 // first stage and the head (final norm, logits, loss) at the last. The reference that other devices
 // are held against.
 //
-// Numerics: fp32 storage and sums, loss sums in double. Every number depends only on values, inputs
-// and the instruction set of the kernels, never on the split into stages, the slot or the recompute
-// mode. Not thread safe: one engine thread.
+// Numerics: fp32 storage and sums, factors of products in fp32 or bfloat16, loss sums in double.
+// Every number depends only on values, inputs and the instruction set of the kernels, never on the
+// split into stages, the slot or the recompute mode. Not thread safe: one engine thread.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,10 @@
 
 #include "common/result.h"
 #include "compute/cpu/isa.h"
+#include "compute/dropout.h"
 #include "compute/model_options.h"
 #include "compute/parameters.h"
+#include "compute/precision.h"
 
 namespace tenax::compute {
 
@@ -47,6 +49,9 @@ struct StageSettings {
   Recompute recompute = Recompute::kNone;
   int num_threads =
       1;  ///< that compute, the caller's included; the bits are the same for any number
+  Precision precision = Precision::kFp32;
+  DropoutRates dropout = {};       ///< in training; evaluation drops nothing
+  std::uint64_t dropout_seed = 0;  ///< of its masks
 };
 
 /// One microbatch as a stage reads it; spans into the caller's memory.
@@ -56,6 +61,8 @@ struct StageBatch {
   /// (B, T): each token's place in its document, counted from 0 at the document's or the sample's
   /// start. Attention stays inside a document. Empty: every sample is one document.
   std::span<const std::int32_t> positions = {};
+  /// (B): absolute positions of the samples; needed by training with dropout, else may be empty.
+  std::span<const std::int64_t> samples = {};
 };
 
 /// Which contribution to a tensor's gradient a region of the gradient buffer holds.

@@ -12,6 +12,8 @@
 #include "common/hash.h"
 #include "common/result.h"
 #include "compute/model_options.h"
+#include "compute/precision.h"
+#include "compute/stage.h"
 #include "configs/binder.h"
 #include "data/packing.h"
 #include "data/poison.h"
@@ -51,6 +53,7 @@ struct LayoutSection {
   std::int64_t spares = 0;
   std::int64_t min_workers = 1;
   std::int64_t min_pipeline_parallel = 1;
+  std::int64_t threads_per_worker = 1;
 
   std::int64_t world_size() const {
     return data_parallel * tensor_parallel * pipeline_parallel * context_parallel;
@@ -65,6 +68,9 @@ struct TrainSection {
   scheduler::ScheduleKind schedule = scheduler::ScheduleKind::kOneForwardOneBackward;
   std::int64_t eval_interval = 50;
   std::int64_t eval_samples = 32;
+  compute::Precision precision = compute::Precision::kFp32;
+  compute::Recompute recompute = compute::Recompute::kNone;
+  compute::DropoutRates dropout;
 };
 
 enum class Decay { kConstant, kLinear, kCosine, kInverseSqrt, kWsd };

@@ -1,5 +1,7 @@
 // The table of a run's keys: name, member, meaning, range. Everything else about keys (reading,
 // --help, docs/config.md, canonical text) comes from here.
+#include <fmt/format.h>
+
 #include "configs/model_keys.h"
 #include "configs/run_config.h"
 #include "configs/spike_keys.h"
@@ -71,6 +73,10 @@ void bind_layout(Binder& b, LayoutSection& c) {
         {.doc = "Fewest stages that the model may be merged into when workers are lost.",
          .range = degree,
          .changeable = kMayChange});
+  b.add("layout.threads_per_worker", c.threads_per_worker,
+        {.doc = "Threads that each worker computes with; the same bits for any number.",
+         .range = between(1, 1024),
+         .changeable = kMayChange});
 }
 
 void bind_train(Binder& b, TrainSection& c) {
@@ -93,6 +99,21 @@ void bind_train(Binder& b, TrainSection& c) {
              {{"1f1b", scheduler::ScheduleKind::kOneForwardOneBackward},
               {"gpipe", scheduler::ScheduleKind::kGpipe}},
              {.doc = "Pipeline schedule."});
+  b.add_enum("train.precision", c.precision,
+             {{"fp32", compute::Precision::kFp32}, {"bf16", compute::Precision::kBf16}},
+             {.doc = "Factors of matrix products; weights, sums and optimizer are fp32 always."});
+  b.add_enum("train.recompute", c.recompute,
+             {{"none", compute::Recompute::kNone}, {"full", compute::Recompute::kFull}},
+             {.doc = "Activations that backward computes anew instead of keeping them; the same "
+                     "bits.",
+              .changeable = kMayChange});
+  const auto dropout = [&](std::string_view name, double& rate, std::string_view doc) {
+    b.add(fmt::format("train.dropout_{}", name), rate, {.doc = doc, .range = from_to_below(0, 1)});
+  };
+  dropout("embedding", c.dropout.embedding,
+          "Dropout of what enters the first layer; off in evaluation.");
+  dropout("attention", c.dropout.attention, "Dropout of attention probabilities.");
+  dropout("residual", c.dropout.residual, "Dropout of the outputs of attention and feed-forward.");
   b.add("train.eval_interval", c.eval_interval,
         {.doc = "Held-out loss after every so many steps; 0: never.",
          .unit = "steps",

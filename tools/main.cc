@@ -69,6 +69,8 @@ int main(int argc, char** argv) {
       ->type_name("DIR");
   train_app->add_flag("--resume", train.resume,
                       "go on with the run in --run-dir; begin it if there is none");
+  train_app->add_flag("--other-arithmetic", train.other_arithmetic,
+                      "go on where the processor computes other last bits than the run began with");
   show_examples(
       train_app,
       "  tenax train configs/quickstart.toml\n"

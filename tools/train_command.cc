@@ -12,6 +12,7 @@
 #include "actors/run_directory.h"
 #include "actors/supervisor.h"
 #include "common/clock.h"
+#include "compute/precision.h"
 #include "configs/run_config.h"
 #include "scheduler/exit_code.h"
 #include "tools/generate.h"
@@ -96,6 +97,24 @@ Result<configs::RunConfig> resumed_config(const TrainArguments& arguments,
   return after;
 }
 
+/// Lets a run go on only where it computes the same bits, or where that is waived.
+Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
+  const std::string here =
+      compute::arithmetic(compute::cpu::best_isa(), run.config.train.precision);
+  if (run.identity.arithmetic == here) return {};
+  if (!run.identity.arithmetic.empty() && !arguments.other_arithmetic) {
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("this machine computes other bits than {} began with: {} here, {} there; "
+                    "--other-arithmetic goes on all the same, with other last bits from here on",
+                    run.directory.path().string(), here, run.identity.arithmetic));
+  }
+  if (!run.identity.arithmetic.empty())
+    run.changes.push_back(fmt::format("arithmetic: {} -> {}", run.identity.arithmetic, here));
+  run.identity.arithmetic = here;
+  return run.directory.write_identity(run.identity);
+}
+
 Result<PreparedRun> prepare(const TrainArguments& arguments) {
   PreparedRun run;
   std::filesystem::path path = arguments.run_dir;
@@ -126,6 +145,7 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   if (run.resumed) {
     TENAX_TRY(run.config, resumed_config(arguments, run.directory, run.changes));
     TENAX_TRY(run.identity, run.directory.identity());
+    TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
     TENAX_TRY(run.data, reopen_data(run.directory));
     return run;
   }
@@ -138,7 +158,9 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
                       fmt::format("create {}: {}", run.directory.path().string(), ec.message()));
   }
   TENAX_TRY(run.data, prepare_data(run.config, run.directory));
-  TENAX_TRY(run.identity, run.directory.create(run.config.run.name));
+  TENAX_TRY(run.identity, run.directory.create(run.config.run.name,
+                                               compute::arithmetic(compute::cpu::best_isa(),
+                                                                   run.config.train.precision)));
   return run;
 }
 

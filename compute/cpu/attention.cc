@@ -18,6 +18,8 @@ struct RowBlock {
   std::int64_t log_sum_at = 0;
   float slope = 0;
   const std::int32_t* positions = nullptr;  ///< of its rows
+  std::int64_t sample = 0;                  ///< in the batch
+  std::int64_t head = 0;
 };
 
 /// Calls f(block, thread) for every block of query rows. One task is all query heads that share a
@@ -32,6 +34,8 @@ void for_blocks(ThreadPool& pool, const AttentionShape& s, F&& f) {
       for (std::int64_t first = 0; first < s.length; first += kQueryBlock) {
         RowBlock block;
         block.first = first;
+        block.sample = b;
+        block.head = h;
         block.rows = std::min(kQueryBlock, s.length - first);
         if (s.positions != nullptr) {
           // A later row's document begins later: the first row sees furthest back.
@@ -55,11 +59,22 @@ SoftmaxCall softmax_call(const AttentionShape& s, const RowBlock& block, float* 
   call.keys = block.keys;
   call.first_query = block.first - block.first_key;
   call.positions = block.positions;
+  call.first_column = static_cast<std::uint32_t>(block.first_key);
   call.scores = scores;
   call.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
   call.slope = block.slope;
   call.log_sum = log_sum + block.log_sum_at;
   return call;
+}
+
+/// Dropout of the block's rows into `rows`; nullptr where there is none.
+const DropoutRow* dropout_rows(const AttentionShape& s, const RowBlock& block,
+                               DropoutRow (&rows)[kQueryBlock]) {
+  if (s.dropout == nullptr || !s.dropout->active()) return nullptr;
+  for (std::int64_t r = 0; r < block.rows; ++r)
+    rows[r] = dropout_row(*s.dropout, s.samples[block.sample],
+                          static_cast<std::uint64_t>(block.head * s.length + block.first + r));
+  return rows;
 }
 
 }  // namespace
@@ -83,7 +98,10 @@ void attention_forward(Kernels& kernels, const AttentionShape& s, const Attentio
     const Matrix scores{w.scores, block.keys};
     gemm.nt({block.rows, block.keys, s.head_dim}, {t.q + block.q_at, q_stride},
             {t.k + block.kv_at, kv_stride}, scores, Write::kOverwrite);
-    kernels.ops.softmax_forward(softmax_call(s, block, w.scores, t.log_sum));
+    DropoutRow rows[kQueryBlock];
+    SoftmaxCall call = softmax_call(s, block, w.scores, t.log_sum);
+    call.dropout = dropout_rows(s, block, rows);
+    kernels.ops.softmax_forward(call);
     gemm.nn({block.rows, s.head_dim, block.keys}, scores, {t.v + block.kv_at, kv_stride},
             {t.out + block.q_at, q_stride}, Write::kOverwrite);
   });
@@ -110,6 +128,8 @@ void attention_backward(Kernels& kernels, const AttentionShape& s, const Attenti
     gemm.nt(row_by_key, dout, {t.v + block.kv_at, kv_stride}, dp, Write::kOverwrite);
     kernels.ops.row_dots(block.rows, s.head_dim, q_stride, dout.data, t.out + block.q_at, w.delta);
     SoftmaxCall call = softmax_call(s, block, w.scores, t.log_sum);
+    DropoutRow rows[kQueryBlock];
+    call.dropout = dropout_rows(s, block, rows);
     call.dp = w.dp;
     call.delta = w.delta;
     kernels.ops.softmax_backward(call);

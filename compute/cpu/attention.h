@@ -9,6 +9,7 @@
 
 #include "compute/aligned_buffer.h"
 #include "compute/cpu/linear.h"
+#include "compute/dropout.h"
 
 namespace tenax::compute::cpu {
 
@@ -24,6 +25,8 @@ struct AttentionShape {
   const float* slopes = nullptr;  ///< (H) of ALiBi, or nullptr
   /// (B, T) in the documents: a query sees its own document's keys; nullptr: one a sample.
   const std::int32_t* positions = nullptr;
+  const DropoutSite* dropout = nullptr;   ///< of the probabilities, or nullptr
+  const std::int64_t* samples = nullptr;  ///< (B) absolute positions, with dropout
 };
 
 /// Scratch for one block of rows; each thread has one.

@@ -25,12 +25,12 @@ class Block {
     attend(pre ? a_.attention_normed : call_.x);
     if (o_.parallel_block) {
       std::copy_n(call_.x, tokens_ * o_.width, out);
-      project(a_.attended, call_.at.output, query_width_, out);
+      project(a_.attended, call_.at.output, query_width_, attention_site(), out);
       feed_forward(a_.attention_normed, out);
       return;
     }
     std::copy_n(call_.x, tokens_ * o_.width, a_.middle);
-    project(a_.attended, call_.at.output, query_width_, a_.middle);
+    project(a_.attended, call_.at.output, query_width_, attention_site(), a_.middle);
     if (pre) {
       norm_forward(second_norm(a_.middle, a_.ffn_normed), call_.at.ffn_norm);
       std::copy_n(a_.middle, tokens_ * o_.width, out);
@@ -106,10 +106,36 @@ class Block {
     linear_forward(k_, {tokens_, o_.width, out}, x, value(at.weight), value(at.bias), y,
                    Write::kOverwrite);
   }
+  const DropoutSite* attention_site() const {
+    return call_.dropout == nullptr ? nullptr : &call_.dropout->attention_output;
+  }
+  const DropoutSite* ffn_site() const {
+    return call_.dropout == nullptr ? nullptr : &call_.dropout->ffn_output;
+  }
+  static bool drops(const DropoutSite* site) { return site != nullptr && site->active(); }
+  /// Drops numbers of a (B, T, C) tensor.
+  void drop(const DropoutSite& site, float* x) const {
+    drop_tokens(k_, site, call_.samples, call_.shape.sequence_length, tokens_, o_.width, x);
+  }
+
   /// Adds a projection of (B, T, in) to the residual stream.
-  void project(const float* x, const LinearOffsets& at, std::int64_t in, float* residual) const {
-    linear_forward(k_, {tokens_, in, o_.width}, x, value(at.weight), value(at.bias), residual,
-                   Write::kAdd);
+  void project(const float* x, const LinearOffsets& at, std::int64_t in, const DropoutSite* site,
+               float* residual) const {
+    const LinearShape shape{tokens_, in, o_.width};
+    if (!drops(site)) {
+      linear_forward(k_, shape, x, value(at.weight), value(at.bias), residual, Write::kAdd);
+      return;
+    }
+    linear_forward(k_, shape, x, value(at.weight), value(at.bias), w_.dropped, Write::kOverwrite);
+    drop(*site, w_.dropped);
+    k_.ops.add(tokens_ * o_.width, w_.dropped, residual);
+  }
+  /// The gradient of a projection's output from that of the residual stream.
+  const float* projection_gradient(const DropoutSite* site, const float* grad) const {
+    if (!drops(site)) return grad;
+    std::copy_n(grad, tokens_ * o_.width, w_.dropped);
+    drop(*site, w_.dropped);
+    return w_.dropped;
   }
   void linear_weight_gradient(const float* dy, const float* x, const LinearOffsets& at,
                               std::int64_t in, std::int64_t out) const {
@@ -138,8 +164,9 @@ class Block {
   }
 
   void attend_backward(const float* grad, const float* x, float* dx, Write write) const {
-    linear_weight_gradient(grad, a_.attended, call_.at.output, query_width_, o_.width);
-    linear_input_gradient(grad, call_.at.output, query_width_, o_.width, w_.dattended,
+    const float* dy = projection_gradient(attention_site(), grad);
+    linear_weight_gradient(dy, a_.attended, call_.at.output, query_width_, o_.width);
+    linear_input_gradient(dy, call_.at.output, query_width_, o_.width, w_.dattended,
                           Write::kOverwrite);
     attention_backward(k_, attention_shape(), attention_tensors(),
                        {w_.dattended, w_.dq, w_.dk, w_.dv}, w_.attention);
@@ -166,13 +193,13 @@ class Block {
     ActivationCall call = activation_call();
     call.out = a_.activated;
     for_elements(call, k_.ops.activation_forward);
-    project(a_.activated, call_.at.down, o_.ffn_width, residual);
+    project(a_.activated, call_.at.down, o_.ffn_width, ffn_site(), residual);
   }
 
   void feed_forward_backward(const float* grad, const float* x, float* dx, Write write) const {
-    linear_weight_gradient(grad, a_.activated, call_.at.down, o_.ffn_width, o_.width);
-    linear_input_gradient(grad, call_.at.down, o_.ffn_width, o_.width, w_.dhidden,
-                          Write::kOverwrite);
+    const float* dy = projection_gradient(ffn_site(), grad);
+    linear_weight_gradient(dy, a_.activated, call_.at.down, o_.ffn_width, o_.width);
+    linear_input_gradient(dy, call_.at.down, o_.ffn_width, o_.width, w_.dhidden, Write::kOverwrite);
     ActivationCall call = activation_call();
     call.dout = w_.dhidden;
     call.dup = w_.dhidden;
@@ -247,7 +274,9 @@ class Block {
             o_.num_kv_heads,
             o_.head_dim,
             c_.slopes,
-            call_.positions};
+            call_.positions,
+            call_.dropout == nullptr ? nullptr : &call_.dropout->probabilities,
+            call_.samples};
   }
   AttentionTensors attention_tensors() const { return {a_.q, a_.k, a_.v, a_.attended, a_.log_sum}; }
 

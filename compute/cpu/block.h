@@ -6,6 +6,7 @@
 
 #include "compute/cpu/layer_memory.h"
 #include "compute/cpu/linear.h"
+#include "compute/dropout.h"
 #include "compute/model_options.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
@@ -22,6 +23,13 @@ struct BlockContext {
   const float* slopes = nullptr;  // (H) with ALiBi
 };
 
+/// Where one layer drops numbers.
+struct LayerDropout {
+  DropoutSite probabilities;
+  DropoutSite attention_output;
+  DropoutSite ffn_output;
+};
+
 /// One layer at work: its place in the flat buffers and the batch it runs on.
 struct BlockCall {
   BatchShape shape;
@@ -30,6 +38,8 @@ struct BlockCall {
   const float* x = nullptr;       // (B, T, C) input
   LayerActivations& activations;
   const std::int32_t* positions = nullptr;  // (B, T) in the documents; nullptr: 0 to T - 1
+  const LayerDropout* dropout = nullptr;    ///< nullptr: none, as in evaluation
+  const std::int64_t* samples = nullptr;    // (B) absolute positions, with dropout
 };
 
 /// out (B, T, C) = layer(x); overwrites out and the activations.

@@ -25,18 +25,17 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
       shape_(shape),
       settings_(settings),
       layout_(lay_out_stage(options_, spec)),
-      kernels_(settings.isa, settings.num_threads),
+      kernels_(settings.isa, settings.precision, settings.num_threads),
       values_(static_cast<std::size_t>(layout_.values_size)) {
   tables_ = AlignedBuffer(measure([&](Arena& a) { PositionTables::place(a, options_); }));
   Arena table_arena(tables_.data());
   const PositionTables tables = PositionTables::place(table_arena, options_);
   tables.fill(options_);
 
-  workspace_buffer_ = AlignedBuffer(measure(
-      [&](Arena& a) { StageWorkspace::place(a, options_, spec_, shape_, settings_.num_threads); }));
+  workspace_buffer_ = AlignedBuffer(
+      measure([&](Arena& a) { StageWorkspace::place(a, options_, spec_, shape_, settings_); }));
   Arena workspace_arena(workspace_buffer_.data());
-  workspace_ =
-      StageWorkspace::place(workspace_arena, options_, spec_, shape_, settings_.num_threads);
+  workspace_ = StageWorkspace::place(workspace_arena, options_, spec_, shape_, settings_);
 
   slots_.resize(static_cast<std::size_t>(num_slots));
   StageSlot counted;
@@ -49,11 +48,26 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
     slot.tokens.resize(spec_.has_embedding ? num_tokens(shape_) : 0);
     slot.targets.resize(spec_.has_head ? num_tokens(shape_) : 0);
     slot.positions.resize(num_tokens(shape_));
+    slot.samples.resize(settings_.dropout.any() ? static_cast<std::size_t>(shape_.microbatch_size)
+                                                : 0);
     slot.sample_losses.resize(spec_.has_head ? static_cast<std::size_t>(shape_.microbatch_size)
                                              : 0);
   }
   context_ = std::make_unique<BlockContext>(BlockContext{
       options_, kernels_, workspace_.block, tables.cosine, tables.sine, tables.slopes});
+
+  const DropoutRates& rates = settings_.dropout;
+  if (!rates.any()) return;
+  const std::uint64_t seed = settings_.dropout_seed;
+  embedding_dropout_ = dropout_site(seed, "embedding", rates.embedding);
+  for (int layer = spec_.first_layer; layer < spec_.end_layer; ++layer) {
+    const auto site = [&](std::string_view part, double rate) {
+      return dropout_site(seed, fmt::format("layers.{}.{}", layer, part), rate);
+    };
+    layer_dropout_.push_back({site("attention.probabilities", rates.attention),
+                              site("attention.output", rates.residual),
+                              site("ffn.output", rates.residual)});
+  }
 }
 
 std::size_t CpuStage::boundary_size() const { return stream_size(options_, shape_); }
@@ -129,8 +143,15 @@ void CpuStage::embed(const BatchShape& shape, const StageBatch& batch, float* ra
   kernels_.ops.norm_forward(call);
 }
 
+void CpuStage::drop_embedding(std::span<const std::int64_t> samples, float* x) {
+  if (!embedding_dropout_.active()) return;
+  drop_tokens(kernels_, embedding_dropout_, samples.data(), shape_.sequence_length,
+              static_cast<std::int64_t>(num_tokens(shape_)), options_.width, x);
+}
+
 void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradient) {
   const std::int64_t width = options_.width;
+  drop_embedding(slot.samples, grad);
   if (options_.embedding_norm) {
     const NormOffsets& at = layout_.embedding_norm;
     NormCall call = norm_call(shape_, at, slot.embedded, slot.embedded_mean, slot.embedded_rstd);
@@ -176,12 +197,15 @@ void CpuStage::forward(int slot_index, const StageBatch& batch, std::span<const 
   }
   check_positions(batch.positions);
   slot.has_positions = !batch.positions.empty();
+  TENAX_CHECK(slot.samples.empty() || batch.samples.size() == slot.samples.size());
+  if (!slot.samples.empty()) std::ranges::copy(batch.samples, slot.samples.begin());
   std::ranges::copy(batch.positions, slot.positions.begin());
   if (spec_.has_embedding) {
     TENAX_CHECK(batch.tokens.size() == slot.tokens.size());
     check_tokens(batch.tokens, 0);
     std::ranges::copy(batch.tokens, slot.tokens.begin());
     embed(shape_, batch, slot.embedded, slot.embedded_mean, slot.embedded_rstd, stream(0));
+    drop_embedding(slot.samples, stream(0));
   } else {
     TENAX_CHECK(input.size() == boundary_size());
     std::ranges::copy(input, stream(0));
@@ -227,7 +251,8 @@ void CpuStage::backward(int slot_index, std::span<const float> output_grad,
     LayerActivations& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
     const BlockCall call{shape_,         layout_.layers[i],
                          values_.data(), slot.inputs[i],
-                         kept,           slot.batch().positions.data()};
+                         kept,           slot.batch().positions.data(),
+                         dropout_of(i),  slot.samples.data()};
     if (slot.layers.empty()) block_forward(*context_, call, workspace_.stream[0]);
     block_backward(*context_, call, grad, gradient.data());
   }

@@ -46,6 +46,10 @@ class CpuStage final : public Stage {
   /// Residual stream of the batch's tokens into `out`; `raw` takes what the embedding norm reads.
   void embed(const BatchShape& shape, const StageBatch& batch, float* raw, float* mean, float* rstd,
              float* out);
+  void drop_embedding(std::span<const std::int64_t> samples, float* x);
+  const LayerDropout* dropout_of(std::size_t layer) const {
+    return layer_dropout_.empty() ? nullptr : &layer_dropout_[layer];
+  }
   void embed_backward(const StageSlot& slot, float* grad, float* gradient);
   /// Embedding and layers without a slot; returns the residual stream, in the workspace.
   float* run_layers(const BatchShape& shape, const StageBatch& batch, std::span<const float> input);
@@ -70,6 +74,8 @@ class CpuStage final : public Stage {
   AlignedBuffer slot_buffer_;
   std::vector<StageSlot> slots_;
   std::unique_ptr<BlockContext> context_;
+  DropoutSite embedding_dropout_;
+  std::vector<LayerDropout> layer_dropout_;  ///< empty without dropout
 };
 
 }  // namespace tenax::compute::cpu

@@ -54,7 +54,7 @@ LayerActivations LayerActivations::place(Arena& arena, const ModelOptions& o,
 }
 
 BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const BatchShape& shape,
-                                     int num_threads) {
+                                     const StageSettings& settings) {
   const Sizes size(o, shape);
   BlockWorkspace w;
   w.dnormed = arena.take(size.width);
@@ -64,7 +64,8 @@ BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const 
   w.dv = arena.take(size.kv);
   w.dhidden = arena.take(size.ffn);
   if (is_gated(o.activation)) w.dgate = arena.take(size.ffn);
-  for (int i = 0; i < num_threads; ++i)
+  if (settings.dropout.residual > 0) w.dropped = arena.take(size.width);
+  for (int i = 0; i < settings.num_threads; ++i)
     w.attention.push_back(AttentionWorkspace::place(arena, shape.sequence_length));
   return w;
 }

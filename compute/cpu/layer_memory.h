@@ -41,17 +41,18 @@ struct LayerActivations {
 
 /// Gradients that live only while one layer's backward runs.
 struct BlockWorkspace {
-  float* dnormed = nullptr;                   // (B, T, C)
-  float* dattended = nullptr;                 // (B, T, H, D)
-  float* dq = nullptr;                        // (B, T, H, D)
-  float* dk = nullptr;                        // (B, T, K, D)
-  float* dv = nullptr;                        // (B, T, K, D)
-  float* dhidden = nullptr;                   // (B, T, F)
-  float* dgate = nullptr;                     // (B, T, F)
+  float* dnormed = nullptr;    // (B, T, C)
+  float* dattended = nullptr;  // (B, T, H, D)
+  float* dq = nullptr;         // (B, T, H, D)
+  float* dk = nullptr;         // (B, T, K, D)
+  float* dv = nullptr;         // (B, T, K, D)
+  float* dhidden = nullptr;    // (B, T, F)
+  float* dgate = nullptr;      // (B, T, F)
+  float* dropped = nullptr;    // (B, T, C) a projection or its gradient, with dropout
   std::vector<AttentionWorkspace> attention;  ///< one a thread
 
   static BlockWorkspace place(Arena& arena, const ModelOptions& options, const BatchShape& shape,
-                              int num_threads);
+                              const StageSettings& settings);
 };
 
 }  // namespace tenax::compute::cpu

@@ -23,9 +23,9 @@ void StageSlot::place(Arena& arena, const ModelOptions& o, const StageSpec& spec
 }
 
 StageWorkspace StageWorkspace::place(Arena& arena, const ModelOptions& o, const StageSpec& spec,
-                                     const BatchShape& shape, int num_threads) {
+                                     const BatchShape& shape, const StageSettings& settings) {
   StageWorkspace w;
-  w.block = BlockWorkspace::place(arena, o, shape, num_threads);
+  w.block = BlockWorkspace::place(arena, o, shape, settings);
   w.layer = LayerActivations::place(arena, o, shape);
   for (float*& stream : w.stream) stream = arena.take(stream_size(o, shape));
   w.normed = arena.take(stream_size(o, shape));
@@ -77,11 +77,10 @@ StageMemory plan_memory(const ModelOptions& o, const StageSpec& spec, const Batc
   memory.slot =
       bytes(measure([&](Arena& a) { slot.place(a, o, spec, shape, settings.recompute); })) +
       static_cast<std::int64_t>(3 * num_tokens(shape) * sizeof(std::int32_t));
-  memory.workspace = bytes(measure([&](Arena& a) {
-                       StageWorkspace::place(a, o, spec, shape, settings.num_threads);
-                     })) +
-                     bytes(measure([&](Arena& a) { PositionTables::place(a, o); })) +
-                     settings.num_threads * Gemm::workspace_bytes();
+  memory.workspace =
+      bytes(measure([&](Arena& a) { StageWorkspace::place(a, o, spec, shape, settings); })) +
+      bytes(measure([&](Arena& a) { PositionTables::place(a, o); })) +
+      settings.num_threads * Gemm::workspace_bytes();
   return memory;
 }
 

@@ -34,6 +34,7 @@ struct StageSlot {
   float* embedded_rstd = nullptr;       // (B, T)
   std::vector<float*> inputs;  // (B, T, C) of each layer, and at the head of the final norm
   std::vector<LayerActivations> layers;  ///< empty with full recomputation
+  std::vector<std::int64_t> samples;     // (B) absolute positions, with dropout
   LossSum loss;
   std::vector<double> sample_losses;  // (B)
 
@@ -41,7 +42,8 @@ struct StageSlot {
              const BatchShape& shape, Recompute recompute);
   /// What forward was given.
   StageBatch batch() const {
-    return {tokens, targets, std::span(positions).first(has_positions ? positions.size() : 0)};
+    if (!has_positions) return {tokens, targets, {}, samples};
+    return {tokens, targets, positions, samples};
   }
 };
 
@@ -57,7 +59,7 @@ struct StageWorkspace {
   HeadWorkspace head;
 
   static StageWorkspace place(Arena& arena, const ModelOptions& options, const StageSpec& spec,
-                              const BatchShape& shape, int num_threads);
+                              const BatchShape& shape, const StageSettings& settings);
 };
 
 /// Cosine and sine tables of RoPE and slopes of ALiBi.

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "compute/cpu/isa.h"
+#include "compute/dropout_row.h"
 
 namespace tenax::compute::cpu {
 
@@ -54,7 +55,10 @@ struct SoftmaxCall {
   float slope = 0;  ///< ALiBi: slope * (query - key) is subtracted
   float* log_sum =
       nullptr;  ///< (rows): log of the sum of exponentials, written by forward, read by backward
-  // Backward: dp (rows, keys) becomes dS = P * (dP - delta) * scale.
+  const DropoutRow* dropout = nullptr;  ///< (rows): drops probabilities; nullptr: none
+  std::uint32_t first_column = 0;       ///< dropout's column of key 0
+  // Backward: dp (rows, keys) becomes dS = P * (dP - delta) * scale; with dropout `scores` becomes
+  // what forward multiplied the values by, and dP is that of the kept probabilities.
   float* dp = nullptr;
   const float* delta = nullptr;  ///< (rows): sum over keys of P * dP
 };
@@ -108,6 +112,8 @@ struct VectorOps {
   void (*adamw)(const AdamwCall&);
   /// y += x.
   void (*add)(std::int64_t count, const float* x, float* y);
+  /// Drops columns 0 to count of a row.
+  void (*dropout)(std::int64_t count, const DropoutRow& row, float* x);
   /// x *= factor.
   void (*scale)(std::int64_t count, float factor, float* x);
   /// out[r] = dot product of row r of x and of y, rows `stride` apart.

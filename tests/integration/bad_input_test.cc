@@ -100,6 +100,24 @@ TEST(BadInput, ResumingWithAnotherConfigurationIsRefusedWithTheDifference) {
                3, {"another configuration", "model.width: 32 there, 64 now"});
 }
 
+TEST(BadInput, ResumingWhereTheProcessorComputesOtherBitsIsRefusedUntilItIsWaived) {
+  RunUnderTest run(shapes().front(), {"train.steps=2"});
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const std::filesystem::path file = run.directory() / "run.json";
+  std::ifstream in(file);
+  std::string identity((std::istreambuf_iterator<char>(in)), {});
+  const std::size_t at = identity.find("sums cut at");
+  ASSERT_NE(at, std::string::npos) << identity;
+  identity.replace(at, 11, "sums nowhere cut at");
+  std::ofstream(file) << identity;
+  std::vector<std::string> resume = {"train", "--resume",     "--run-dir", run.directory().string(),
+                                     "--set", "train.steps=3"};
+  expect_words(run.tenax(resume), 3, {"other bits", "sums nowhere cut at", "--other-arithmetic"});
+  resume.push_back("--other-arithmetic");
+  EXPECT_EQ(run.tenax(resume).ended, Ended({0, 0}));
+}
+
 TEST(BadInput, AnUnwritableDirectoryIsNamed) {
   RunUnderTest run;
   const std::filesystem::path file = run.folder() / "file";

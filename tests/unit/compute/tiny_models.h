@@ -106,7 +106,9 @@ struct TestBatch {
   std::vector<std::int32_t> targets;
   std::vector<std::int32_t> positions;  ///< empty: one document a sample
 
-  StageBatch inputs() const { return {tokens, targets, positions}; }
+  std::vector<std::int64_t> samples;  ///< absolute positions, for dropout
+
+  StageBatch inputs() const { return {tokens, targets, positions, samples}; }
 
   TestBatch(const ModelOptions& options, BatchShape batch, std::uint64_t seed = 1) : shape(batch) {
     const CounterRng rng(seed, 0);
