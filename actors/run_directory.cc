@@ -96,8 +96,7 @@ Result<std::string> read_file(const std::filesystem::path& path) {
 
 bool RunDirectory::exists() const { return std::filesystem::exists(path_ / "run.json"); }
 
-Result<RunIdentity> RunDirectory::create(const std::string& name,
-                                         const std::string& arithmetic) const {
+Result<RunIdentity> RunDirectory::create(const std::string& name) const {
   std::error_code ec;
   std::filesystem::create_directories(path_ / "data", ec);
   if (!ec) std::filesystem::create_directories(path_ / "logs", ec);
@@ -108,7 +107,6 @@ Result<RunIdentity> RunDirectory::create(const std::string& name,
   if (exists()) return identity();
   RunIdentity identity;
   identity.name = name;
-  identity.arithmetic = arithmetic;
   TENAX_TRY(const std::string id, random_hex(6));
   identity.id = id;
   TENAX_TRY(identity.secret, random_hex(16));

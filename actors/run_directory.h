@@ -46,11 +46,15 @@ class RunDirectory {
   std::filesystem::path heldout_tokens() const { return path_ / "data" / "heldout.tok"; }
   std::filesystem::path data_info() const { return path_ / "data" / "data.json"; }
   std::filesystem::path tokenizer() const { return path_ / "data" / "tokenizer.json"; }
+  std::filesystem::path traces() const { return path_ / "trace"; }
+  std::filesystem::path trace(int rank) const {
+    return traces() / ("rank-" + std::to_string(rank) + ".trace");
+  }
   std::filesystem::path logs() const { return path_ / "logs"; }
 
   bool exists() const;
   /// Makes the folders and run.json if they do not exist.
-  Result<RunIdentity> create(const std::string& name, const std::string& arithmetic = {}) const;
+  Result<RunIdentity> create(const std::string& name) const;
   /// kNotFound with a hint when this is no run directory.
   Result<RunIdentity> identity() const;
 

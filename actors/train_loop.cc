@@ -21,6 +21,7 @@ namespace {
 
 constexpr std::size_t kMaxReports = 4096;
 constexpr std::size_t kFlightEntries = 256;
+constexpr std::size_t kTraceEvents = 4096;
 
 Duration scaled(const configs::RunConfig& config, Duration d) {
   return from_seconds(to_seconds(d) * config.run.time_scale);
@@ -33,7 +34,8 @@ TrainLoop::TrainLoop(TrainLoopOptions options, const Clock& clock, SlotGate& gat
       clock_(clock),
       gate_(gate),
       send_(std::move(send)),
-      recorder_(kFlightEntries, clock) {}
+      recorder_(kFlightEntries, clock),
+      trace_(clock, kTraceEvents) {}
 
 RankState TrainLoop::state(std::int64_t counted_step) const {
   MutexLock lock(state_mutex_);
@@ -118,8 +120,9 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     held = std::exchange(held_, {});
     if (!keeps) reports_.clear();
   }
-  TENAX_TRY(engine_, compute::Engine::create(
-                         engine_options(config_, data_->vocabulary_size(), degrees, rank)));
+  compute::EngineOptions options = engine_options(config_, data_->vocabulary_size(), degrees, rank);
+  options.trace = &trace_;
+  TENAX_TRY(engine_, compute::Engine::create(std::move(options)));
   if (keeps) {
     TENAX_RETURN_IF_ERROR(engine_->take_state(*before));
     held.gradients_ready = 0;
@@ -127,6 +130,9 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     MutexLock lock(state_mutex_);
     held_ = held;
   }
+  // A run goes on without traces where they cannot be written.
+  trace_file_.reset();
+  if (auto file = TraceFile::open(options_.directory.trace(rank))) trace_file_ = *std::move(file);
   eval_schedule_ = forward_schedule(engine_->options(), data_->num_heldout_microbatches());
   const auto replica = static_cast<std::uint32_t>(engine_->options().replica);
   const auto replicas = static_cast<std::uint32_t>(degrees.dp);
@@ -321,10 +327,15 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     held_.verdict_known = false;
     step = held_.last_applied + 1;
   }
+  trace_.begin_step(step);
   const compute::EngineOptions& o = engine_->options();
   const compute::MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
-  TENAX_RETURN_IF_ERROR(
-      engine_->compute_gradients(comm, data_->microbatches(step, range.begin, range.end)));
+  std::span<const compute::Microbatch> microbatches;
+  {
+    const compute::TraceSpan span(&trace_, compute::TraceKind::kData);
+    microbatches = data_->microbatches(step, range.begin, range.end);
+  }
+  TENAX_RETURN_IF_ERROR(engine_->compute_gradients(comm, microbatches));
   {
     MutexLock lock(state_mutex_);
     held_.gradients_ready = step;
@@ -334,7 +345,10 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
   part.plan_digest = plan_digest_;
   part.newest_command = link.newest_command();
   part.slot_free = gate_.free();
-  TENAX_TRY(verdict, engine_->exchange_verdict(comm, part));
+  {
+    const compute::TraceSpan span(&trace_, compute::TraceKind::kVerdict);
+    TENAX_TRY(verdict, engine_->exchange_verdict(comm, part));
+  }
 
   StepReport report;
   report.branch = plan.branch;
@@ -361,12 +375,20 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     MutexLock lock(state_mutex_);
     reports_.back() = report;
   }
+  keep_trace(plan);
   send_(wire::StepDone{report});
   return {};
 }
 
+void TrainLoop::keep_trace(const Plan& plan) {
+  if (!trace_file_) return;
+  if (!trace_file_->append(static_cast<std::uint32_t>(plan.generation), trace_.events()))
+    trace_file_.reset();
+}
+
 void TrainLoop::apply(const StepReport& verdict) {
   if (verdict.update == UpdateKind::kApplied) {
+    const compute::TraceSpan span(&trace_, compute::TraceKind::kUpdate);
     engine_->apply_update(verdict.grad_norm, verdict.tokens, verdict.learning_rate, verdict.step);
   }
   MutexLock lock(state_mutex_);
@@ -381,6 +403,7 @@ Status TrainLoop::evaluate(compute::Communicator& comm, StepReport& report) {
   const compute::EngineOptions& o = engine_->options();
   const auto share = scheduler::even_share(count, static_cast<int>(o.replicas.size()), o.replica);
   const auto mine = data_->heldout(static_cast<int>(share.begin), static_cast<int>(share.end));
+  const compute::TraceSpan span(&trace_, compute::TraceKind::kEvaluate);
   TENAX_TRY(report.eval_loss, engine_->evaluate(comm, mine, eval_schedule_, count));
   report.has_eval = true;
   return {};

@@ -16,6 +16,7 @@
 #include "actors/generation_link.h"
 #include "actors/run_directory.h"
 #include "actors/step_data.h"
+#include "actors/trace_file.h"
 #include "checkpoint/slot.h"
 #include "checkpoint/tensor_shard.h"
 #include "common/clock.h"
@@ -23,6 +24,7 @@
 #include "compute/engine.h"
 #include "compute/flight_recorder.h"
 #include "compute/lr_schedule.h"
+#include "compute/step_trace.h"
 #include "configs/run_config.h"
 #include "wire/message.h"
 
@@ -73,6 +75,7 @@ class TrainLoop {
   Status evaluate(compute::Communicator& comm, StepReport& report);
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
   double rate(std::int64_t step) const;
+  void keep_trace(const Plan& plan);
 
   const TrainLoopOptions options_;
   const Clock& clock_;
@@ -85,6 +88,8 @@ class TrainLoop {
   std::vector<Softening> softenings_;
   std::shared_ptr<compute::GlooDevice> device_;
   compute::FlightRecorder recorder_;
+  compute::StepTrace trace_;
+  std::optional<TraceFile> trace_file_;  ///< none where it could not be opened
   std::unique_ptr<StepData> data_;
   std::unique_ptr<compute::Engine> engine_;
   Degrees degrees_;

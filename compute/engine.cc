@@ -147,6 +147,8 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
   std::span<float> output;
   std::span<float> input_grad;
   for (const Action& action : schedule) {
+    const TraceSpan span(train ? options_.trace : nullptr, static_cast<TraceKind>(action.kind),
+                         action.microbatch);
     const auto mb = static_cast<std::size_t>(action.microbatch);
     switch (action.kind) {
       case ActionKind::kRecvForward:
@@ -214,6 +216,7 @@ Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch>
                                        loss_sums_[static_cast<std::size_t>(mb)] = loss.sum;
                                        target_counts_[static_cast<std::size_t>(mb)] = loss.targets;
                                      }));
+  const TraceSpan span(options_.trace, TraceKind::kReduce);
   TENAX_RETURN_IF_ERROR(reducer_->all_reduce(comm, {options_.dp_group, options_.replica},
                                              kReduceTag, *accumulator_, parts_, reduced_.span()));
   return combine_tied_embedding(comm);

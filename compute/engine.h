@@ -18,6 +18,7 @@
 #include "compute/communicator.h"
 #include "compute/model_options.h"
 #include "compute/stage.h"
+#include "compute/step_trace.h"
 #include "compute/tree_accumulator.h"
 #include "compute/tree_reduce.h"
 #include "compute/verdict.h"
@@ -41,7 +42,8 @@ struct EngineOptions {
   int num_slots = 1;
   StageSettings settings;
   AdamwOptions adamw;
-  double clip_norm = 1.0;  ///< 0: no clipping
+  double clip_norm = 1.0;      ///< 0: no clipping
+  StepTrace* trace = nullptr;  ///< records what the engine does; nullptr: nothing
 };
 
 /// Inputs of one microbatch; spans into the caller's memory.

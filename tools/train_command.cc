@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "actors/run_directory.h"
 #include "actors/supervisor.h"
 #include "common/clock.h"
+#include "compute/flops.h"
 #include "compute/precision.h"
 #include "configs/run_config.h"
 #include "scheduler/exit_code.h"
@@ -97,21 +99,32 @@ Result<configs::RunConfig> resumed_config(const TrainArguments& arguments,
   return after;
 }
 
+/// Operations a second of all workers' threads at best, where they have a core each.
+double peak_flops(const configs::RunConfig& config) {
+  const std::int64_t threads =
+      std::min<std::int64_t>(config.layout.world_size() * config.layout.threads_per_worker,
+                             std::max(1u, std::thread::hardware_concurrency()));
+  return static_cast<double>(threads) *
+         compute::measure_peak_flops(compute::cpu::best_isa(), config.train.precision);
+}
+
 /// Lets a run go on only where it computes the same bits, or where that is waived.
 Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
   const std::string here =
       compute::arithmetic(compute::cpu::best_isa(), run.config.train.precision);
-  if (run.identity.arithmetic == here) return {};
-  if (!run.identity.arithmetic.empty() && !arguments.other_arithmetic) {
+  if (run.identity.arithmetic == here && run.identity.peak_flops > 0) return {};
+  const bool other = !run.identity.arithmetic.empty() && run.identity.arithmetic != here;
+  if (other && !arguments.other_arithmetic) {
     return make_error(
         ErrorCode::kInvalidArgument,
         fmt::format("this machine computes other bits than {} began with: {} here, {} there; "
                     "--other-arithmetic goes on all the same, with other last bits from here on",
                     run.directory.path().string(), here, run.identity.arithmetic));
   }
-  if (!run.identity.arithmetic.empty())
+  if (other)
     run.changes.push_back(fmt::format("arithmetic: {} -> {}", run.identity.arithmetic, here));
   run.identity.arithmetic = here;
+  run.identity.peak_flops = peak_flops(run.config);
   return run.directory.write_identity(run.identity);
 }
 
@@ -158,9 +171,8 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
                       fmt::format("create {}: {}", run.directory.path().string(), ec.message()));
   }
   TENAX_TRY(run.data, prepare_data(run.config, run.directory));
-  TENAX_TRY(run.identity, run.directory.create(run.config.run.name,
-                                               compute::arithmetic(compute::cpu::best_isa(),
-                                                                   run.config.train.precision)));
+  TENAX_TRY(run.identity, run.directory.create(run.config.run.name));
+  TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
   return run;
 }
 
@@ -275,6 +287,9 @@ int run_train(const TrainArguments& arguments) {
   options.config_path = arguments.config.string();
   options.config_changes = run->changes;
   options.data_digest = run->data.digest;
+  options.flops_per_token =
+      compute::flops_per_token(configs::model_options(run->config, run->data.vocabulary_size),
+                               static_cast<int>(run->config.train.sequence_length));
   options.unigram_loss = run->data.unigram_loss;
   options.uniform_loss = run->data.uniform_loss;
   auto supervisor = actors::start_supervisor(std::move(options), clock);

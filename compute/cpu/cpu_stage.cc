@@ -212,10 +212,10 @@ void CpuStage::forward(int slot_index, const StageBatch& batch, std::span<const 
   }
   for (std::size_t i = 0; i < layout_.layers.size(); ++i) {
     LayerActivations& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
-    block_forward(
-        *context_,
-        {shape_, layout_.layers[i], values_.data(), slot.inputs[i], kept, batch.positions.data()},
-        stream(i + 1));
+    block_forward(*context_,
+                  {shape_, layout_.layers[i], values_.data(), slot.inputs[i], kept,
+                   batch.positions.data(), dropout_of(i), slot.samples.data()},
+                  stream(i + 1));
   }
 }
 

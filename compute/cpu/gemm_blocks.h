@@ -70,17 +70,15 @@ inline void pack_columns(const float* src, std::int64_t stride, std::int64_t wid
     for (std::int64_t k = 0; k < depth; ++k) dst[k * kWidth + i] = 0.0f;
 }
 
-typedef std::uint32_t Bits4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef std::uint32_t Bits __attribute__((may_alias));
 
-/// fp32 numbers rounded to bfloat16, to the nearest with ties to even, in the upper half of each
-/// lane. Denormal numbers become 0, as the processor's instructions have it; NaN stays NaN.
-inline Bits4 rounded_to_bf16(Bits4 x) {
-  const Bits4 magnitude = x & 0x7fffffffu;
-  const Bits4 nearest = x + 0x7fffu + ((x >> 16) & 1u);
-  const Bits4 is_nan = Bits4(magnitude > 0x7f800000u);
-  const Bits4 is_small = Bits4(magnitude < 0x00800000u);
-  const Bits4 rounded = (is_nan & (x | 0x00400000u)) | (~is_nan & nearest);
-  return ((~is_small & rounded) | (is_small & (x & 0x80000000u))) & 0xffff0000u;
+/// An fp32 number rounded to bfloat16, to the nearest with ties to even, in the upper half.
+/// Denormal numbers become 0, as the processor's instructions have it; NaN stays NaN.
+inline std::uint32_t rounded_to_bf16(std::uint32_t x) {
+  const std::uint32_t magnitude = x & 0x7fffffffu;
+  const std::uint32_t nearest = x + 0x7fffu + ((x >> 16) & 1u);
+  const std::uint32_t rounded = magnitude > 0x7f800000u ? x | 0x00400000u : nearest;
+  return (magnitude < 0x00800000u ? x & 0x80000000u : rounded) & 0xffff0000u;
 }
 
 /// How a packed panel (depth, kWidth) is made ready for the kernel.
@@ -93,19 +91,16 @@ struct Fp32Factors {
 struct Bf16InFp32Factors {
   template <int kWidth>
   static inline void finish(float* panel, std::int64_t depth) {
-    for (std::int64_t k = 0; k < depth; k += 2) {
-      Bits4* first = reinterpret_cast<Bits4*>(panel + k * kWidth);
-      Bits4* second = k + 1 < depth ? first + kWidth / 4 : nullptr;
-      for (int i = 0; i < kWidth / 4; ++i) {
-        const Bits4 x = rounded_to_bf16(first[i]);
-        if (second == nullptr) {
-          first[i] = x;
-        } else {
-          first[i] = rounded_to_bf16(second[i]);
-          second[i] = x;
-        }
+    Bits* row = reinterpret_cast<Bits*>(panel);
+    std::int64_t k = 0;
+    for (; k + 2 <= depth; k += 2, row += 2 * kWidth)
+      for (int i = 0; i < kWidth; ++i) {
+        const std::uint32_t first = rounded_to_bf16(row[i]);
+        row[i] = rounded_to_bf16(row[i + kWidth]);
+        row[i + kWidth] = first;
       }
-    }
+    if (k < depth)
+      for (int i = 0; i < kWidth; ++i) row[i] = rounded_to_bf16(row[i]);
   }
 };
 
@@ -113,17 +108,16 @@ struct Bf16InFp32Factors {
 struct Bf16PairFactors {
   template <int kWidth>
   static inline void finish(float* panel, std::int64_t depth) {
-    for (std::int64_t k = 0; k < depth; k += 2) {
-      const Bits4* first = reinterpret_cast<const Bits4*>(panel + k * kWidth);
-      const Bits4* second = first + kWidth / 4;
-      Bits4* pairs = reinterpret_cast<Bits4*>(panel + k / 2 * kWidth);
-      Bits4 words[kWidth / 4];
-      for (int i = 0; i < kWidth / 4; ++i) {
-        words[i] = rounded_to_bf16(first[i]) >> 16;
-        if (k + 1 < depth) words[i] |= rounded_to_bf16(second[i]);
-      }
-      for (int i = 0; i < kWidth / 4; ++i) pairs[i] = words[i];
+    Bits* pairs = reinterpret_cast<Bits*>(panel);
+    const Bits* row = pairs;
+    std::uint32_t words[kWidth];  // a pair's words overwrite rows that were read before
+    for (std::int64_t k = 0; k + 2 <= depth; k += 2, row += 2 * kWidth, pairs += kWidth) {
+      for (int i = 0; i < kWidth; ++i)
+        words[i] = rounded_to_bf16(row[i]) >> 16 | rounded_to_bf16(row[i + kWidth]);
+      for (int i = 0; i < kWidth; ++i) pairs[i] = words[i];
     }
+    if (depth % 2 == 0) return;
+    for (int i = 0; i < kWidth; ++i) pairs[i] = rounded_to_bf16(row[i]) >> 16;
   }
 };
 
