@@ -11,8 +11,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "common/result.h"
+#include "data/tokenize.h"
 
 namespace tenax::actors {
 
@@ -42,8 +44,20 @@ class RunDirectory {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path config() const { return path_ / "config.toml"; }
-  std::filesystem::path train_tokens() const { return path_ / "data" / "train.tok"; }
-  std::filesystem::path heldout_tokens() const { return path_ / "data" / "heldout.tok"; }
+  /// Of each corpus of a blend, in its order; a run without a blend has corpus 0.
+  std::filesystem::path train_tokens(std::size_t corpus = 0) const {
+    return path_ / "data" / token_file("train", corpus);
+  }
+  std::filesystem::path heldout_tokens(std::size_t corpus = 0) const {
+    return path_ / "data" / token_file("heldout", corpus);
+  }
+  /// The token files of `num_corpora` corpora.
+  std::vector<data::TokenizePaths> corpora(std::size_t num_corpora) const {
+    std::vector<data::TokenizePaths> paths;
+    for (std::size_t c = 0; c < num_corpora; ++c)
+      paths.push_back({train_tokens(c), heldout_tokens(c)});
+    return paths;
+  }
   std::filesystem::path data_info() const { return path_ / "data" / "data.json"; }
   std::filesystem::path tokenizer() const { return path_ / "data" / "tokenizer.json"; }
   std::filesystem::path traces() const { return path_ / "trace"; }
@@ -64,6 +78,10 @@ class RunDirectory {
   Result<SupervisorAddress> read_address() const;
 
  private:
+  static std::string token_file(std::string name, std::size_t corpus) {
+    return name + (corpus == 0 ? "" : "-" + std::to_string(corpus)) + ".tok";
+  }
+
   std::filesystem::path path_;
 };
 

@@ -5,37 +5,59 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/hash.h"
 #include "data/sampler.h"
 
 namespace tenax::actors {
 
-Result<std::unique_ptr<StepData>> StepData::open(const configs::RunConfig& config,
-                                                 const std::filesystem::path& train,
-                                                 const std::filesystem::path& heldout) {
-  TENAX_TRY(data::TokenFile train_file, data::TokenFile::open(train));
-  TENAX_TRY(data::TokenFile heldout_file, data::TokenFile::open(heldout));
-  std::unique_ptr<StepData> data(
-      new StepData(config, std::move(train_file), std::move(heldout_file)));
-  if (data->num_windows_ < 1) {
-    return make_error(ErrorCode::kInvalidArgument,
-                      fmt::format("the training text has {} tokens, fewer than one sequence of {}",
-                                  data->train_.num_tokens(), config.train.sequence_length));
+namespace {
+
+std::vector<double> blend_weights(const configs::RunConfig& config) {
+  std::vector<double> weights;
+  for (const std::string& text : config.data.blend) {
+    // The configuration was checked; a part that is not one would be a corpus without weight.
+    const auto part = data::parse_blend_part(text);
+    weights.push_back(part ? part->weight : 1);
   }
-  return data;
+  if (weights.empty()) weights.push_back(1);
+  return weights;
 }
 
-StepData::StepData(const configs::RunConfig& config, data::TokenFile train, data::TokenFile heldout)
+}  // namespace
+
+Result<std::unique_ptr<StepData>> StepData::open(const configs::RunConfig& config,
+                                                 const std::vector<data::TokenizePaths>& corpora) {
+  std::vector<Corpus> opened;
+  for (const data::TokenizePaths& paths : corpora) {
+    TENAX_TRY(data::TokenFile train, data::TokenFile::open(paths.train));
+    TENAX_TRY(data::TokenFile heldout, data::TokenFile::open(paths.heldout));
+    Corpus corpus{std::move(train), std::move(heldout)};
+    const int length = static_cast<int>(config.train.sequence_length);
+    corpus.num_windows = data::count_windows(corpus.train.num_tokens(), length);
+    corpus.num_heldout_windows = data::count_windows(corpus.heldout.num_tokens(), length);
+    if (corpus.num_windows < 1) {
+      const std::string which =
+          config.data.blend.empty()
+              ? "the training text"
+              : fmt::format("the training text of \"{}\"", config.data.blend[opened.size()]);
+      return make_error(ErrorCode::kInvalidArgument,
+                        fmt::format("{} has {} tokens, fewer than one sequence of {}", which,
+                                    corpus.train.num_tokens(), config.train.sequence_length));
+    }
+    opened.push_back(std::move(corpus));
+  }
+  return std::unique_ptr<StepData>(new StepData(config, std::move(opened)));
+}
+
+StepData::StepData(const configs::RunConfig& config, std::vector<Corpus> corpora)
     : seed_(static_cast<std::uint64_t>(config.run.seed)),
       global_batch_size_(config.train.global_batch_size),
       microbatch_size_(static_cast<int>(config.train.microbatch_size)),
       sequence_length_(static_cast<int>(config.train.sequence_length)),
       packing_(config.data.packing),
-      train_(std::move(train)),
-      heldout_(std::move(heldout)) {
-  num_windows_ = data::count_windows(train_.num_tokens(), sequence_length_);
-  num_heldout_windows_ = data::count_windows(heldout_.num_tokens(), sequence_length_);
-  const std::int64_t samples = std::min(config.train.eval_samples, num_heldout_windows_);
-  num_heldout_ = static_cast<int>((samples + microbatch_size_ - 1) / microbatch_size_);
+      corpora_(std::move(corpora)),
+      blend_(seed_, blend_weights(config)) {
+  choose_heldout(config.train.eval_samples);
   if (config.faults.poison_batch > 0) {
     // The poison sticks to the samples that an undisturbed run trains at that step.
     const data::PositionMap undisturbed(global_batch_size_, {});
@@ -45,6 +67,35 @@ StepData::StepData(const configs::RunConfig& config, data::TokenFile train, data
     poison_.kind = config.faults.poison_kind;
   }
   set_skip_windows({});
+}
+
+void StepData::choose_heldout(std::int64_t most_samples) {
+  std::int64_t available = 0;
+  std::size_t fallback = 0;  // where a corpus has no held-out sequence
+  for (std::size_t c = corpora_.size(); c-- > 0;) {
+    available += corpora_[c].num_heldout_windows;
+    if (corpora_[c].num_heldout_windows > 0) fallback = c;
+  }
+  const std::int64_t samples = std::min(most_samples, available);
+  num_heldout_ = static_cast<int>((samples + microbatch_size_ - 1) / microbatch_size_);
+  std::vector<std::int64_t> counts(corpora_.size());
+  for (std::int64_t i = 0; i < std::int64_t{num_heldout_} * microbatch_size_; ++i) {
+    std::size_t corpus = blend_.at(i).corpus;
+    if (corpora_[corpus].num_heldout_windows == 0) corpus = fallback;
+    heldout_windows_.push_back({corpus, counts[corpus]++});
+  }
+  // Evenly spread over each corpus' text; of a short one some windows come more than once.
+  for (Window& w : heldout_windows_)
+    w.index = w.index * corpora_[w.corpus].num_heldout_windows / counts[w.corpus];
+}
+
+StepData::Window StepData::train_window(std::int64_t position) const {
+  const data::BlendSample sample = blend_.at(position);
+  // Each corpus has an order of its own; that of the first is the order of a run without a blend.
+  const std::uint64_t seed =
+      sample.corpus == 0 ? seed_ : seed_ ^ hash64(fmt::format("corpus {}", sample.corpus));
+  return {sample.corpus,
+          data::sample_window(seed, sample.index, corpora_[sample.corpus].num_windows)};
 }
 
 void StepData::set_skip_windows(const std::vector<SkipWindow>& windows) {
@@ -89,7 +140,7 @@ void StepData::read_window(const data::TokenFile& file, std::int64_t window, int
   if (packing_ == data::Packing::kDocuments) {
     const auto length = static_cast<std::size_t>(sequence_length_);
     data::document_positions(
-        std::span(window_).first(length), train_.end_of_document(),
+        std::span(window_).first(length), corpora_.front().train.end_of_document(),
         std::span(document_positions_).subspan(static_cast<std::size_t>(at), length));
   }
 }
@@ -100,8 +151,8 @@ std::span<const compute::Microbatch> StepData::microbatches(std::int64_t step, i
   for (int mb = first; mb < end; ++mb) {
     for (int s = 0; s < microbatch_size_; ++s) {
       const std::int64_t position = positions[static_cast<std::size_t>(mb * microbatch_size_ + s)];
-      read_window(train_, data::sample_window(seed_, position, num_windows_), mb - first, s,
-                  position);
+      const Window w = train_window(position);
+      read_window(corpora_[w.corpus].train, w.index, mb - first, s, position);
     }
   }
   return batches_;
@@ -109,12 +160,10 @@ std::span<const compute::Microbatch> StepData::microbatches(std::int64_t step, i
 
 std::span<const compute::Microbatch> StepData::heldout(int first, int end) {
   reserve(end - first);
-  const std::int64_t samples = static_cast<std::int64_t>(num_heldout_) * microbatch_size_;
   for (int mb = first; mb < end; ++mb) {
     for (int s = 0; s < microbatch_size_; ++s) {
-      // Evenly spread over the held-out text; the last microbatch may repeat a window.
-      const std::int64_t i = static_cast<std::int64_t>(mb) * microbatch_size_ + s;
-      read_window(heldout_, i * num_heldout_windows_ / samples, mb - first, s, -1);
+      const Window w = heldout_windows_[static_cast<std::size_t>(mb * microbatch_size_ + s)];
+      read_window(corpora_[w.corpus].heldout, w.index, mb - first, s, -1);
     }
   }
   return batches_;

@@ -94,8 +94,8 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
                                     "{} there",
                                     here, identity.arithmetic));
     }
-    TENAX_TRY(data_, StepData::open(config_, options_.directory.train_tokens(),
-                                    options_.directory.heldout_tokens()));
+    TENAX_TRY(data_,
+              StepData::open(config_, options_.directory.corpora(config_.data.num_corpora())));
   }
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);

@@ -6,6 +6,7 @@
 
 #include "configs/duration_text.h"
 #include "configs/model_keys.h"
+#include "data/blend.h"
 
 namespace tenax::configs {
 
@@ -28,10 +29,28 @@ std::int64_t expected_vocabulary(const DataSection& data) {
   return data.vocabulary_size;
 }
 
+void check_blend(const RunConfig& c, Found& found) {
+  if (!c.data.text.empty() && !c.data.blend.empty()) {
+    found.push_back({{"data.text", "data.blend"},
+                     "data.text and data.blend are both given; a blend names all its corpora"});
+  }
+  for (const std::string& text : c.data.blend) {
+    if (const auto part = data::parse_blend_part(text); !part)
+      found.push_back({{"data.blend"}, "data.blend: " + part.error().message});
+  }
+  constexpr std::size_t kMostCorpora = 100;
+  if (c.data.blend.size() > kMostCorpora) {
+    found.push_back({{"data.blend"},
+                     fmt::format("data.blend has {} corpora, at most {} are possible",
+                                 c.data.blend.size(), kMostCorpora)});
+  }
+}
+
 void check_data(const RunConfig& c, Found& found) {
-  if (c.data.text.empty()) {
+  if (c.data.text.empty() && c.data.blend.empty()) {
     found.push_back({{"data.text"}, "data.text is empty: there is nothing to train on"});
   }
+  check_blend(c, found);
   if (c.data.tokenizer == TokenizerKind::kGpt2 && c.data.gpt2_dir.empty()) {
     found.push_back(
         {{"data.tokenizer", "data.gpt2_dir"},

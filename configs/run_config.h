@@ -41,6 +41,9 @@ struct DataSection {
   std::int64_t vocabulary_size = 4096;
   std::string gpt2_dir;
   data::Packing packing = data::Packing::kConcatenate;
+  std::vector<std::string> blend;  ///< "WEIGHT PATTERN" each; in place of text
+
+  std::size_t num_corpora() const { return blend.empty() ? 1 : blend.size(); }
 };
 
 struct LayoutSection {

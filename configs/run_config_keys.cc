@@ -41,6 +41,9 @@ void bind_data(Binder& b, DataSection& c) {
   b.add(
       "data.gpt2_dir", c.gpt2_dir,
       {.doc = "Folder with GPT-2's encoder.json and vocab.bpe, relative to the recipe's folder."});
+  b.add("data.blend", c.blend,
+        {.doc = "In place of text: corpora with their weights, \"0.7 wiki/**/*.txt\" each; every "
+                "1000 samples hold each in its share."});
   b.add_enum(
       "data.packing", c.packing,
       {{"concatenate", data::Packing::kConcatenate}, {"documents", data::Packing::kDocuments}},

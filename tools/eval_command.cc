@@ -49,7 +49,7 @@ Result<EvalResult> over_heldout(const configs::RunConfig& config,
                                 const actors::RunDirectory& directory, std::int64_t step,
                                 compute::Stage& stage) {
   TENAX_TRY(const auto data,
-            actors::StepData::open(config, directory.train_tokens(), directory.heldout_tokens()));
+            actors::StepData::open(config, directory.corpora(config.data.num_corpora())));
   const int count = data->num_heldout_microbatches();
   if (count == 0) {
     return make_error(ErrorCode::kInvalidArgument,

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <set>
 
 #include "actors/engine_setup.h"
 #include "data/sampler.h"
@@ -40,7 +41,7 @@ class StepDataTest : public ::testing::Test {
     ASSERT_TRUE(writer->finish());
   }
   std::unique_ptr<StepData> open() {
-    auto data = StepData::open(config_, folder_ / "train.tok", folder_ / "heldout.tok");
+    auto data = StepData::open(config_, {{folder_ / "train.tok", folder_ / "heldout.tok"}});
     EXPECT_TRUE(data) << data.error().message;
     return *std::move(data);
   }
@@ -120,6 +121,33 @@ TEST_F(StepDataTest, PackingByDocumentsSaysWhereDocumentsBegin) {
     EXPECT_EQ(b.positions.size(), b.tokens.size());
 }
 
+TEST_F(StepDataTest, ABlendTakesEachCorpusInItsShareAndEachWindowInTurn) {
+  config_.data.blend = {"3 a/*", "1 b/*"};
+  config_.train.eval_samples = 1000;
+  write("train-1.tok", 20000);
+  write("heldout-1.tok", 30000);
+  const auto data = StepData::open(config_, {{folder_ / "train.tok", folder_ / "heldout.tok"},
+                                             {folder_ / "train-1.tok", folder_ / "heldout-1.tok"}});
+  ASSERT_TRUE(data) << data.error().message;
+  std::multiset<std::int32_t> first;
+  std::multiset<std::int32_t> second;
+  for (std::int64_t step = 1; step <= 250; ++step)  // 3000 samples: three cycles
+    for (const std::int32_t token : firsts((*data)->microbatches(step, 0, 6)))
+      (token < 20000 ? first : second).insert(token);
+  EXPECT_EQ(first.size(), 2250u);
+  EXPECT_EQ(second.size(), 750u);
+  // 1000 windows a corpus: the first is trained twice and a quarter, the second not yet once.
+  ASSERT_EQ(data::count_windows(kTokens, kSequence), 1000);
+  for (std::int32_t w = 0; w < 1000; ++w) {
+    EXPECT_GE(first.count(w * kSequence), 2u);
+    EXPECT_LE(second.count(20000 + w * kSequence), 1u);
+  }
+  int heldout_of_second = 0;
+  for (const std::int32_t token : firsts((*data)->heldout(0, (*data)->num_heldout_microbatches())))
+    heldout_of_second += token >= 30000 ? 1 : 0;
+  EXPECT_EQ(heldout_of_second, 250);
+}
+
 TEST_F(StepDataTest, PoisonSticksToTheSamplesAndASkipWindowEscapesIt) {
   config_.faults.poison_batch = 2;
   config_.faults.poison_num_batches = 1;
@@ -153,7 +181,7 @@ TEST_F(StepDataTest, TheHeldOutSetIsFixedAndOfTheHeldOutText) {
 
 TEST_F(StepDataTest, ATextShorterThanASequenceIsRefused) {
   config_.train.sequence_length = 8000;
-  EXPECT_FALSE(StepData::open(config_, folder_ / "train.tok", folder_ / "heldout.tok"));
+  EXPECT_FALSE(StepData::open(config_, {{folder_ / "train.tok", folder_ / "heldout.tok"}}));
 }
 
 TEST_F(StepDataTest, EngineOptionsOfAllRanksFitTogether) {
