@@ -50,6 +50,10 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   o.adamw.epsilon = config.optimizer.epsilon;
   o.adamw.weight_decay = config.optimizer.weight_decay;
   o.clip_norm = config.optimizer.clip_norm;
+  for (const std::string& text : config.optimizer.groups) {
+    // The configuration was checked.
+    if (auto group = compute::parse_parameter_group(text)) o.groups.push_back(*std::move(group));
+  }
   return o;
 }
 

@@ -114,6 +114,8 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   engine->reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
   engine->parts_ = even_parts(num_gradients, static_cast<int>(o.dp_group.size()), kAlignFloats);
   engine->verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
+  for (const StageParameter& p : engine->parameters())
+    engine->rules_.push_back(update_rule(p.spec, o.adamw.weight_decay, o.groups));
   engine->loss_sums_.resize(static_cast<std::size_t>(range.size()));
   engine->target_counts_.resize(static_cast<std::size_t>(range.size()));
   return engine;
@@ -275,7 +277,8 @@ void Engine::apply_update(double grad_norm, std::int64_t targets, double learnin
   update.step = step;
   update.learning_rate = learning_rate;
   update.gradient_scale = scale;
-  for (const StageParameter& p : parameters()) {
+  for (std::size_t i = 0; i < parameters().size(); ++i) {
+    const StageParameter& p = parameters()[i];
     const auto n = static_cast<std::size_t>(p.size);
     const auto offset = static_cast<std::size_t>(p.offset);
     AdamwRange range;
@@ -283,8 +286,11 @@ void Engine::apply_update(double grad_norm, std::int64_t targets, double learnin
     range.gradient = {reduced_.data() + p.gradients.front().offset, n};
     range.m = m_.span().subspan(offset, n);
     range.v = v_.span().subspan(offset, n);
-    range.decay = p.spec.decay;
-    adamw_update(options_.adamw, update, range);
+    range.decay = rules_[i].weight_decay > 0;
+    AdamwOptions adamw = options_.adamw;
+    adamw.weight_decay = rules_[i].weight_decay;
+    update.learning_rate = learning_rate * rules_[i].learning_rate_factor;
+    adamw_update(adamw, update, range);
   }
 }
 

@@ -17,6 +17,7 @@
 #include "compute/aligned_buffer.h"
 #include "compute/communicator.h"
 #include "compute/model_options.h"
+#include "compute/parameter_groups.h"
 #include "compute/stage.h"
 #include "compute/step_trace.h"
 #include "compute/tree_accumulator.h"
@@ -42,8 +43,9 @@ struct EngineOptions {
   int num_slots = 1;
   StageSettings settings;
   AdamwOptions adamw;
-  double clip_norm = 1.0;      ///< 0: no clipping
-  StepTrace* trace = nullptr;  ///< records what the engine does; nullptr: nothing
+  std::vector<ParameterGroup> groups;  ///< of tensors with other rules than adamw's
+  double clip_norm = 1.0;              ///< 0: no clipping
+  StepTrace* trace = nullptr;          ///< records what the engine does; nullptr: nothing
 };
 
 /// Inputs of one microbatch; spans into the caller's memory.
@@ -125,6 +127,7 @@ class Engine {
   std::unique_ptr<TreeAccumulator> accumulator_;
   std::unique_ptr<TreeReducer> reducer_;
   std::unique_ptr<VerdictExchange> verdicts_;
+  std::vector<UpdateRule> rules_;  ///< by parameter
   std::vector<std::size_t> parts_;
   std::vector<double> loss_sums_;
   std::vector<std::int64_t> target_counts_;

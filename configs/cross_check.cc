@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "compute/parameter_groups.h"
 #include "configs/duration_text.h"
 #include "configs/model_keys.h"
 #include "data/blend.h"
@@ -124,7 +126,31 @@ void check_layout(const RunConfig& c, Found& found) {
   }
 }
 
+void check_groups(const RunConfig& c, Found& found) {
+  const auto model = model_options(c, expected_vocabulary(c.data));
+  if (c.optimizer.groups.empty() || !compute::problems(model).empty()) return;
+  const std::vector<compute::ParameterSpec> tensors = compute::model_parameters(model);
+  for (const std::string& text : c.optimizer.groups) {
+    const auto group = compute::parse_parameter_group(text);
+    if (!group) {
+      found.push_back({{"optimizer.groups"}, "optimizer.groups: " + group.error().message});
+      continue;
+    }
+    const bool fits = std::ranges::any_of(tensors, [&](const compute::ParameterSpec& spec) {
+      return compute::matches(group->pattern, spec.name);
+    });
+    if (!fits) {
+      found.push_back(
+          {{"optimizer.groups", "model"},
+           fmt::format("optimizer.groups: no tensor of the model fits \"{}\" (names are "
+                       "like {})",
+                       group->pattern, tensors.back().name)});
+    }
+  }
+}
+
 void check_optimizer(const RunConfig& c, Found& found) {
+  check_groups(c, found);
   const OptimizerSection& o = c.optimizer;
   if (o.warmup_steps > c.train.steps) {
     found.push_back({{"optimizer.warmup_steps", "train.steps"},

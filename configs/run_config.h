@@ -89,6 +89,7 @@ struct OptimizerSection {
   double epsilon = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;
+  std::vector<std::string> groups;  ///< compute::parse_parameter_group each
 };
 
 enum class SlotPolicy { kSkip, kWait };

@@ -163,6 +163,9 @@ void bind_optimizer(Binder& b, OptimizerSection& c) {
         {.doc = "Added to the root of AdamW's second moment.", .range = above(0)});
   b.add("optimizer.weight_decay", c.weight_decay,
         {.doc = "AdamW's decoupled decay of matrices.", .range = at_least(0)});
+  b.add("optimizer.groups", c.groups,
+        {.doc = "Tensors with other rules, \"PATTERN: weight_decay=0, learning_rate_factor=0.5\" "
+                "each; the first that fits a tensor's name decides."});
   b.add("optimizer.clip_norm", c.clip_norm,
         {.doc = "Largest global gradient norm; 0: no clipping.", .range = at_least(0)});
 }
