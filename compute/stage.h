@@ -40,8 +40,9 @@ struct BatchShape {
 
 /// What backward keeps from forward.
 enum class Recompute : std::uint8_t {
-  kNone,  ///< all activations
-  kFull,  ///< only each layer's input; the layer runs again in backward, with equal bits
+  kNone,       ///< all activations
+  kSelective,  ///< all but what is cheap to make again: outputs of norms and of the activation
+  kFull,       ///< only each layer's input; the layer runs again in backward, with equal bits
 };
 
 struct StageSettings {

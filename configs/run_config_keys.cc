@@ -106,7 +106,9 @@ void bind_train(Binder& b, TrainSection& c) {
              {{"fp32", compute::Precision::kFp32}, {"bf16", compute::Precision::kBf16}},
              {.doc = "Factors of matrix products; weights, sums and optimizer are fp32 always."});
   b.add_enum("train.recompute", c.recompute,
-             {{"none", compute::Recompute::kNone}, {"full", compute::Recompute::kFull}},
+             {{"none", compute::Recompute::kNone},
+              {"selective", compute::Recompute::kSelective},
+              {"full", compute::Recompute::kFull}},
              {.doc = "Activations that backward computes anew instead of keeping them; the same "
                      "bits.",
               .changeable = kMayChange});

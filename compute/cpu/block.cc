@@ -43,6 +43,15 @@ class Block {
     }
   }
 
+  void recompute() {
+    const bool pre = o_.norm_placement == NormPlacement::kPre;
+    norm_forward(first_norm(pre ? call_.x : a_.middle, a_.attention_normed),
+                 call_.at.attention_norm);
+    if (pre && !o_.parallel_block)
+      norm_forward(second_norm(a_.middle, a_.ffn_normed), call_.at.ffn_norm);
+    activate();
+  }
+
   void backward(float* grad, float* gradient) {
     gradient_ = gradient;
     if (o_.norm_placement == NormPlacement::kPost) {
@@ -190,10 +199,14 @@ class Block {
   void feed_forward(const float* x, float* residual) const {
     linear(x, call_.at.up, o_.ffn_width, a_.up);
     if (a_.gate != nullptr) linear(x, call_.at.gate, o_.ffn_width, a_.gate);
+    activate();
+    project(a_.activated, call_.at.down, o_.ffn_width, ffn_site(), residual);
+  }
+
+  void activate() const {
     ActivationCall call = activation_call();
     call.out = a_.activated;
     for_elements(call, k_.ops.activation_forward);
-    project(a_.activated, call_.at.down, o_.ffn_width, ffn_site(), residual);
   }
 
   void feed_forward_backward(const float* grad, const float* x, float* dx, Write write) const {
@@ -296,6 +309,10 @@ class Block {
 
 void block_forward(BlockContext& context, const BlockCall& call, float* out) {
   Block(context, call).forward(out);
+}
+
+void block_recompute(BlockContext& context, const BlockCall& call) {
+  Block(context, call).recompute();
 }
 
 void block_backward(BlockContext& context, const BlockCall& call, float* grad, float* gradient) {

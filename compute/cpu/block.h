@@ -45,6 +45,9 @@ struct BlockCall {
 /// out (B, T, C) = layer(x); overwrites out and the activations.
 void block_forward(BlockContext& context, const BlockCall& call, float* out);
 
+/// Makes what Recompute::kSelective does not keep again, from what it keeps, with equal bits.
+void block_recompute(BlockContext& context, const BlockCall& call);
+
 /// `grad` (B, T, C) holds the gradient of the output and is replaced by that of the input. Adds to
 /// the flat `gradient`, which has the layout of the values. The activations are those of
 /// block_forward.

@@ -45,6 +45,8 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
   Arena slot_arena(slot_buffer_.data());
   for (StageSlot& slot : slots_) {
     slot.place(slot_arena, options_, spec_, shape_, settings_.recompute);
+    if (settings_.recompute == Recompute::kSelective)
+      for (LayerActivations& layer : slot.layers) layer.borrow(workspace_.layer);
     slot.tokens.resize(spec_.has_embedding ? num_tokens(shape_) : 0);
     slot.targets.resize(spec_.has_head ? num_tokens(shape_) : 0);
     slot.positions.resize(num_tokens(shape_));
@@ -253,7 +255,9 @@ void CpuStage::backward(int slot_index, std::span<const float> output_grad,
                          values_.data(), slot.inputs[i],
                          kept,           slot.batch().positions.data(),
                          dropout_of(i),  slot.samples.data()};
-    if (slot.layers.empty()) block_forward(*context_, call, workspace_.stream[0]);
+    if (settings_.recompute == Recompute::kFull)
+      block_forward(*context_, call, workspace_.stream[0]);
+    if (settings_.recompute == Recompute::kSelective) block_recompute(*context_, call);
     block_backward(*context_, call, grad, gradient.data());
   }
   if (spec_.has_embedding)

@@ -19,7 +19,7 @@ void StageSlot::place(Arena& arena, const ModelOptions& o, const StageSpec& spec
   for (std::size_t i = 0; i < num_inputs; ++i) inputs.push_back(arena.take(stream_size(o, shape)));
   if (recompute == Recompute::kFull) return;
   for (std::size_t i = 0; i < num_layers; ++i)
-    layers.push_back(LayerActivations::place(arena, o, shape));
+    layers.push_back(LayerActivations::place(arena, o, shape, recompute));
 }
 
 StageWorkspace StageWorkspace::place(Arena& arena, const ModelOptions& o, const StageSpec& spec,

@@ -92,6 +92,28 @@ TEST_P(StageSplit, FullRecomputationGivesTheSameBits) {
   EXPECT_LT(recomputed->memory().slot, kept->memory().slot);
 }
 
+TEST_P(StageSplit, SelectiveRecomputationGivesTheSameBitsInLessMemory) {
+  const ModelOptions& options = GetParam().options;
+  const TestBatch a(options, {2, 9}, 1);
+  const TestBatch b(options, {2, 9}, 2);
+  const auto kept = make_stage(options, whole_model(options), a.shape, 2);
+  const auto selective = make_stage(options, whole_model(options), a.shape, 2,
+                                    {cpu::best_isa(), Recompute::kSelective});
+  std::vector<std::vector<float>> gradients;
+  for (Stage* stage : {kept.get(), selective.get()}) {
+    stage->forward(0, a.inputs(), {}, {});
+    stage->forward(1, b.inputs(), {}, {});
+    stage->evaluate(b.inputs(), {}, {});
+    for (const int slot : {0, 1}) {
+      gradients.emplace_back(stage->gradient_size());
+      stage->backward(slot, {}, {}, gradients.back());
+    }
+  }
+  EXPECT_TRUE(equal_bits(gradients[0], gradients[2]));
+  EXPECT_TRUE(equal_bits(gradients[1], gradients[3]));
+  EXPECT_LT(selective->memory().slot, kept->memory().slot);
+}
+
 TEST_P(StageSplit, SlotsKeepMicrobatchesApart) {
   const ModelOptions& options = GetParam().options;
   const TestBatch a(options, {2, 9}, 1);
