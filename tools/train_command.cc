@@ -18,6 +18,7 @@
 #include "configs/run_config.h"
 #include "scheduler/exit_code.h"
 #include "tools/generate.h"
+#include "tools/layout_memory.h"
 #include "tools/prepare_data.h"
 #include "tools/progress_line.h"
 #include "tools/stale_segments.h"
@@ -66,6 +67,7 @@ struct PreparedRun {
   configs::RunConfig config;
   std::vector<std::string> changes;
   PreparedData data;
+  std::string memory;  ///< the plan, in words
   bool resumed = false;
 };
 
@@ -128,6 +130,12 @@ Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
   return run.directory.write_identity(run.identity);
 }
 
+Status plan_memory(PreparedRun& run) {
+  TENAX_TRY(const auto stages, plan_run_memory(run.config, run.data.vocabulary_size));
+  run.memory = describe_memory(stages, run.config);
+  return {};
+}
+
 Result<PreparedRun> prepare(const TrainArguments& arguments) {
   PreparedRun run;
   std::filesystem::path path = arguments.run_dir;
@@ -160,6 +168,7 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
     TENAX_TRY(run.identity, run.directory.identity());
     TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
     TENAX_TRY(run.data, reopen_data(run.directory));
+    TENAX_RETURN_IF_ERROR(plan_memory(run));
     return run;
   }
   run.config = *config;
@@ -171,6 +180,7 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
                       fmt::format("create {}: {}", run.directory.path().string(), ec.message()));
   }
   TENAX_TRY(run.data, prepare_data(run.config, run.directory));
+  TENAX_RETURN_IF_ERROR(plan_memory(run));
   TENAX_TRY(run.identity, run.directory.create(run.config.run.name));
   TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
   return run;
@@ -186,6 +196,7 @@ void introduce(const PreparedRun& run, const std::string& dashboard_url) {
   fmt::print("layout    {} workers on {} agent{}: data parallel {} x pipeline parallel {}\n",
              c.layout.world_size(), c.layout.agents, c.layout.agents == 1 ? "" : "s",
              c.layout.data_parallel, c.layout.pipeline_parallel);
+  fmt::print("memory    {}\n", run.memory);
   fmt::print("baselines uniform {:.4f}, unigram {:.4f} nats a token\n", run.data.uniform_loss,
              run.data.unigram_loss);
   if (!dashboard_url.empty()) fmt::print("dashboard {}\n", dashboard_url);

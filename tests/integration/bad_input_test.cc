@@ -55,6 +55,11 @@ TEST(BadInput, AnImpossibleLayoutIsToldWithItsSums) {
                  {"layout.pipeline_parallel 4", "model.layers 2"});
 }
 
+TEST(BadInput, AModelBeyondTheMachinesMemoryIsRefusedWithTheSums) {
+  expect_refused({"model.width=262144", "model.layers=16", "model.heads=64"}, 3,
+                 {"more memory than the machine's", "weights", "optimizer", "activations"});
+}
+
 TEST(BadInput, MissingTextIsNamed) {
   expect_refused({"data.text=[\"nothing/*.txt\"]"}, 3, {"nothing/*.txt", "matches no file"});
 }
