@@ -3,11 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
-#include "checkpoint/manifest.h"
-#include "checkpoint/slot.h"
-#include "checkpoint/tensor_shard.h"
 #include "common/run_types.h"
 #include "compute/engine.h"
 #include "compute/lr_schedule.h"
@@ -19,16 +15,13 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       std::int64_t vocabulary_size, const Degrees& degrees,
                                       int rank);
 
-/// The forward-only schedule of this rank's share of `num_microbatches` held-out microbatches.
+/// Of `num_microbatches` held-out microbatches, those that this rank's replica computes.
+compute::MicrobatchRange heldout_share(const compute::EngineOptions& options, int num_microbatches);
+/// The forward-only schedule of that share.
 PipelineSchedule forward_schedule(const compute::EngineOptions& options, int num_microbatches);
 
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config);
 
 Degrees degrees_of(const configs::RunConfig& config);
-
-/// Whether every tensor in a slot has the hash that the checkpoint's manifest gives for it.
-bool slot_matches(const checkpoint::SlotReader& slot,
-                  const std::vector<checkpoint::TensorShard>& table,
-                  const checkpoint::Manifest& manifest);
 
 }  // namespace tenax::actors

@@ -227,6 +227,7 @@ std::string RunView::state_json() const {
     row["rank"] = seat.rank;
     row["stage"] = place.pp;
     row["dp_rank"] = place.dp;
+    row["tp_rank"] = place.tp;
     row["last_step"] = s.counted_step;
     j["ranks"].push_back(std::move(row));
   }

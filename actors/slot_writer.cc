@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -32,7 +33,8 @@ Result<wire::ShardWritten> write(const WriteSlot& job, const std::filesystem::pa
   request.payload = slot.payload();
   request.options.num_threads = 1;
   TENAX_TRY(const checkpoint::ShardFiles files, checkpoint::write_shard(request));
-  const Hash128 digest = hash128(slot.payload());
+  const Hash128 digest = hash128(slot.payload().first(
+      std::min<std::size_t>(job.sealed.replicated_bytes, slot.payload().size())));
   if (!slot.still_sealed()) {
     return make_error(ErrorCode::kUnavailable, "the slot was reused while it was being written");
   }

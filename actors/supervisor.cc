@@ -239,11 +239,12 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.degrees = degrees_of(c);
   o.limits.max_data_parallel =
       static_cast<int>(c.train.global_batch_size / c.train.microbatch_size);
-  o.limits.max_stages = static_cast<int>(c.model.num_layers);
+  o.limits.max_stages = static_cast<int>(c.model.num_layers / c.layout.virtual_stages);
   o.limits.min_stages = static_cast<int>(c.layout.min_pipeline_parallel);
   o.limits.min_workers = static_cast<int>(c.layout.min_workers);
   o.spares = static_cast<int>(c.layout.spares);
   o.exclusion_period = scaled(c.supervision.exclusion_period);
+  o.zero = static_cast<int>(c.layout.zero);
   o.num_agents = static_cast<int>(c.layout.agents);
   o.global_batch_size = c.train.global_batch_size;
   o.keep_last = static_cast<int>(c.checkpoint.keep_last);

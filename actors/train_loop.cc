@@ -5,15 +5,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "actors/engine_setup.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/store_reader.h"
-#include "checkpoint/tensor_hash.h"
 #include "compute/cpu/gloo_communicator.h"
-#include "scheduler/layout.h"
 
 namespace tenax::actors {
 
@@ -134,40 +131,15 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
   trace_file_.reset();
   if (auto file = TraceFile::open(options_.directory.trace(rank))) trace_file_ = *std::move(file);
   eval_schedule_ = forward_schedule(engine_->options(), data_->num_heldout_microbatches());
-  const auto replica = static_cast<std::uint32_t>(engine_->options().replica);
-  const auto replicas = static_cast<std::uint32_t>(degrees.dp);
-
-  table_.clear();
-  writes_.clear();
-  const std::size_t flat = engine_->values().size();
-  const char* kinds[] = {checkpoint::kParameter, checkpoint::kAdamM, checkpoint::kAdamV};
-  std::uint32_t tensor = 0;
-  for (const compute::StageParameter& p : engine_->parameters()) {
-    // The last stage's copy of a tied embedding is the first stage's tensor: written there.
-    const bool copy = p.gradients.front().kind == compute::GradientPartKind::kEmbeddingOutput;
-    for (std::size_t k = 0; k < 3; ++k) {
-      checkpoint::TensorShard shard;
-      shard.name = p.spec.name;
-      shard.kind = kinds[k];
-      shard.global_shape = p.spec.shape;
-      shard.box = {std::vector<std::int64_t>(p.spec.shape.size(), 0), p.spec.shape};
-      shard.offset = (k * flat + static_cast<std::size_t>(p.offset)) * sizeof(float);
-      shard.bytes = static_cast<std::size_t>(p.size) * sizeof(float);
-      if (!copy && tensor % replicas == replica)
-        writes_.push_back(static_cast<std::uint32_t>(table_.size()));
-      table_.push_back(std::move(shard));
-    }
-    ++tensor;
-  }
-  return slots_ && slots_->payload_bytes() == 3 * flat * sizeof(float) ? Status() : open_slots();
+  payload_ = payload_of(*engine_);
+  return slots_ && slots_->payload_bytes() == payload_.bytes ? Status() : open_slots();
 }
 
 Status TrainLoop::open_slots() {
   slots_.reset();
   const std::string prefix = checkpoint::slot_prefix(
       options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
-  TENAX_TRY(slots_,
-            checkpoint::SlotPair::open(prefix, 3 * engine_->values().size() * sizeof(float)));
+  TENAX_TRY(slots_, checkpoint::SlotPair::open(prefix, payload_.bytes));
   return {};
 }
 
@@ -176,7 +148,7 @@ Status TrainLoop::open_slots() {
 Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& comm,
                           std::string& source) {
   const RankSource mine = plan.sources[static_cast<std::size_t>(rank)];
-  const double mb = static_cast<double>(3 * engine_->values().size() * sizeof(float)) * 1e-6;
+  const double mb = static_cast<double>(payload_.bytes) * 1e-6;
   if (mine.kind != SourceKind::kMemory) {
     // Half-overwritten weights are nobody's source if this is broken off.
     MutexLock lock(state_mutex_);
@@ -219,6 +191,8 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
       TENAX_RETURN_IF_ERROR(engine_->send_state(comm, other));
     }
   }
+  // A replica may have stopped between its own update and the others' weights.
+  TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
   MutexLock lock(state_mutex_);
   if (mine.kind != SourceKind::kMemory) reports_.clear();
   held_.has_weights = true;
@@ -243,39 +217,30 @@ bool TrainLoop::finish_half_step(const Plan& plan) {
 Status TrainLoop::restore_checkpoint(const Plan& plan, std::string& source) {
   TENAX_TRY(const auto store,
             checkpoint::StoreReader::open_read_only(options_.directory.path().string()));
+  const double mb = static_cast<double>(payload_.bytes) * 1e-6;
   const auto manifest = store->manifest(plan.checkpoint_id);
   if (!manifest) {
     bad_checkpoint_ = plan.checkpoint_id;
     return manifest.error();
   }
-  const std::span<float> targets[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
   const std::string prefix = checkpoint::slot_prefix(
       options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
   // The nearest source first: this host's slot, if its bytes have the manifest's hashes.
   if (const auto slot = checkpoint::find_sealed_slot(prefix, plan.checkpoint_branch, plan.step);
-      slot && slot_matches(*slot, table_, *manifest)) {
-    std::size_t offset = 0;
-    for (const std::span<float> target : targets) {
-      std::memcpy(target.data(), slot->payload().data() + offset, target.size_bytes());
-      offset += target.size_bytes();
-    }
-    source = fmt::format("{:.1f} MB from shared memory", static_cast<double>(offset) * 1e-6);
+      slot && slot_matches(*slot, payload_.table, *manifest)) {
+    copy_from_payload(slot->payload(), *engine_);
+    source = fmt::format("{:.1f} MB from shared memory", mb);
     return {};
   }
   const checkpoint::CheckpointReader reader(*store, *manifest);
   std::vector<checkpoint::BoxRequest> requests;
-  const std::size_t flat = engine_->values().size();
-  for (const checkpoint::TensorShard& shard : table_) {
-    const std::size_t at = shard.offset / sizeof(float);
-    requests.push_back({shard.kind, shard.name, shard.box,
-                        targets[at / flat].subspan(at % flat, shard.bytes / sizeof(float))});
-  }
+  for (const checkpoint::TensorShard& shard : payload_.table)
+    requests.push_back({shard.kind, shard.name, shard.box, shard_values(*engine_, shard)});
   if (const Status read = reader.read_boxes(requests, 1); !read) {
     if (read.error().code == ErrorCode::kDataLoss) bad_checkpoint_ = plan.checkpoint_id;
     return read.error();
   }
-  source =
-      fmt::format("{:.1f} MB from the store", static_cast<double>(3 * flat * sizeof(float)) * 1e-6);
+  source = fmt::format("{:.1f} MB from the store", mb);
   return {};
 }
 
@@ -366,6 +331,7 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     held_.verdict = report;
   }
   apply(report);
+  TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
   if (config_.train.eval_interval > 0 &&
       (step % config_.train.eval_interval == 0 || step == plan.total_steps)) {
     TENAX_RETURN_IF_ERROR(evaluate(comm, report));
@@ -400,9 +366,8 @@ void TrainLoop::apply(const StepReport& verdict) {
 Status TrainLoop::evaluate(compute::Communicator& comm, StepReport& report) {
   const int count = data_->num_heldout_microbatches();
   if (count == 0) return {};
-  const compute::EngineOptions& o = engine_->options();
-  const auto share = scheduler::even_share(count, static_cast<int>(o.replicas.size()), o.replica);
-  const auto mine = data_->heldout(static_cast<int>(share.begin), static_cast<int>(share.end));
+  const compute::MicrobatchRange share = heldout_share(engine_->options(), count);
+  const auto mine = data_->heldout(share.begin, share.end);
   const compute::TraceSpan span(&trace_, compute::TraceKind::kEvaluate);
   TENAX_TRY(report.eval_loss, engine_->evaluate(comm, mine, eval_schedule_, count));
   report.has_eval = true;
@@ -418,23 +383,19 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
   if (!gate_.wait_free(link.stop_token())) return make_error(ErrorCode::kAborted, link.reason());
   const int index = gate_.next_index();
   const std::span<std::byte> payload = slots_->begin(index);
-  std::size_t offset = 0;
-  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()}) {
-    std::memcpy(payload.data() + offset, part.data(), part.size_bytes());
-    offset += part.size_bytes();
-  }
+  copy_to_payload(*engine_, payload);
   checkpoint::SlotHeader header;
   header.branch = plan.branch;
   header.step = step;
   header.generation = plan.generation;
   header.incarnation = options_.incarnation;
-  header.payload_bytes = offset;
+  header.payload_bytes = payload_.bytes;
   TENAX_RETURN_IF_ERROR(slots_->seal(index, header));
   gate_.sealed(plan.branch, step, index);
   snapshot_step_ = step;
-  send_(wire::SnapshotSealed{static_cast<std::uint32_t>(rank), plan.branch, step,
-                             static_cast<std::uint8_t>(index), checkpoint::encode_table(table_),
-                             writes_});
+  send_(wire::SnapshotSealed{
+      static_cast<std::uint32_t>(rank), plan.branch, step, static_cast<std::uint8_t>(index),
+      checkpoint::encode_table(payload_.table), payload_.writes, payload_.replicated_bytes});
   return {};
 }
 

@@ -13,12 +13,12 @@
 #include <variant>
 #include <vector>
 
+#include "actors/engine_payload.h"
 #include "actors/generation_link.h"
 #include "actors/run_directory.h"
 #include "actors/step_data.h"
 #include "actors/trace_file.h"
 #include "checkpoint/slot.h"
-#include "checkpoint/tensor_shard.h"
 #include "common/clock.h"
 #include "compute/cpu/gloo_device.h"
 #include "compute/engine.h"
@@ -95,8 +95,7 @@ class TrainLoop {
   Degrees degrees_;
   PipelineSchedule eval_schedule_;
   std::optional<checkpoint::SlotPair> slots_;
-  std::vector<checkpoint::TensorShard> table_;
-  std::vector<std::uint32_t> writes_;
+  EnginePayload payload_;
   Hash128 plan_digest_;
   std::int64_t obeyed_ = 0;          ///< commands of this generation
   std::int64_t snapshot_step_ = -1;  ///< of the newest snapshot on this branch

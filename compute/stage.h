@@ -19,15 +19,19 @@
 #include "compute/model_options.h"
 #include "compute/parameters.h"
 #include "compute/precision.h"
+#include "compute/tensor_part.h"
 
 namespace tenax::compute {
 
-/// Layers [first_layer, end_layer) of the model and which of its ends.
+class TensorGroup;
+
+/// Layers [first_layer, end_layer) of the model and which of its ends; of their matrices one part.
 struct StageSpec {
   int first_layer = 0;
   int end_layer = 0;
   bool has_embedding = true;
   bool has_head = true;
+  TensorPart tensor = {};
 };
 
 /// The stage that holds the whole model.
@@ -51,8 +55,12 @@ struct StageSettings {
   int num_threads =
       1;  ///< that compute, the caller's included; the bits are the same for any number
   Precision precision = Precision::kFp32;
-  DropoutRates dropout = {};       ///< in training; evaluation drops nothing
-  std::uint64_t dropout_seed = 0;  ///< of its masks
+  DropoutRates dropout = {};            ///< in training; evaluation drops nothing
+  std::uint64_t dropout_seed = 0;       ///< of its masks
+  TensorGroup* tensor_group = nullptr;  ///< with tensor parallelism; outlives the stage
+  /// Where the values lie, 64-byte aligned and as long as the plan says; empty: memory of the
+  /// stage's own.
+  std::span<float> values = {};
 };
 
 /// One microbatch as a stage reads it; spans into the caller's memory.
@@ -78,9 +86,11 @@ struct GradientPart {
   std::int64_t offset = 0;  ///< in floats, in the flat gradient buffer; as long as the tensor
 };
 
-/// A tensor that this stage holds. Offsets are multiples of 16 floats.
+/// A tensor that this stage holds, or with tensor parallelism its part of one. Offsets are
+/// multiples of 16 floats.
 struct StageParameter {
-  ParameterSpec spec;
+  ParameterSpec spec;       ///< of the whole tensor
+  HeldPart held;            ///< row-major at `offset`; behind it zeros up to `size`
   std::int64_t offset = 0;  ///< in floats, in values()
   std::int64_t size = 0;    ///< in floats
   /// One part; two (input, output) for the tied token embedding where one stage has both ends. The

@@ -43,9 +43,9 @@ struct VerdictShape {
   struct NormSource {
     int rank = 0;
     std::vector<std::size_t>
-        tensors;  ///< those that no earlier source holds too (a tied embedding counts once)
+        tensors;  ///< none that an earlier source holds too (a tied embedding counts once)
   };
-  std::vector<NormSource> norms;  ///< one rank a stage, in stage order
+  std::vector<NormSource> norms;  ///< of one replica, tensors in the model's order
 };
 
 /// What every rank knows afterwards.

@@ -52,6 +52,8 @@ struct LayoutSection {
   std::int64_t pipeline_parallel = 1;
   std::int64_t context_parallel = 1;
   std::int64_t expert_parallel = 1;
+  std::int64_t virtual_stages = 1;
+  std::int64_t zero = 0;
   std::int64_t agents = 1;
   std::int64_t spares = 0;
   std::int64_t min_workers = 1;

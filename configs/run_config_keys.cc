@@ -55,13 +55,19 @@ void bind_layout(Binder& b, LayoutSection& c) {
   const Range degree = between(1, 1 << 14);
   b.add("layout.data_parallel", c.data_parallel, {.doc = "Replicas.", .range = degree});
   b.add("layout.tensor_parallel", c.tensor_parallel,
-        {.doc = "Ranks that share each matrix; 1 for now.", .range = degree});
+        {.doc = "Ranks that share each matrix.", .range = degree});
   b.add("layout.pipeline_parallel", c.pipeline_parallel,
         {.doc = "Pipeline stages.", .range = degree});
   b.add("layout.context_parallel", c.context_parallel,
         {.doc = "Ranks that share each sequence; 1 for now.", .range = degree});
   b.add("layout.expert_parallel", c.expert_parallel,
         {.doc = "Ranks that share the experts; 1 for now.", .range = degree});
+  b.add("layout.virtual_stages", c.virtual_stages,
+        {.doc = "Chunks of layers that each pipeline rank holds; above 1: interleaved 1F1B.",
+         .range = degree});
+  b.add("layout.zero", c.zero,
+        {.doc = "ZeRO stage: 0 copies AdamW's state on every replica, 1 shards it over them.",
+         .range = between(0, 3)});
   b.add("layout.agents", c.agents,
         {.doc = "Agents to start on this machine; each plays a host.", .range = degree});
   b.add("layout.spares", c.spares,

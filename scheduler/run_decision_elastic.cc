@@ -156,7 +156,7 @@ void Decision::consider_regroup() {
   if (coming && !leaving) return;  // one change of layout for all that come
   const std::optional<Degrees> next = layout_for(present);
   if (!next || (*next == s_.degrees && !leaving)) return;
-  const bool in_memory = memory_suffices(s_, *next, stays);
+  const bool in_memory = memory_suffices(s_, *next, stays, o_.zero);
   s_.regroup = *next == s_.degrees ? std::string("other workers take over")
                                    : fmt::format("{} workers are there", present);
   note(Severity::kNotice, "{} instead of {} after this step{}: {}", layout_text(*next),

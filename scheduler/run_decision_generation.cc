@@ -73,7 +73,7 @@ void Decision::try_start() {
     return;
   }
   const std::uint64_t generation = s_.generation;
-  RecoveryPlan recovery = make_recovery_plan(s_, *degrees, present);
+  RecoveryPlan recovery = make_recovery_plan(s_, *degrees, present, o_.zero);
   const bool imported = std::any_of(s_.checkpoints.begin(), s_.checkpoints.end(),
                                     [](const CheckpointInfo& c) { return c.step == 0; });
   if (imported && recovery.plan.sources.front().kind == SourceKind::kInitial) {

@@ -22,6 +22,7 @@ namespace tenax::scheduler {
 struct ControllerOptions {
   Degrees degrees;  ///< the layout asked for; the run may have another (RunState::degrees)
   LayoutLimits limits;
+  int zero = 0;  ///< ZeRO stage; above 0 a rank's optimizer state has no second copy in memory
   int num_agents = 1;
   int spares = 0;  ///< workers kept up beside those that train
   Duration exclusion_period = std::chrono::minutes(10);  ///< doubles with each exclusion

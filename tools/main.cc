@@ -269,6 +269,10 @@ int main(int argc, char** argv) {
   model_show->add_option("--dp", shown_model.layout.dp, "data-parallel replicas");
   model_show->add_option("--tp", shown_model.layout.tp, "ranks that share each matrix");
   model_show->add_option("--pp", shown_model.layout.pp, "pipeline stages");
+  model_show->add_option("--virtual-stages", shown_model.layout.virtual_stages,
+                         "chunks of layers that each pipeline rank holds");
+  model_show->add_option("--zero", shown_model.layout.zero,
+                         "ZeRO stage: 1 shards the optimizer state over the replicas");
   model_show->add_option("--microbatch", shown_model.layout.microbatch_size,
                          "samples that go through a stage at once");
   model_show->add_option("--sequence", shown_model.layout.sequence_length,

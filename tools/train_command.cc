@@ -193,9 +193,17 @@ void introduce(const PreparedRun& run, const std::string& dashboard_url) {
   fmt::print("data      {} documents, {:.2f} MB: {} training and {} held-out tokens of {}\n",
              run.data.num_documents, static_cast<double>(run.data.num_bytes) * 1e-6,
              run.data.train_tokens, run.data.heldout_tokens, run.data.vocabulary_size);
-  fmt::print("layout    {} workers on {} agent{}: data parallel {} x pipeline parallel {}\n",
+  fmt::print("layout    {} workers on {} agent{}: data parallel {}{} x pipeline parallel {}{}{}\n",
              c.layout.world_size(), c.layout.agents, c.layout.agents == 1 ? "" : "s",
-             c.layout.data_parallel, c.layout.pipeline_parallel);
+             c.layout.data_parallel,
+             c.layout.tensor_parallel > 1
+                 ? fmt::format(" x tensor parallel {}", c.layout.tensor_parallel)
+                 : std::string(),
+             c.layout.pipeline_parallel,
+             c.layout.virtual_stages > 1
+                 ? fmt::format(" in {} virtual stages each", c.layout.virtual_stages)
+                 : std::string(),
+             c.layout.zero > 0 ? fmt::format(", ZeRO-{}", c.layout.zero) : std::string());
   fmt::print("memory    {}\n", run.memory);
   fmt::print("baselines uniform {:.4f}, unigram {:.4f} nats a token\n", run.data.uniform_loss,
              run.data.unigram_loss);

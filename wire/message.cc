@@ -197,6 +197,7 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           auto list = b.initWrites(m.writes.size());
                           for (std::size_t i = 0; i < m.writes.size(); ++i)
                             list.set(i, m.writes[i]);
+                          b.setReplicatedBytes(m.replicated_bytes);
                         },
                         [&](const ShardWritten& m) {
                           auto b = e.initShardWritten();
@@ -307,8 +308,9 @@ Result<Body> read_body(schema::Envelope::Reader e) {
     }
     case E::SNAPSHOT_SEALED: {
       auto b = e.getSnapshotSealed();
-      SnapshotSealed m{b.getRank(),      b.getBranch(),       b.getStep(),
-                       b.getSlotIndex(), bytes(b.getTable()), {}};
+      SnapshotSealed m{b.getRank(),           b.getBranch(),       b.getStep(),
+                       b.getSlotIndex(),      bytes(b.getTable()), {},
+                       b.getReplicatedBytes()};
       for (auto w : b.getWrites()) m.writes.push_back(w);
       return Body(std::move(m));
     }

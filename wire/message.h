@@ -76,6 +76,7 @@ struct SnapshotSealed {
   std::uint8_t slot_index = 0;
   std::string table;
   std::vector<std::uint32_t> writes;
+  std::uint64_t replicated_bytes = 0;
 };
 struct ShardWritten {
   std::uint32_t rank = 0;

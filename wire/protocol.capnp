@@ -145,6 +145,7 @@ struct SnapshotSealed {
   slotIndex @3 :UInt8;
   table @4 :Data;              # checkpoint/slot.h: which tensor shards lie where in the slot
   writes @5 :List(UInt32);     # entries of the table this rank writes; replicas share the work
+  replicatedBytes @6 :UInt64;  # the payload's first so many bytes are equal on all data-parallel replicas
 }
 
 struct ShardWritten {
@@ -155,7 +156,7 @@ struct ShardWritten {
   shard @4 :Data;              # checkpoint/shard_writer.h: files, hashes, where every byte lies
   bytes @5 :UInt64;
   seconds @6 :Float64;
-  digest @7 :Text;             # hash of the whole slot payload, compared between replicas
+  digest @7 :Text;             # hash of what replicas hold alike of the slot payload, compared between them
 }
 
 struct ShardFailed {

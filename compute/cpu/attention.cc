@@ -72,8 +72,9 @@ const DropoutRow* dropout_rows(const AttentionShape& s, const RowBlock& block,
                                DropoutRow (&rows)[kQueryBlock]) {
   if (s.dropout == nullptr || !s.dropout->active()) return nullptr;
   for (std::int64_t r = 0; r < block.rows; ++r)
-    rows[r] = dropout_row(*s.dropout, s.samples[block.sample],
-                          static_cast<std::uint64_t>(block.head * s.length + block.first + r));
+    rows[r] = dropout_row(
+        *s.dropout, s.samples[block.sample],
+        static_cast<std::uint64_t>((s.first_head + block.head) * s.length + block.first + r));
   return rows;
 }
 

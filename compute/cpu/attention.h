@@ -27,6 +27,7 @@ struct AttentionShape {
   const std::int32_t* positions = nullptr;
   const DropoutSite* dropout = nullptr;   ///< of the probabilities, or nullptr
   const std::int64_t* samples = nullptr;  ///< (B) absolute positions, with dropout
+  std::int64_t first_head = 0;            ///< in the whole model; where dropout's rows begin
 };
 
 /// Scratch for one block of rows; each thread has one.

@@ -56,9 +56,12 @@ class Block {
     gradient_ = gradient;
     if (o_.norm_placement == NormPlacement::kPost) {
       norm_backward(second_norm(a_.ffn_sum, nullptr), call_.at.ffn_norm, grad, grad, false);
-      feed_forward_backward(grad, a_.attention_normed, grad, Write::kAdd);
+      with_partial_sum(grad, [&](float* dx, Write write) {
+        feed_forward_backward(grad, a_.attention_normed, dx, write);
+      });
       norm_backward(first_norm(a_.middle, nullptr), call_.at.attention_norm, grad, grad, false);
-      attend_backward(grad, call_.x, grad, Write::kAdd);
+      with_partial_sum(grad,
+                       [&](float* dx, Write write) { attend_backward(grad, call_.x, dx, write); });
       return;
     }
     if (o_.parallel_block) {
@@ -66,9 +69,11 @@ class Block {
       attend_backward(grad, a_.attention_normed, w_.dnormed, Write::kAdd);
     } else {
       feed_forward_backward(grad, a_.ffn_normed, w_.dnormed, Write::kOverwrite);
+      all_reduce(w_.dnormed);
       norm_backward(second_norm(a_.middle, nullptr), call_.at.ffn_norm, w_.dnormed, grad, true);
       attend_backward(grad, a_.attention_normed, w_.dnormed, Write::kOverwrite);
     }
+    all_reduce(w_.dnormed);
     norm_backward(first_norm(call_.x, nullptr), call_.at.attention_norm, w_.dnormed, grad, true);
   }
 
@@ -131,13 +136,25 @@ class Block {
   void project(const float* x, const LinearOffsets& at, std::int64_t in, const DropoutSite* site,
                float* residual) const {
     const LinearShape shape{tokens_, in, o_.width};
+    const bool alone = c_.tensor_group == nullptr;
+    const float* bias = alone ? value(at.bias) : nullptr;
     if (!drops(site)) {
-      linear_forward(k_, shape, x, value(at.weight), value(at.bias), residual, Write::kAdd);
+      with_partial_sum(residual, [&](float* out, Write write) {
+        linear_forward(k_, shape, x, value(at.weight), bias, out, write);
+      });
+      if (!alone) add_bias(at, residual);
       return;
     }
-    linear_forward(k_, shape, x, value(at.weight), value(at.bias), w_.dropped, Write::kOverwrite);
+    linear_forward(k_, shape, x, value(at.weight), bias, w_.dropped, Write::kOverwrite);
+    all_reduce(w_.dropped);
+    if (!alone) add_bias(at, w_.dropped);
     drop(*site, w_.dropped);
     k_.ops.add(tokens_ * o_.width, w_.dropped, residual);
+  }
+  void add_bias(const LinearOffsets& at, float* x) const {
+    if (at.bias < 0) return;
+    for (std::int64_t r = 0; r < tokens_; ++r)
+      k_.ops.add(o_.width, value(at.bias), x + r * o_.width);
   }
   /// The gradient of a projection's output from that of the residual stream.
   const float* projection_gradient(const DropoutSite* site, const float* grad) const {
@@ -145,6 +162,21 @@ class Block {
     std::copy_n(grad, tokens_ * o_.width, w_.dropped);
     drop(*site, w_.dropped);
     return w_.dropped;
+  }
+
+  /// Of a (B, T, C) tensor, over the ranks that hold the other heads and feed-forward parts.
+  void all_reduce(float* x) const {
+    if (c_.tensor_group == nullptr) return;
+    c_.tensor_group->all_reduce({x, static_cast<std::size_t>(tokens_ * o_.width)});
+  }
+  /// `f` adds to `sum` (B, T, C) what this rank knows of a sum; what the others know is added too.
+  /// Uses dnormed as workspace.
+  template <class F>
+  void with_partial_sum(float* sum, F&& f) const {
+    if (c_.tensor_group == nullptr) return f(sum, Write::kAdd);
+    f(w_.dnormed, Write::kOverwrite);
+    all_reduce(w_.dnormed);
+    k_.ops.add(tokens_ * o_.width, w_.dnormed, sum);
   }
   void linear_weight_gradient(const float* dy, const float* x, const LinearOffsets& at,
                               std::int64_t in, std::int64_t out) const {
@@ -289,7 +321,8 @@ class Block {
             c_.slopes,
             call_.positions,
             call_.dropout == nullptr ? nullptr : &call_.dropout->probabilities,
-            call_.samples};
+            call_.samples,
+            c_.tensor_group == nullptr ? 0 : o_.num_heads * c_.tensor_group->part().index};
   }
   AttentionTensors attention_tensors() const { return {a_.q, a_.k, a_.v, a_.attended, a_.log_sum}; }
 

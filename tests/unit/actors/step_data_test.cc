@@ -201,7 +201,6 @@ TEST_F(StepDataTest, EngineOptionsOfAllRanksFitTogether) {
         EXPECT_TRUE(o.stages.front().has_embedding);
         EXPECT_TRUE(o.stages.back().has_head);
         EXPECT_EQ(o.ranges.back().end, 6);
-        for (const Action& a : o.schedule) EXPECT_LT(a.slot, o.num_slots);
       }
     }
   }

@@ -71,7 +71,6 @@ EngineOptions engine_options(const ModelOptions& model, int dp, int pp, int rank
   o.pp_group = o.replicas[static_cast<std::size_t>(o.replica)];
   o.num_microbatches = kMicrobatches;
   o.schedule = schedule(o.stage, pp, o.ranges[static_cast<std::size_t>(o.replica)].size());
-  o.num_slots = pp - o.stage;
   o.clip_norm = 0.5;
   return o;
 }

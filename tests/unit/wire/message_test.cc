@@ -54,7 +54,7 @@ std::vector<Message> one_of_each() {
       StepDone{report(5)},
       RankStopped{-1, held, "abort", 9},
       RankFinished{1, 3, FinishCause::kStopped},
-      SnapshotSealed{1, 2, 3, 1, std::string("table\0bytes", 11), {0, 3, 5}},
+      SnapshotSealed{1, 2, 3, 1, std::string("table\0bytes", 11), {0, 3, 5}, 4096},
       ShardWritten{1, 2, 3, 4, std::string("\0\xff shard", 8), 6, 0.5, "digest"},
       ShardFailed{1, 2, 3, 4, "disk full"},
       RendezvousValue{3, "key", std::string("\0value", 6)},
