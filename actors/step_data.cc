@@ -1,6 +1,7 @@
 #include "actors/step_data.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <utility>
@@ -123,10 +124,28 @@ void StepData::reserve(int count) {
   }
 }
 
+bool StepData::damaged_window(const data::TokenFile& file, std::int64_t window) {
+  const auto vocabulary = file.info().vocabulary_size;
+  const auto bad = std::find_if(window_.begin(), window_.end(), [&](std::int32_t token) {
+    return token < 0 || token >= vocabulary;
+  });
+  if (bad == window_.end()) return false;
+  if (damaged_windows_.insert(window).second) {
+    spdlog::error(
+        "token file: token {} has the value {}, outside the vocabulary of {}: the file was damaged "
+        "after it was written; samples that read it have no loss",
+        window * sequence_length_ + (bad - window_.begin()), *bad, vocabulary);
+  }
+  std::fill(window_.begin(), window_.end(), 0);
+  return true;
+}
+
 void StepData::read_window(const data::TokenFile& file, std::int64_t window, int microbatch,
                            int sample, std::int64_t sample_position) {
   file.read(window * sequence_length_, window_);
   samples_[static_cast<std::size_t>(microbatch * microbatch_size_ + sample)] = sample_position;
+  if (damaged_window(file, window))
+    batches_[static_cast<std::size_t>(microbatch)].poison_nan = true;
   if (sample_position >= 0) {
     data::poison_tokens(poison_, {seed_, sample_position, file.info().vocabulary_size}, window_);
     if (poison_.kind == data::PoisonKind::kNan && poison_.contains(sample_position)) {
@@ -145,7 +164,7 @@ void StepData::read_window(const data::TokenFile& file, std::int64_t window, int
   }
 }
 
-std::span<const compute::Microbatch> StepData::microbatches(std::int64_t step, int first, int end) {
+std::span<compute::Microbatch> StepData::microbatches(std::int64_t step, int first, int end) {
   reserve(end - first);
   const std::vector<std::int64_t> positions = positions_->positions(step);
   for (int mb = first; mb < end; ++mb) {
@@ -156,6 +175,19 @@ std::span<const compute::Microbatch> StepData::microbatches(std::int64_t step, i
     }
   }
   return batches_;
+}
+
+std::int64_t StepData::sample_begin(std::int64_t position) const {
+  return train_window(position).index * sequence_length_;
+}
+
+std::vector<std::int32_t> StepData::sample_tokens(std::int64_t position) const {
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(sequence_length_) + 1);
+  const Window w = train_window(position);
+  const data::TokenFile& file = corpora_[w.corpus].train;
+  file.read(w.index * sequence_length_, tokens);
+  data::poison_tokens(poison_, {seed_, position, file.info().vocabulary_size}, tokens);
+  return tokens;
 }
 
 std::span<const compute::Microbatch> StepData::heldout(int first, int end) {

@@ -42,7 +42,7 @@ std::pair<Tensors, Tensors> update_once(const std::vector<ParameterGroup>& group
     const TestBatch batch(o.model, o.shape);
     const Microbatch microbatch{batch.tokens, batch.targets, false};
     ASSERT_TRUE((*engine)->compute_gradients(comm, {&microbatch, 1}));
-    (*engine)->apply_update(1.0, 10, 1e-2, 1);
+    (*engine)->apply_update({1.0, 0, 10, 1e-2, 1});
     result.second = tensors_of(**engine);
   });
   return result;
