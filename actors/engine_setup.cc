@@ -7,14 +7,42 @@
 
 namespace tenax::actors {
 
+namespace {
+
+/// One stage has nobody to interleave with.
+scheduler::Pipeline pipeline_of(const configs::RunConfig& config, const Degrees& degrees) {
+  return {degrees.pp, degrees.pp > 1 ? static_cast<int>(config.layout.virtual_stages) : 1};
+}
+
+}  // namespace
+
+compute::Engine::Batch batch_of(const configs::RunConfig& config, const Degrees& degrees, int rank,
+                                int num_microbatches) {
+  compute::Engine::Batch batch;
+  batch.num_microbatches = num_microbatches;
+  for (int r = 0; r < degrees.dp; ++r) {
+    const auto share = scheduler::even_share(num_microbatches, degrees.dp, r);
+    batch.ranges.push_back({static_cast<int>(share.begin), static_cast<int>(share.end)});
+  }
+  const scheduler::Coordinates place = scheduler::coordinates_of(degrees, rank);
+  batch.schedule =
+      scheduler::make_schedule(config.train.schedule, pipeline_of(config, degrees), place.pp,
+                               batch.ranges[static_cast<std::size_t>(place.dp)].size());
+  return batch;
+}
+
+Status use_batch_of(compute::Engine& engine, const configs::RunConfig& config,
+                    const Degrees& degrees, int num_microbatches) {
+  if (num_microbatches == engine.options().num_microbatches) return {};
+  return engine.set_batch(batch_of(config, degrees, engine.options().rank, num_microbatches));
+}
+
 compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       std::int64_t vocabulary_size, const Degrees& degrees,
                                       int rank) {
   compute::EngineOptions o;
   o.model = configs::model_options(config, vocabulary_size);
-  // One stage has nobody to interleave with.
-  const scheduler::Pipeline pipeline{
-      degrees.pp, degrees.pp > 1 ? static_cast<int>(config.layout.virtual_stages) : 1};
+  const scheduler::Pipeline pipeline = pipeline_of(config, degrees);
   const int num_stages = pipeline.num_stages * pipeline.num_chunks;
   const auto layers = scheduler::split_layers(static_cast<int>(o.model.num_layers), num_stages);
   for (int s = 0; s < num_stages; ++s) {
@@ -36,16 +64,17 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
     o.tensor_groups.push_back(
         scheduler::tensor_parallel_group(degrees, scheduler::rank_of(degrees, {0, 0, s})));
   }
-  o.num_microbatches =
-      static_cast<int>(config.train.global_batch_size / config.train.microbatch_size);
   for (int r = 0; r < degrees.dp; ++r) {
-    const auto share = scheduler::even_share(o.num_microbatches, degrees.dp, r);
-    o.ranges.push_back({static_cast<int>(share.begin), static_cast<int>(share.end)});
     o.replicas.push_back(
         scheduler::pipeline_group(degrees, scheduler::rank_of(degrees, {r, 0, 0})));
   }
+  compute::Engine::Batch batch =
+      batch_of(config, degrees, rank,
+               static_cast<int>(config.train.global_batch_size / config.train.microbatch_size));
+  o.num_microbatches = batch.num_microbatches;
+  o.ranges = std::move(batch.ranges);
+  o.schedule = std::move(batch.schedule);
   const int mine = o.ranges[static_cast<std::size_t>(o.replica)].size();
-  o.schedule = scheduler::make_schedule(config.train.schedule, pipeline, o.stage, mine);
   o.num_outboxes = scheduler::num_outboxes(pipeline, mine);
   o.zero = static_cast<int>(config.layout.zero);
   o.settings.dropout = config.train.dropout;

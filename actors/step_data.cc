@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/hash.h"
+#include "data/batch_ramp.h"
 #include "data/sampler.h"
 
 namespace tenax::actors {
@@ -22,6 +23,13 @@ std::vector<double> blend_weights(const configs::RunConfig& config) {
   }
   if (weights.empty()) weights.push_back(1);
   return weights;
+}
+
+std::vector<data::BatchSizeChange> ramp_of(const configs::RunConfig& config) {
+  // The configuration was checked.
+  if (auto ramp = data::batch_ramp(config.train.batch_ramp, config.train.global_batch_size))
+    return *std::move(ramp);
+  return {{1, config.train.global_batch_size}};
 }
 
 }  // namespace
@@ -52,7 +60,7 @@ Result<std::unique_ptr<StepData>> StepData::open(const configs::RunConfig& confi
 
 StepData::StepData(const configs::RunConfig& config, std::vector<Corpus> corpora)
     : seed_(static_cast<std::uint64_t>(config.run.seed)),
-      global_batch_size_(config.train.global_batch_size),
+      ramp_(ramp_of(config)),
       microbatch_size_(static_cast<int>(config.train.microbatch_size)),
       sequence_length_(static_cast<int>(config.train.sequence_length)),
       packing_(config.data.packing),
@@ -61,7 +69,7 @@ StepData::StepData(const configs::RunConfig& config, std::vector<Corpus> corpora
   choose_heldout(config.train.eval_samples);
   if (config.faults.poison_batch > 0) {
     // The poison sticks to the samples that an undisturbed run trains at that step.
-    const data::PositionMap undisturbed(global_batch_size_, {});
+    const data::PositionMap undisturbed(ramp_, {});
     poison_.begin = undisturbed.begin(config.faults.poison_batch);
     poison_.end =
         undisturbed.end(config.faults.poison_batch + config.faults.poison_num_batches - 1);
@@ -100,7 +108,7 @@ StepData::Window StepData::train_window(std::int64_t position) const {
 }
 
 void StepData::set_skip_windows(const std::vector<SkipWindow>& windows) {
-  positions_ = std::make_unique<data::PositionMap>(global_batch_size_, windows);
+  positions_ = std::make_unique<data::PositionMap>(ramp_, windows);
 }
 
 void StepData::reserve(int count) {

@@ -45,6 +45,10 @@ class StepData {
   /// The token of the training file at which the sample begins.
   std::int64_t sample_begin(std::int64_t position) const;
 
+  /// Of the global batch of `step`.
+  int num_microbatches(std::int64_t step) const {
+    return static_cast<int>(positions_->batch_size(step) / microbatch_size_);
+  }
   std::int64_t position_begin(std::int64_t step) const { return positions_->begin(step); }
   std::int64_t position_end(std::int64_t step) const { return positions_->end(step); }
   std::int64_t vocabulary_size() const { return corpora_.front().train.info().vocabulary_size; }
@@ -71,7 +75,7 @@ class StepData {
                    std::int64_t sample_position);
 
   std::uint64_t seed_;
-  std::int64_t global_batch_size_;
+  std::vector<data::BatchSizeChange> ramp_;
   int microbatch_size_;
   int sequence_length_;
   data::Packing packing_;

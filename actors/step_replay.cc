@@ -104,8 +104,9 @@ class Replay {
                         fmt::format("step {} is not in the journal of the current branch", step));
     }
     const StepReport& before = known->second;
-    TENAX_RETURN_IF_ERROR(engine_->compute_gradients(
-        comm_, data_->microbatches(step, 0, engine_->options().num_microbatches)));
+    const int count = data_->num_microbatches(step);
+    TENAX_RETURN_IF_ERROR(use_batch_of(*engine_, config_, {}, count));
+    TENAX_RETURN_IF_ERROR(engine_->compute_gradients(comm_, data_->microbatches(step, 0, count)));
     compute::VerdictPart part = engine_->verdict_part();
     part.step = step;
     TENAX_TRY(const compute::Verdict verdict, engine_->exchange_verdict(comm_, part));

@@ -315,6 +315,7 @@ Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, Ge
     held_.verdict_known = false;
   }
   if (attempt == 0) trace_.begin_step(step);
+  TENAX_RETURN_IF_ERROR(use_batch_of(*engine_, config_, degrees_, data_->num_microbatches(step)));
   const compute::EngineOptions& o = engine_->options();
   const compute::MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
   std::span<compute::Microbatch> batches;

@@ -85,13 +85,7 @@ Engine::Engine(EngineOptions options) : options_(std::move(options)) {}
 Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   std::unique_ptr<Engine> engine(new Engine(std::move(options)));
   const EngineOptions& o = engine->options_;
-  TreeReduceOptions reduce;
-  reduce.ranges = o.ranges;
-  reduce.num_microbatches = o.num_microbatches;
-  reduce.index = o.replica;
-  TENAX_TRY(TreeReducer reducer, TreeReducer::create(std::move(reduce)));
-  engine->reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
-  engine->verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
+  TENAX_RETURN_IF_ERROR(engine->agree_on_batch());
   try {
     TENAX_RETURN_IF_ERROR(engine->build_chunks());
     engine->build_buffers();
@@ -103,6 +97,45 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   for (const StageParameter& p : engine->parameters())
     engine->rules_.push_back(update_rule(p.spec, o.adamw.weight_decay, o.groups));
   return engine;
+}
+
+Status Engine::agree_on_batch() {
+  const EngineOptions& o = options_;
+  TreeReduceOptions reduce;
+  reduce.ranges = o.ranges;
+  reduce.num_microbatches = o.num_microbatches;
+  reduce.index = o.replica;
+  TENAX_TRY(TreeReducer reducer, TreeReducer::create(std::move(reduce)));
+  reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
+  verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
+  const auto mine = static_cast<std::size_t>(o.ranges[static_cast<std::size_t>(o.replica)].size());
+  loss_sums_.resize(mine);
+  target_counts_.resize(mine);
+  return {};
+}
+
+Status Engine::set_batch(Batch batch) {
+  TENAX_CHECK(batch.ranges.size() == options_.ranges.size());
+  options_.ranges = std::move(batch.ranges);
+  options_.num_microbatches = batch.num_microbatches;
+  options_.schedule = std::move(batch.schedule);
+  TENAX_RETURN_IF_ERROR(agree_on_batch());
+  const MicrobatchRange range = options_.ranges[static_cast<std::size_t>(options_.replica)];
+  try {
+    for (Chunk& chunk : chunks_) {
+      chunk.accumulator.reset();
+      chunk.accumulator = std::make_unique<TreeAccumulator>(chunk.stage->gradient_size(), range);
+    }
+  } catch (const std::bad_alloc&) {
+    return make_error(ErrorCode::kNoSpace,
+                      fmt::format("rank {}: no memory for the sums of {} microbatches",
+                                  options_.rank, range.size()));
+  }
+  if (spec(chunks_.back()).has_head) {
+    sample_losses_.resize(static_cast<std::size_t>(range.size()) *
+                          static_cast<std::size_t>(options_.shape.microbatch_size));
+  }
+  return {};
 }
 
 Status Engine::build_chunks() {
@@ -197,8 +230,6 @@ void Engine::build_buffers() {
   part_bytes_.resize(o.dp_group.size() + 1);
   chunk_squares_.resize(first_chunk_.back());
   square_sums_.resize(parameters_.size());
-  loss_sums_.resize(static_cast<std::size_t>(range.size()));
-  target_counts_.resize(static_cast<std::size_t>(range.size()));
   if (spec(chunks_.back()).has_head)
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));

@@ -76,6 +76,16 @@ class Engine {
 
   void initialise(std::uint64_t seed);
 
+  /// The microbatches of a step and this rank's way through its own.
+  struct Batch {
+    std::vector<MicrobatchRange> ranges;  ///< by replica
+    int num_microbatches = 1;
+    PipelineSchedule schedule;
+  };
+  /// From the next step on: no replica computes more than at create(). Gradients that are kept
+  /// stay.
+  Status set_batch(Batch batch);
+
   /// Forward and backward of this rank's microbatches (given in order), then the reduction over
   /// replicas. On success the summed gradients of `step` are kept until the next call.
   Status compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches);
@@ -150,6 +160,7 @@ class Engine {
     std::vector<Outbox> forward_boxes;
     std::vector<Outbox> backward_boxes;
   };
+  Status agree_on_batch();
   Status build_chunks();
   void build_buffers();
   void adopt_parameters(const Chunk& chunk);

@@ -9,6 +9,7 @@
 #include "compute/tensor_part.h"
 #include "configs/duration_text.h"
 #include "configs/model_keys.h"
+#include "data/batch_ramp.h"
 #include "data/blend.h"
 
 namespace tenax::configs {
@@ -65,6 +66,32 @@ void check_data(const RunConfig& c, Found& found) {
                      fmt::format("train.eval_interval {} asks for a held-out loss, but "
                                  "data.heldout_fraction is 0; set one of them",
                                  c.train.eval_interval)});
+  }
+}
+
+void check_ramp(const RunConfig& c, Found& found) {
+  const TrainSection& t = c.train;
+  const auto ramp = data::batch_ramp(t.batch_ramp, t.global_batch_size);
+  if (!ramp) {
+    found.push_back({{"train.batch_ramp"}, "train.batch_ramp: " + ramp.error().message});
+    return;
+  }
+  const std::int64_t together = c.layout.data_parallel * t.microbatch_size;
+  for (std::size_t i = 0; i + 1 < ramp->size(); ++i) {
+    const std::int64_t size = (*ramp)[i].size;
+    if (size > t.global_batch_size) {
+      found.push_back(
+          {{"train.batch_ramp", "train.global_batch_size"},
+           fmt::format("train.batch_ramp: \"{}\" is more than train.global_batch_size {}",
+                       t.batch_ramp[i], t.global_batch_size)});
+    } else if (size % together != 0) {
+      found.push_back(
+          {{"train.batch_ramp", "layout.data_parallel", "train.microbatch_size"},
+           fmt::format(
+               "train.batch_ramp: {} of \"{}\" is not a multiple of layout.data_parallel {} "
+               "x train.microbatch_size {}",
+               size, t.batch_ramp[i], c.layout.data_parallel, t.microbatch_size)});
+    }
   }
 }
 
@@ -253,6 +280,7 @@ std::vector<Contradiction> find_contradictions(const RunConfig& config) {
   check_data(config, found);
   check_model(config, found);
   check_layout(config, found);
+  check_ramp(config, found);
   check_optimizer(config, found);
   check_supervision(config, found);
   check_spikes(config, found);

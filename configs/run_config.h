@@ -71,6 +71,7 @@ struct TrainSection {
   std::int64_t sequence_length = 128;
   std::int64_t global_batch_size = 16;
   std::int64_t microbatch_size = 2;
+  std::vector<std::string> batch_ramp;  ///< data::batch_ramp's parts
   scheduler::ScheduleKind schedule = scheduler::ScheduleKind::kOneForwardOneBackward;
   std::int64_t eval_interval = 50;
   std::int64_t eval_samples = 32;

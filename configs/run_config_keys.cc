@@ -101,6 +101,9 @@ void bind_train(Binder& b, TrainSection& c) {
         {.doc = "Samples of a step, over all replicas.",
          .unit = "samples",
          .range = between(1, kMaxBatch)});
+  b.add("train.batch_ramp", c.batch_ramp,
+        {.doc = "Smaller batches before global_batch_size: steps and samples, \"50 x 4\" each, one "
+                "after the other."});
   b.add("train.microbatch_size", c.microbatch_size,
         {.doc = "Samples that go through a stage at once.",
          .unit = "samples",

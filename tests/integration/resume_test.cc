@@ -57,6 +57,25 @@ TEST(Resume, WithoutARunTheRecipeBeginsOne) {
   EXPECT_NE(run.output().find("holds no run to resume"), std::string::npos) << run.output();
 }
 
+TEST(Resume, ABatchRampGoesOnWhereItWas) {
+  const Shape& shape = shapes().front();
+  const std::string constant = "optimizer.decay=constant";
+  const std::string ramp = "train.batch_ramp=[\"8 x 4\"]";
+  const std::string hash = undisturbed_hash(shape, {constant, ramp, "train.steps=14"});
+  EXPECT_NE(hash, undisturbed_hash(shape, {constant, "train.steps=14"}));
+  RunUnderTest run(shape, {constant, ramp, "train.steps=6"});
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  run.resume({"--set", "train.steps=14"});
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
+  const std::vector<nlohmann::json> metrics = run.json_lines("metrics");
+  ASSERT_EQ(metrics.size(), 14u);
+  EXPECT_EQ(metrics[7].at("position_end"), 32);
+  EXPECT_EQ(metrics[8].at("position_begin"), 32);
+  EXPECT_EQ(metrics[8].at("position_end"), 40);
+}
+
 TEST(Trace, ShowsWhatEveryRankDidInAStep) {
   const Shape& shape = shapes().back();
   RunUnderTest run(shape, {"train.steps=4"});

@@ -162,6 +162,43 @@ TEST(Engine, EveryLayoutGivesTheSameBits) {  // T2
   }
 }
 
+/// As train(), but the second step has fewer microbatches and the third all again.
+Outcome train_with_a_ramp(const ModelOptions& model, int dp, int pp) {
+  Outcome out;
+  std::mutex mutex;
+  test::run_world(dp * pp, [&](Communicator& comm) {
+    auto engine = Engine::create(engine_options(model, dp, pp, comm.rank()));
+    ASSERT_TRUE(engine) << engine.error().message;
+    (*engine)->initialise(11);
+    const EngineOptions all = (*engine)->options();
+    for (const auto& [step, count] : {std::pair{1, kMicrobatches}, {2, 3}, {3, kMicrobatches}}) {
+      Engine::Batch batch{{}, count, {}};
+      for (int r = 0; r < dp; ++r) batch.ranges.push_back({count * r / dp, count * (r + 1) / dp});
+      batch.schedule =
+          schedule(all.stage, pp, batch.ranges[static_cast<std::size_t>(all.replica)].size());
+      ASSERT_TRUE((*engine)->set_batch(batch));
+      train_step(**engine, comm, step, comm.rank() == 0 ? &out : nullptr);
+    }
+    const std::scoped_lock lock(mutex);
+    collect(**engine, out);
+  });
+  return out;
+}
+
+TEST(Engine, StepsOfAnotherBatchSizeGiveTheSameBitsOnEveryLayout) {
+  const ModelOptions m = model(true);
+  const Outcome alone = train_with_a_ramp(m, 1, 1);
+  EXPECT_NE(alone.losses, train(m, 1, 1).losses);
+  for (const auto& [dp, pp] : {std::pair{2, 1}, {1, 2}, {2, 2}, {4, 1}}) {
+    SCOPED_TRACE(testing::Message() << "dp " << dp << " pp " << pp);
+    const Outcome split = train_with_a_ramp(m, dp, pp);
+    EXPECT_EQ(split.losses, alone.losses);
+    EXPECT_EQ(split.norms, alone.norms);
+    for (const auto& [name, tensor] : alone.tensors)
+      EXPECT_TRUE(same_bits(split.tensors.at(name), tensor)) << name;
+  }
+}
+
 /// Microbatch `mb` of a step in which microbatches have no, one or all of their targets, and
 /// samples of several documents.
 TestBatch masked_batch(const ModelOptions& options, int mb) {

@@ -75,6 +75,19 @@ TEST(CrossCheck, RefusesMatricesThatCannotBeShared) {
                       "layout.tensor_parallel 3: kv_heads 4 is not a multiple of tp 3"}));
 }
 
+TEST(CrossCheck, RefusesARampThatTheLayoutCannotDivide) {
+  RunConfig c = sound();
+  c.layout.data_parallel = 2;
+  c.train.batch_ramp = {"10 x 4", "10 x 6", "10 x 32"};
+  const Messages messages = cross_check(c);
+  ASSERT_EQ(messages.size(), 2u);
+  EXPECT_NE(messages[0].find("6 of \"10 x 6\" is not a multiple"), std::string::npos);
+  EXPECT_NE(messages[1].find("\"10 x 32\" is more than train.global_batch_size 16"),
+            std::string::npos);
+  c.train.batch_ramp = {"ten"};
+  ASSERT_EQ(cross_check(c).size(), 1u);
+}
+
 TEST(CrossCheck, RefusesGroupsThatSayNothingOrFitNothing) {
   RunConfig c = sound();
   c.optimizer.groups = {"layers.*: weight_decay=0", "decoder.*: weight_decay=0", "layers"};
