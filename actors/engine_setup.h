@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "actors/run_directory.h"
 #include "common/run_types.h"
 #include "compute/cuda_device.h"
 #include "compute/engine.h"
@@ -21,6 +22,13 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
 /// kUnsupported with what is missing and what to do.
 Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker);
 
+/// How a rank goes through a global batch of so many microbatches.
+compute::Engine::Batch batch_of(const configs::RunConfig& config, const Degrees& degrees, int rank,
+                                int num_microbatches);
+/// Lets the engine's next step have so many microbatches (train.batch_ramp).
+Status use_batch_of(compute::Engine& engine, const configs::RunConfig& config,
+                    const Degrees& degrees, int num_microbatches);
+
 /// Of `num_microbatches` held-out microbatches, those that this rank's replica computes.
 compute::MicrobatchRange heldout_share(const compute::EngineOptions& options, int num_microbatches);
 /// The forward-only schedule of that share.
@@ -29,5 +37,12 @@ PipelineSchedule forward_schedule(const compute::EngineOptions& options, int num
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config);
 
 Degrees degrees_of(const configs::RunConfig& config);
+
+/// kUnsupported where this processor computes other bits than the run was begun with.
+Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config,
+                        const compute::CudaDevice* gpu);
+/// What the bits of a run depend on besides its configuration, of the GPU that computes or, where
+/// there is none, of the processor.
+std::string arithmetic_of(const configs::RunConfig& config, const compute::CudaDevice* gpu);
 
 }  // namespace tenax::actors

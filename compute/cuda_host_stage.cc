@@ -62,11 +62,10 @@ void CudaHostStage::check() {
   if (status_) status_ = device_->status();
 }
 
-void CudaHostStage::forward(int slot, std::span<const std::int32_t> tokens,
-                            std::span<const std::int32_t> targets, std::span<const float> input,
+void CudaHostStage::forward(int slot, const StageBatch& batch, std::span<const float> input,
                             std::span<float> output) {
   upload();
-  inner_->forward(slot, tokens, targets, input, output);
+  inner_->forward(slot, batch, input, output);
   if (output.empty()) return;
   check();
   if (!status_) std::ranges::fill(output, kNan);
@@ -93,11 +92,10 @@ LossSum CudaHostStage::loss(int slot) const {
   return sum;
 }
 
-LossSum CudaHostStage::evaluate(std::span<const std::int32_t> tokens,
-                                std::span<const std::int32_t> targets, std::span<const float> input,
+LossSum CudaHostStage::evaluate(const StageBatch& batch, std::span<const float> input,
                                 std::span<float> output, std::span<double> sample_losses) {
   upload();
-  LossSum sum = inner_->evaluate(tokens, targets, input, output, sample_losses);
+  LossSum sum = inner_->evaluate(batch, input, output, sample_losses);
   check();
   if (!status_) {
     sum.sum = std::numeric_limits<double>::quiet_NaN();

@@ -34,8 +34,7 @@ class CudaHostStage final : public Stage {
   std::string kernel_description() const override { return inner_->kernel_description(); }
   void initialise(std::uint64_t seed) override;
   void begin_step() override { weights_are_old_ = true; }
-  void forward(int slot, std::span<const std::int32_t> tokens,
-               std::span<const std::int32_t> targets, std::span<const float> input,
+  void forward(int slot, const StageBatch& batch, std::span<const float> input,
                std::span<float> output) override;
   void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
                 std::span<float> gradient) override;
@@ -43,8 +42,7 @@ class CudaHostStage final : public Stage {
   std::span<const double> sample_losses(int slot) const override {
     return inner_->sample_losses(slot);
   }
-  LossSum evaluate(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
-                   std::span<const float> input, std::span<float> output,
+  LossSum evaluate(const StageBatch& batch, std::span<const float> input, std::span<float> output,
                    std::span<double> sample_losses) override;
   void next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) override;
   Status status() const override { return status_; }

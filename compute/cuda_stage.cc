@@ -28,8 +28,8 @@ CudaStage::CudaStage(std::shared_ptr<CudaDevice> device, const ModelOptions& opt
       shape_(shape),
       settings_(settings),
       layout_(lay_out_stage(options_, spec)),
-      sizes_(options_, shape, settings.bfloat16 ? 2 : 4),
-      type_(settings.bfloat16 ? TENAX_CUDA_BF16 : TENAX_CUDA_F32) {}
+      sizes_(options_, shape, is_bfloat16(settings) ? 2 : 4),
+      type_(is_bfloat16(settings) ? TENAX_CUDA_BF16 : TENAX_CUDA_F32) {}
 
 CudaStage::~CudaStage() { device_->forget_copy(copy_.data()); }
 
@@ -55,7 +55,7 @@ Result<std::unique_ptr<Stage>> CudaStage::create(std::shared_ptr<CudaDevice> dev
 
 Status CudaStage::allocate(int num_slots) {
   TENAX_TRY(values_, device_->allocate(static_cast<std::size_t>(layout_.values_size)));
-  if (settings_.bfloat16) {
+  if (is_bfloat16(settings_)) {
     TENAX_TRY(copy_,
               device_->allocate_bytes(
                   static_cast<std::uint64_t>(cuda_copy_bytes(layout_, settings_)), "BF16 weights"));
@@ -102,7 +102,7 @@ void CudaStage::fill_tables() {
 }
 
 std::byte* CudaStage::weights() const {
-  return settings_.bfloat16 ? copy_.data() : reinterpret_cast<std::byte*>(values_.data());
+  return is_bfloat16(settings_) ? copy_.data() : reinterpret_cast<std::byte*>(values_.data());
 }
 
 std::size_t CudaStage::boundary_size() const {
@@ -117,7 +117,7 @@ std::string CudaStage::kernel_description() const {
   const tenax_cuda_device_info& info = device_->info();
   return fmt::format("cuda {} sm_{}{} driver {} runtime {} {}{}\n{}", info.name, info.major,
                      info.minor, info.driver_version, info.runtime_version,
-                     settings_.bfloat16 ? "bf16" : "f32",
+                     is_bfloat16(settings_) ? "bf16" : "f32",
                      device_->reproducible() ? " reproducible" : "", device_->plans());
 }
 
@@ -308,9 +308,11 @@ LossSum CudaStage::head(const HeadCall& call) {
 
 // --- Forward and backward
 
-void CudaStage::forward(int slot_index, std::span<const std::int32_t> tokens,
-                        std::span<const std::int32_t> targets, std::span<const float> input,
+void CudaStage::forward(int slot_index, const StageBatch& batch, std::span<const float> input,
                         std::span<float> output) {
+  const std::span<const std::int32_t> tokens = batch.tokens;
+  const std::span<const std::int32_t> targets = batch.targets;
+  TENAX_CHECK(batch.positions.empty());
   CudaSlot& slot = slot_at(slot_index);
   // Where each layer's output goes: the next one's input, the head's, or on its way to the next
   // stage.
@@ -396,9 +398,11 @@ std::byte* CudaStage::run_layers(const BatchShape& shape, std::span<const std::i
   return x;
 }
 
-LossSum CudaStage::evaluate(std::span<const std::int32_t> tokens,
-                            std::span<const std::int32_t> targets, std::span<const float> input,
+LossSum CudaStage::evaluate(const StageBatch& batch, std::span<const float> input,
                             std::span<float> output, std::span<double> sample_losses) {
+  const std::span<const std::int32_t> tokens = batch.tokens;
+  const std::span<const std::int32_t> targets = batch.targets;
+  TENAX_CHECK(batch.positions.empty());
   TENAX_CHECK(!spec_.has_embedding || tokens.size() == num_tokens(shape_));
   std::byte* const x = run_layers(shape_, tokens, input);
   if (!spec_.has_head) {

@@ -113,13 +113,13 @@ void CudaWorkspace::place(ByteArena& arena, const ModelOptions& o, const StageSp
 }
 
 std::int64_t cuda_copy_bytes(const StageLayout& layout, const StageSettings& settings) {
-  return settings.bfloat16 ? 2 * layout.values_size : 0;
+  return is_bfloat16(settings) ? 2 * layout.values_size : 0;
 }
 
 StageMemory plan_cuda_memory(const ModelOptions& o, const StageSpec& spec, const BatchShape& shape,
                              const StageSettings& settings) {
   const StageLayout layout = lay_out_stage(o, spec);
-  const std::int64_t element = settings.bfloat16 ? 2 : kFloatBytes;
+  const std::int64_t element = is_bfloat16(settings) ? 2 : kFloatBytes;
   const CudaSizes sizes(o, shape, element);
   StageMemory memory;
   memory.values = layout.values_size * kFloatBytes;

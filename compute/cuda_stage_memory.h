@@ -123,6 +123,11 @@ struct CudaWorkspace {
              const CudaSizes& sizes);
 };
 
+/// On a GPU bf16 is the type of activations and of what products read, see docs/numerics.md.
+inline bool is_bfloat16(const StageSettings& settings) {
+  return settings.precision == Precision::kBf16;
+}
+
 /// Bytes of the weights' copy in BF16; 0 where the stage computes in float32.
 std::int64_t cuda_copy_bytes(const StageLayout& layout, const StageSettings& settings);
 

@@ -19,7 +19,9 @@
 #include "compute/communicator.h"
 #include "compute/model_options.h"
 #include "compute/optimizer_shards.h"
+#include "compute/parameter_groups.h"
 #include "compute/stage.h"
+#include "compute/step_trace.h"
 #include "compute/tensor_group.h"
 #include "compute/tree_accumulator.h"
 #include "compute/tree_reduce.h"
@@ -54,6 +56,8 @@ struct EngineOptions {
   int zero = 0;
   StageSettings settings;
   AdamwOptions adamw;
+  std::vector<ParameterGroup> groups;  ///< of tensors with other rules than adamw's
+  StepTrace* trace = nullptr;          ///< records what the engine does; nullptr: nothing
 };
 
 /// Inputs of one microbatch; spans into the caller's memory.
@@ -62,6 +66,8 @@ struct Microbatch {
   std::span<const std::int32_t> targets;  ///< (B, T), -1 = masked
   bool poison_nan = false;                ///< fault injection: its loss and gradient become NaN
   std::uint32_t set_gradient_bits = 0;    ///< fault injection: set in one of its gradients
+  std::span<const std::int32_t> positions = {};  ///< (B, T) in the documents, or empty
+  std::span<const std::int64_t> samples = {};    ///< (B) absolute positions; needed by dropout
 };
 
 class Engine {
@@ -69,6 +75,16 @@ class Engine {
   static Result<std::unique_ptr<Engine>> create(EngineOptions options);
 
   void initialise(std::uint64_t seed);
+
+  /// The microbatches of a step and this rank's way through its own.
+  struct Batch {
+    std::vector<MicrobatchRange> ranges;  ///< by replica
+    int num_microbatches = 1;
+    PipelineSchedule schedule;
+  };
+  /// From the next step on: no replica computes more than at create(). Gradients that are kept
+  /// stay.
+  Status set_batch(Batch batch);
 
   /// Forward and backward of this rank's microbatches (given in order), then the reduction over
   /// replicas. On success the summed gradients of `step` are kept until the next call.
@@ -144,6 +160,7 @@ class Engine {
     std::vector<Outbox> forward_boxes;
     std::vector<Outbox> backward_boxes;
   };
+  Status agree_on_batch();
   Status build_chunks();
   void build_buffers();
   void adopt_parameters(const Chunk& chunk);
@@ -187,6 +204,7 @@ class Engine {
   AlignedBuffer tied_;     ///< the other part of a tied embedding's gradient
   std::unique_ptr<TreeReducer> reducer_;
   std::unique_ptr<VerdictExchange> verdicts_;
+  std::vector<UpdateRule> rules_;  ///< by parameter
   OptimizerShards shards_;
   std::vector<std::size_t> part_bytes_;   ///< of an all-gather
   std::vector<std::size_t> first_chunk_;  ///< norm chunks before each tensor, and of all

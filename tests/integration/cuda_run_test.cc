@@ -90,6 +90,21 @@ TEST_F(CudaRun, OfWhichADeviceIsLostEndsWithTheUndisturbedWeights) {
       << "the worker that lost its device ends with 71";
 }
 
+TEST_F(CudaRun, InBfloat16IsReproducedAfterAKill) {
+  std::vector<std::string> overrides = short_run("cuda");
+  overrides.push_back("train.precision=bf16");
+  const std::string hash = undisturbed_hash(shapes().front(), overrides);
+  EXPECT_NE(hash, undisturbed_hash(shapes().front(), short_run("cuda")));
+  RunUnderTest run(shapes().front(), overrides);
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(3));
+  run.kill_everything();
+  run.wait();
+  run.resume();
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
+}
+
 TEST_F(CudaRun, WithoutAGpuIsRefusedWithTheReason) {
   setenv("TENAX_CUDA_PLUGIN", "/nowhere/libtenax_cuda.so", 1);
   RunUnderTest run(shapes().front(), short_run("cuda"));

@@ -18,10 +18,13 @@ namespace {
 
 using checkpoint::TensorShard;
 
-/// Tokens and targets of one microbatch, a function of its number; one target in five is masked.
+/// One microbatch, a function of its number; one target in five is masked, and a document begins at
+/// every token that is a multiple of seven.
 struct Batch {
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> targets;
+  std::vector<std::int32_t> positions;  ///< in the documents
+  std::vector<std::int64_t> samples;
 
   Batch(const compute::EngineOptions& o, std::uint64_t number) {
     const CounterRng rng(number, 0);
@@ -33,7 +36,12 @@ struct Batch {
       const std::uint64_t target = rng.bits(2 * i + 1);
       targets.push_back(target % 5 == 0 ? -1
                                         : static_cast<std::int32_t>((target >> 8) % vocabulary));
+      const bool starts =
+          i % static_cast<std::uint64_t>(o.shape.sequence_length) == 0 || tokens.back() % 7 == 0;
+      positions.push_back(starts ? 0 : positions.back() + 1);
     }
+    for (int i = 0; i < o.shape.microbatch_size; ++i)
+      samples.push_back(static_cast<std::int64_t>(number) * o.shape.microbatch_size + i);
   }
 };
 
@@ -45,12 +53,14 @@ std::vector<Batch> make_batches(const compute::EngineOptions& o, int first, int 
   return batches;
 }
 
-std::vector<compute::Microbatch> views(const std::vector<Batch>& batches) {
+std::vector<compute::Microbatch> views(const std::vector<Batch>& batches, data::Packing packing) {
   std::vector<compute::Microbatch> out;
   for (const Batch& b : batches) {
     compute::Microbatch microbatch;
     microbatch.tokens = b.tokens;
     microbatch.targets = b.targets;
+    microbatch.samples = b.samples;
+    if (packing == data::Packing::kDocuments) microbatch.positions = b.positions;
     out.push_back(microbatch);
   }
   return out;
@@ -78,14 +88,16 @@ void train_rank(const WorldOptions& options, compute::Communicator& comm, RankRe
   const compute::MicrobatchRange mine = o.ranges[static_cast<std::size_t>(o.replica)];
   for (int step = 1; step <= options.steps; ++step) {
     const auto batches = make_batches(o, mine.begin, mine.end, static_cast<std::uint64_t>(step));
-    const Status computed = engine.compute_gradients(comm, views(batches));
+    const Status computed =
+        engine.compute_gradients(comm, views(batches, options.config.data.packing));
     ASSERT_TRUE(computed) << computed.error().message;
     compute::VerdictPart part = engine.verdict_part();
     part.step = step;
     const auto verdict = engine.exchange_verdict(comm, part);
     ASSERT_TRUE(verdict) << verdict.error().message;
     EXPECT_TRUE(verdict->finite);
-    engine.apply_update(verdict->grad_norm, verdict->targets, 1e-2, step);
+    engine.apply_update(
+        {verdict->grad_norm, options.config.optimizer.clip_norm, verdict->targets, 1e-2, step});
     if (options.after_update) options.after_update(engine);
     const Status shared = engine.share_weights(comm);
     ASSERT_TRUE(shared) << shared.error().message;
@@ -96,7 +108,9 @@ void train_rank(const WorldOptions& options, compute::Communicator& comm, RankRe
   const auto heldout = make_batches(o, 0, kHeldOut, 0);
   const auto share = actors::heldout_share(o, kHeldOut);
   const auto loss =
-      engine.evaluate(comm, views({heldout.begin() + share.begin, heldout.begin() + share.end}),
+      engine.evaluate(comm,
+                      views({heldout.begin() + share.begin, heldout.begin() + share.end},
+                            options.config.data.packing),
                       actors::forward_schedule(o, kHeldOut), kHeldOut);
   ASSERT_TRUE(loss) << loss.error().message;
   out.eval_loss = *loss;

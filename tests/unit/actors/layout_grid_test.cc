@@ -157,5 +157,23 @@ TEST(LayoutGrid, EveryLayoutIsWhatTheTableSays) {
   }
 }
 
+TEST(LayoutGrid, DropoutDocumentsAndBf16GiveTheBitsOfOneProcess) {
+  WorldOptions o = world_options();
+  o.config.train.dropout = {0.2, 0.3, 0.25};
+  o.config.train.precision = compute::Precision::kBf16;
+  o.config.data.packing = data::Packing::kDocuments;
+  const TrainedWorld alone = train_world(o);
+  WorldOptions plain = world_options();
+  EXPECT_NE(train_world(plain).losses, alone.losses);
+  for (const auto recompute :
+       {compute::Recompute::kNone, compute::Recompute::kSelective, compute::Recompute::kFull}) {
+    o.recompute = recompute;
+    o.config.layout.data_parallel = 3;
+    o.config.layout.pipeline_parallel = 2;
+    o.config.layout.zero = 1;
+    expect_same_bits(train_world(o), alone);
+  }
+}
+
 }  // namespace
 }  // namespace tenax::test

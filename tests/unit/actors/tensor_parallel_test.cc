@@ -75,6 +75,23 @@ TEST(TensorParallel, GradientsAreThoseOfOneProcessWithinTheBound) {
   }
 }
 
+TEST(TensorParallel, MasksOfDropoutAndDocumentsAreThoseOfOneProcess) {
+  for (const NamedModel& m : models()) {
+    SCOPED_TRACE(m.name);
+    WorldOptions o = world_options();
+    m.change(o.config.model);
+    o.config.train.dropout = {0.2, 0.3, 0.25};
+    o.config.data.packing = data::Packing::kDocuments;
+    o.steps = 1;
+    const TrainedWorld alone = train_world(o);
+    for (const int tp : {2, 4}) {
+      SCOPED_TRACE(testing::Message() << "tp " << tp);
+      o.config.layout.tensor_parallel = tp;
+      expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
+    }
+  }
+}
+
 TEST(TensorParallel, AVocabularyOfFewerTokensThanRowsMayLeaveARankWithoutAny) {
   WorldOptions o = world_options();
   o.vocabulary_size = 11;

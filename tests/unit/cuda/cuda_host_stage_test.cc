@@ -30,7 +30,7 @@ TEST(CudaHostStage, GivesTheNumbersOfTheStageOnTheDevice) {
   EXPECT_EQ(actual.loss.sum, expected.loss.sum);
   EXPECT_EQ(actual.gradient, expected.gradient);
   // Gradients are added to what is there.
-  stage->forward(0, batch.tokens, batch.targets, {}, {});
+  stage->forward(0, {batch.tokens, batch.targets}, {}, {});
   stage->backward(0, {}, {}, actual.gradient);
   for (std::size_t i = 0; i < actual.gradient.size(); ++i)
     ASSERT_EQ(actual.gradient[i], expected.gradient[i] + expected.gradient[i]);
@@ -40,16 +40,16 @@ TEST(CudaHostStage, TakesNewWeightsWhenAStepBegins) {
   const ModelOptions options = tiny_llama();
   const TestBatch batch(options, {2, 7});
   const auto stage = host_stage(options, {2, 7}, on_emulated_device(true));
-  const double before = stage->evaluate(batch.tokens, batch.targets, {}, {}).sum;
+  const double before = stage->evaluate({batch.tokens, batch.targets}, {}, {}).sum;
   for (float& x : stage->values()) x *= 0.5f;
   stage->begin_step();
-  const double after = stage->evaluate(batch.tokens, batch.targets, {}, {}).sum;
+  const double after = stage->evaluate({batch.tokens, batch.targets}, {}, {}).sum;
   EXPECT_NE(after, before);
   // Also after a step that was broken off between forward and backward.
-  stage->forward(0, batch.tokens, batch.targets, {}, {});
+  stage->forward(0, {batch.tokens, batch.targets}, {}, {});
   for (float& x : stage->values()) x *= 2;
   stage->begin_step();
-  EXPECT_EQ(stage->evaluate(batch.tokens, batch.targets, {}, {}).sum, before);
+  EXPECT_EQ(stage->evaluate({batch.tokens, batch.targets}, {}, {}).sum, before);
 }
 
 TEST(CudaHostStage, InitialWeightsAreThoseOfTheCpu) {
@@ -76,7 +76,7 @@ TEST(CudaHostStage, NothingOfALostDeviceReachesTheEngineAsANumber) {  // S1
   for (const float x : trained.gradient) ASSERT_TRUE(std::isnan(x));
   ASSERT_FALSE(stage->status());
   EXPECT_EQ(stage->status().error().code, ErrorCode::kDeviceLost);
-  EXPECT_TRUE(std::isnan(stage->evaluate(batch.tokens, batch.targets, {}, {}).sum));
+  EXPECT_TRUE(std::isnan(stage->evaluate({batch.tokens, batch.targets}, {}, {}).sum));
 }
 
 TEST(CudaHostStage, TensorParallelismIsRefused) {
