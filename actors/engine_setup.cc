@@ -109,6 +109,12 @@ Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker) {
   return error;
 }
 
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(const configs::RunConfig& config, int worker,
+                                                      std::shared_ptr<compute::CudaDevice> open) {
+  if (config.train.device != configs::ComputeDevice::kCuda || open) return open;
+  return open_gpu(worker);
+}
+
 compute::MicrobatchRange heldout_share(const compute::EngineOptions& o, int num_microbatches) {
   const auto share =
       scheduler::even_share(num_microbatches, static_cast<int>(o.replicas.size()), o.replica);

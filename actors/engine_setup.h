@@ -21,6 +21,9 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
 /// The GPU of a host's worker of this number; workers share one when they are more. kUnavailable or
 /// kUnsupported with what is missing and what to do.
 Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker);
+/// The same where the configuration wants a GPU and `open` is none yet, else `open`.
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(const configs::RunConfig& config, int worker,
+                                                      std::shared_ptr<compute::CudaDevice> open);
 
 /// How a rank goes through a global batch of so many microbatches.
 compute::Engine::Batch batch_of(const configs::RunConfig& config, const Degrees& degrees, int rank,

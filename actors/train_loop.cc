@@ -94,9 +94,8 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
   };
   const Status status = body();
   if (status) return std::nullopt;
-  const bool device_lost = status.error().code == ErrorCode::kDeviceLost;
-  return Stopped{link.aborted() && !device_lost ? link.reason() : status.error().message,
-                 bad_checkpoint_, device_lost};
+  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_,
+                 status.error().code == ErrorCode::kDeviceLost};
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
@@ -104,9 +103,7 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
-    if (config_.train.device == configs::ComputeDevice::kCuda && !gpu_) {
-      TENAX_TRY(gpu_, open_gpu(static_cast<int>(options_.slot)));
-    }
+    TENAX_TRY(gpu_, open_gpu(config_, static_cast<int>(options_.slot), gpu_));
     TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_, gpu_.get()));
     guard_options_ = configs::guard_options(config_);
     TENAX_TRY(data_,
