@@ -87,7 +87,7 @@ void CudaStage::fill_tables() {
   const AlignedBuffer host(size);
   Arena arena(host.data());
   const cpu::PositionTables tables = cpu::PositionTables::place(arena, options_);
-  tables.fill(options_);
+  tables.fill(options_, 0, options_.num_heads);
   const auto write = [&](const float* from, float* to, std::int64_t n) {
     if (from == nullptr) return;
     const auto count = static_cast<std::size_t>(n);
