@@ -179,18 +179,18 @@ void Engine::build_buffers() {
   reduced_ = AlignedBuffer(num_gradients);
 
   std::size_t tied = 0;
-  std::size_t addends = 0;
+  std::size_t partial = 0;
   first_chunk_.push_back(0);
   for (const StageParameter& p : parameters_) {
     const auto size = static_cast<std::size_t>(p.size);
     first_chunk_.push_back(first_chunk_.back() + num_norm_chunks(size));
     if (p.gradients.size() == 1 && p.gradients.front().kind != GradientPartKind::kWhole)
       tied = std::max(tied, size);
-    addends = std::max(
-        addends, all_reduce_workspace(size, std::max(p.held.end_addend - p.held.first_addend, 1)));
+    if (p.held.end_addend - p.held.first_addend > 1) partial = std::max(partial, size);
   }
   tied_ = AlignedBuffer(tied);
-  addends_ = AlignedBuffer(addends);
+  partial_sums_ =
+      std::make_unique<OrderedAllReduce>(partial, std::max(static_cast<int>(o.tp_group.size()), 1));
   part_bytes_.resize(o.dp_group.size() + 1);
   chunk_squares_.resize(first_chunk_.back());
   square_sums_.resize(parameters_.size());

@@ -169,8 +169,8 @@ class Engine {
   AlignedBuffer m_;
   AlignedBuffer v_;
   AlignedBuffer reduced_;  ///< summed gradients, layout of the gradient buffer
-  AlignedBuffer addends_;  ///< workspace of combine_partial_gradients()
-  AlignedBuffer tied_;     ///< the other part of a tied embedding's gradient
+  std::unique_ptr<OrderedAllReduce> partial_sums_;  ///< of combine_partial_gradients()
+  AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient
   std::unique_ptr<TreeReducer> reducer_;
   std::unique_ptr<VerdictExchange> verdicts_;
   OptimizerShards shards_;
