@@ -55,7 +55,6 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   o.adamw.beta2 = config.optimizer.beta2;
   o.adamw.epsilon = config.optimizer.epsilon;
   o.adamw.weight_decay = config.optimizer.weight_decay;
-  o.clip_norm = config.optimizer.clip_norm;
   return o;
 }
 

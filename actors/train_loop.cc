@@ -1,15 +1,16 @@
 #include "actors/train_loop.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <utility>
 
 #include "actors/engine_setup.h"
-#include "checkpoint/reader.h"
-#include "checkpoint/store_reader.h"
+#include "actors/network_interface.h"
 #include "compute/cpu/gloo_communicator.h"
 
 namespace tenax::actors {
@@ -17,7 +18,9 @@ namespace tenax::actors {
 namespace {
 
 constexpr std::size_t kMaxReports = 4096;
+constexpr int kUnwatched = 20;
 constexpr std::size_t kFlightEntries = 256;
+constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
 
 Duration scaled(const configs::RunConfig& config, Duration d) {
   return from_seconds(to_seconds(d) * config.run.time_scale);
@@ -41,6 +44,21 @@ RankState TrainLoop::state(std::int64_t counted_step) const {
   return state;
 }
 
+std::vector<FlightNote> TrainLoop::flight() const {
+  const std::vector<compute::FlightEntry> entries = recorder_.snapshot();
+  const Time now = clock_.now();
+  std::vector<FlightNote> notes;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const compute::FlightEntry& e = entries[i];
+    const bool open = e.state == compute::FlightState::kPosted;
+    if (!open && i + kFlightNotes < entries.size()) continue;
+    notes.push_back({e.sequence, std::string(e.operation), std::string(e.within), e.peer, e.bytes,
+                     std::string(compute::to_string(e.state)),
+                     to_seconds((open ? now : e.end) - e.start)});
+  }
+  return notes;
+}
+
 std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
                                                  GenerationLink& link) {
   const Plan& plan = message.plan;
@@ -56,16 +74,20 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     gloo.rank = rank;
     gloo.world_size = plan.degrees.world_size();
     gloo.form_timeout = scaled(config_, config_.supervision.form_timeout);
-    gloo.operation_timeout = scaled(config_, config_.supervision.hang_timeout);
+    // The supervisor finds hangs much sooner; this one is for a worker that nobody watches.
+    gloo.operation_timeout = kUnwatched * scaled(config_, config_.supervision.hang_timeout);
     gloo.key_prefix = fmt::format("generation{}", plan.generation);
     gloo.recorder = &recorder_;
     // The link outlives the communicator: it is destroyed by the caller after run() has returned.
     const std::shared_ptr<compute::Rendezvous> rendezvous(&link, [](compute::Rendezvous*) {});
     TENAX_TRY(const auto comm,
               compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
-    std::string source;
+    RestoreSource source;
+    const Time connected = clock_.now();
     TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
-    send_(wire::RankFormed{message.rank, plan.step, source, to_seconds(clock_.now() - begin)});
+    const Time now = clock_.now();
+    send_(wire::RankFormed{message.rank, plan.step, source.text, to_seconds(now - begin),
+                           to_seconds(now - connected), source.bytes, source.rejected});
     return train(plan, rank, *comm, link);
   };
   const Status status = body();
@@ -74,19 +96,24 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
-  if (!device_) {
-    TENAX_TRY(device_, compute::GlooDevice::open(options_.data_interface));
-  }
   if (message.config != config_text_) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
+    guard_options_ = configs::guard_options(config_);
     TENAX_TRY(data_, StepData::open(config_, options_.directory.train_tokens(),
                                     options_.directory.heldout_tokens()));
+  }
+  TENAX_TRY(const std::string address,
+            resolve_address("network.data_interface", config_.network.data_interface));
+  if (!device_ || address != device_address_) {
+    TENAX_TRY(device_, compute::GlooDevice::open(address));
+    device_address_ = address;
   }
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);
   const int rank = static_cast<int>(message.rank);
+  faults_ = FaultInjection(config_.faults, rank);
   if (!engine_ || engine_->options().rank != rank || !(degrees_ == message.plan.degrees)) {
     TENAX_RETURN_IF_ERROR(build_engine(message.plan, rank));
   }
@@ -117,6 +144,15 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     held_ = held;
   }
   eval_schedule_ = forward_schedule(engine_->options(), data_->num_heldout_microbatches());
+  samples_.reset();
+  if (!engine_->sample_losses().empty()) {
+    auto log = SampleLog::open(options_.directory.samples() / fmt::format("rank{}.ring", rank));
+    if (log) {
+      samples_ = *std::move(log);
+    } else {  // training does not depend on it
+      spdlog::warn("{}", log.error().message);
+    }
+  }
   payload_ = payload_of(*engine_);
   return slots_ && slots_->payload_bytes() == payload_.bytes ? Status() : open_slots();
 }
@@ -132,9 +168,9 @@ Status TrainLoop::open_slots() {
 // --- Taking one's place
 
 Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& comm,
-                          std::string& source) {
+                          RestoreSource& source) {
   const RankSource mine = plan.sources[static_cast<std::size_t>(rank)];
-  const double mb = static_cast<double>(payload_.bytes) * 1e-6;
+  const std::uint64_t bytes = payload_.bytes;
   if (mine.kind != SourceKind::kMemory) {
     // Half-overwritten weights are nobody's source if this is broken off.
     MutexLock lock(state_mutex_);
@@ -147,9 +183,9 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
         MutexLock lock(state_mutex_);
         last = held_.last_applied;
       }
-      source = fmt::format("{:.1f} MB from its own memory", mb);
+      source.served("memory", bytes, "from its own memory");
       if (finish_half_step(plan)) {
-        source += ", the half-done step finished";
+        source.text += ", the half-done step finished";
       } else if (last != plan.step) {
         return make_error(
             ErrorCode::kInternal,
@@ -159,7 +195,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     }
     case SourceKind::kInitial:
       engine_->initialise(static_cast<std::uint64_t>(config_.run.seed));
-      source = fmt::format("{:.1f} MB computed from the seed", mb);
+      source.served("seed", bytes, "computed from the seed");
       break;
     case SourceKind::kCheckpoint:
       TENAX_RETURN_IF_ERROR(restore_checkpoint(plan, source));
@@ -172,13 +208,14 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     if (s.kind != SourceKind::kPeer) continue;
     if (other == rank) {
       TENAX_RETURN_IF_ERROR(engine_->recv_state(comm, s.peer));
-      source = fmt::format("{:.1f} MB from the memory of rank {}", mb, s.peer);
+      source.served("peer", bytes, fmt::format("from the memory of rank {}", s.peer));
     } else if (s.peer == rank) {
       TENAX_RETURN_IF_ERROR(engine_->send_state(comm, other));
     }
   }
   // A replica may have stopped between its own update and the others' weights.
   TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
+  guard_ = plan.guard;
   MutexLock lock(state_mutex_);
   if (mine.kind != SourceKind::kMemory) reports_.clear();
   held_.has_weights = true;
@@ -200,34 +237,27 @@ bool TrainLoop::finish_half_step(const Plan& plan) {
   return true;
 }
 
-Status TrainLoop::restore_checkpoint(const Plan& plan, std::string& source) {
-  TENAX_TRY(const auto store,
-            checkpoint::StoreReader::open_read_only(options_.directory.path().string()));
-  const double mb = static_cast<double>(payload_.bytes) * 1e-6;
-  const auto manifest = store->manifest(plan.checkpoint_id);
-  if (!manifest) {
+Status TrainLoop::restore_checkpoint(const Plan& plan, RestoreSource& source) {
+  CheckpointRestoreOptions from;
+  from.directory = options_.directory;
+  from.run_id = options_.run_id;
+  from.agent = options_.agent;
+  from.slot = options_.slot;
+  from.incarnation = options_.incarnation;
+  from.num_agents = static_cast<std::uint32_t>(config_.layout.agents);
+  from.has_buddy = config_.checkpoint.buddy_copies > 0;
+  from.buddy_timeout = scaled(config_, std::chrono::seconds(2));
+  from.checkpoint_id = plan.checkpoint_id;
+  from.branch = plan.checkpoint_branch;
+  from.step = plan.step;
+  const std::span<float> parts[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
+  const Status restored = restore_from_checkpoint(from, payload_.table, parts, source);
+  if (!restored && (restored.error().code == ErrorCode::kDataLoss ||
+                    restored.error().code == ErrorCode::kNotFound ||
+                    restored.error().code == ErrorCode::kUnsupported)) {
     bad_checkpoint_ = plan.checkpoint_id;
-    return manifest.error();
   }
-  const std::string prefix = checkpoint::slot_prefix(
-      options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
-  // The nearest source first: this host's slot, if its bytes have the manifest's hashes.
-  if (const auto slot = checkpoint::find_sealed_slot(prefix, plan.checkpoint_branch, plan.step);
-      slot && slot_matches(*slot, payload_.table, *manifest)) {
-    copy_from_payload(slot->payload(), *engine_);
-    source = fmt::format("{:.1f} MB from shared memory", mb);
-    return {};
-  }
-  const checkpoint::CheckpointReader reader(*store, *manifest);
-  std::vector<checkpoint::BoxRequest> requests;
-  for (const checkpoint::TensorShard& shard : payload_.table)
-    requests.push_back({shard.kind, shard.name, shard.box, shard_values(*engine_, shard)});
-  if (const Status read = reader.read_boxes(requests, 1); !read) {
-    if (read.error().code == ErrorCode::kDataLoss) bad_checkpoint_ = plan.checkpoint_id;
-    return read.error();
-  }
-  source = fmt::format("{:.1f} MB from the store", mb);
-  return {};
+  return restored;
 }
 
 // --- The loop
@@ -241,6 +271,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
     compute::Verdict verdict;
     TENAX_RETURN_IF_ERROR(step(plan, comm, link, verdict));
     ++done;
+    check_integrity(plan, rank, done);
     const std::int64_t interval = config_.checkpoint.interval;
     bool save = interval > 0 && done % interval == 0 &&
                 (verdict.slots_free || config_.checkpoint.policy == configs::SlotPolicy::kWait);
@@ -268,20 +299,19 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
   return {};
 }
 
-Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
-                       compute::Verdict& verdict) {
-  const Time begin = clock_.now();
-  std::int64_t step = 0;
+Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, GenerationLink& link,
+                                                 std::uint64_t branch, std::int64_t step,
+                                                 int attempt, const Hash128& first_hash) {
   {
     MutexLock lock(state_mutex_);
     held_.gradients_ready = 0;
     held_.verdict_known = false;
-    step = held_.last_applied + 1;
   }
   const compute::EngineOptions& o = engine_->options();
   const compute::MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
-  TENAX_RETURN_IF_ERROR(
-      engine_->compute_gradients(comm, data_->microbatches(step, range.begin, range.end)));
+  const std::span<compute::Microbatch> batches = data_->microbatches(step, range.begin, range.end);
+  faults_.mark(branch, step, attempt, batches);
+  TENAX_RETURN_IF_ERROR(engine_->compute_gradients(comm, batches));
   {
     MutexLock lock(state_mutex_);
     held_.gradients_ready = step;
@@ -291,24 +321,63 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
   part.plan_digest = plan_digest_;
   part.newest_command = link.newest_command();
   part.slot_free = gate_.free();
-  TENAX_TRY(verdict, engine_->exchange_verdict(comm, part));
+  part.differs = attempt > 0 && engine_->own_gradient_hash() != first_hash;
+  return engine_->exchange_verdict(comm, part);
+}
 
-  StepReport report;
-  report.branch = plan.branch;
-  report.step = step;
+/// Fills in what the verdict says. A held step is computed twice; nobody has a verdict to apply
+/// before the second computation is known to all.
+Result<compute::Verdict> TrainLoop::compute_and_judge(compute::Communicator& comm,
+                                                      GenerationLink& link, StepReport& report) {
+  TENAX_TRY(compute::Verdict verdict, compute_once(comm, link, report.branch, report.step, 0, {}));
+  scheduler::GuardVerdict judged = scheduler::judge_step(
+      guard_options_, guard_, {report.step, verdict.loss, verdict.grad_norm, report.held});
+  if (judged.action == scheduler::GuardAction::kHold) {
+    const Hash128 first_hash = engine_->own_gradient_hash();
+    const auto bits = [](const compute::Verdict& v) {
+      return std::pair(std::bit_cast<std::uint64_t>(v.loss),
+                       std::bit_cast<std::uint64_t>(v.grad_norm));
+    };
+    const auto first_bits = bits(verdict);
+    TENAX_TRY(verdict, compute_once(comm, link, report.branch, report.step, 1, first_hash));
+    const bool same = verdict.num_differing == 0 && bits(verdict) == first_bits;
+    report.held = same ? HoldOutcome::kSame : HoldOutcome::kDiffered;
+    if (verdict.num_differing == 1) report.suspect_rank = verdict.differing_rank;
+    judged = scheduler::judge_step(guard_options_, guard_,
+                                   {report.step, verdict.loss, verdict.grad_norm, report.held});
+  }
   report.loss = verdict.loss;
   report.grad_norm = verdict.grad_norm;
-  report.learning_rate = rate(step);
   report.tokens = verdict.targets;
+  report.update = judged.update;
+  report.clip_norm = judged.clip_norm;
+  report.replica_losses = verdict.replica_losses;
+  return verdict;
+}
+
+Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
+                       compute::Verdict& verdict) {
+  const Time begin = clock_.now();
+  const Duration blocked = recorder_.blocked();
+  StepReport report;
+  report.branch = plan.branch;
+  {
+    MutexLock lock(state_mutex_);
+    report.step = held_.last_applied + 1;
+  }
+  const std::int64_t step = report.step;
+  report.learning_rate = rate(step);
   report.position_begin = data_->position_begin(step);
   report.position_end = data_->position_end(step);
-  report.update = verdict.finite ? UpdateKind::kApplied : UpdateKind::kSkippedNonFinite;
+  faults_.before_step(plan.branch, step, *engine_);
+  TENAX_TRY(verdict, compute_and_judge(comm, link, report));
   {
     MutexLock lock(state_mutex_);
     held_.verdict_known = true;
     held_.verdict = report;
   }
   apply(report);
+  note_samples(report);
   TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
   if (config_.train.eval_interval > 0 &&
       (step % config_.train.eval_interval == 0 || step == plan.total_steps)) {
@@ -320,17 +389,33 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     reports_.back() = report;
   }
   send_(wire::StepDone{report});
+  send_(wire::Pace{std::max(0.0, report.seconds - to_seconds(recorder_.blocked() - blocked))});
   return {};
 }
 
 void TrainLoop::apply(const StepReport& verdict) {
   if (verdict.update == UpdateKind::kApplied) {
-    engine_->apply_update(verdict.grad_norm, verdict.tokens, verdict.learning_rate, verdict.step);
+    engine_->apply_update({verdict.grad_norm, verdict.clip_norm, verdict.tokens,
+                           verdict.learning_rate, verdict.step});
   }
+  scheduler::observe_step(guard_options_, verdict, guard_);
   MutexLock lock(state_mutex_);
   held_.last_applied = verdict.step;
   reports_.push_back(verdict);
   if (reports_.size() > kMaxReports) reports_.pop_front();
+}
+
+void TrainLoop::note_samples(const StepReport& report) {
+  const std::span<const double> sums = engine_->sample_losses();
+  if (!samples_ || sums.empty()) return;
+  const compute::EngineOptions& o = engine_->options();
+  const std::vector<std::int64_t> positions = data_->positions(report.step);
+  const std::size_t first = static_cast<std::size_t>(
+      o.ranges[static_cast<std::size_t>(o.replica)].begin * o.shape.microbatch_size);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    samples_->add({report.branch, report.step, positions[first + i],
+                   sums[i] / static_cast<double>(o.shape.sequence_length)});
+  }
 }
 
 Status TrainLoop::evaluate(compute::Communicator& comm, StepReport& report) {
@@ -368,8 +453,18 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
   return {};
 }
 
+void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
+  const std::int64_t interval = config_.supervision.integrity_interval;
+  if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
+  std::string hashes;
+  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()})
+    hashes += hash128(std::as_bytes(part)).hex();
+  send_(
+      wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
+}
+
 double TrainLoop::rate(std::int64_t step) const {
-  double rate = compute::learning_rate(schedule_, step);
+  double rate = compute::learning_rate(schedule_, step) * faults_.learning_rate_factor(step);
   for (const Softening& s : softenings_) {
     if (step >= s.first && step <= s.last) rate *= s.factor;
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -196,6 +197,9 @@ void Engine::build_buffers() {
   square_sums_.resize(parameters_.size());
   loss_sums_.resize(static_cast<std::size_t>(range.size()));
   target_counts_.resize(static_cast<std::size_t>(range.size()));
+  if (spec(chunks_.back()).has_head)
+    sample_losses_.resize(static_cast<std::size_t>(range.size()) *
+                          static_cast<std::size_t>(options_.shape.microbatch_size));
 }
 
 void Engine::initialise(std::uint64_t seed) {
@@ -297,10 +301,24 @@ Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& ba
   chunk.stage->backward(action.slot, chunk.inbox_backward.span(), input_grad, gradient);
   if (tensor_group_) TENAX_RETURN_IF_ERROR(tensor_group_->status());
   if (batch.poison_nan) gradient[0] = std::numeric_limits<float>::quiet_NaN();
+  if (batch.set_gradient_bits != 0) {
+    const auto& parameters = chunk.stage->parameters();
+    const StageParameter& p = parameters[parameters.size() / 2];
+    float& hit = gradient[static_cast<std::size_t>(p.gradients.front().offset + p.size / 2)];
+    hit = std::bit_cast<float>(std::bit_cast<std::uint32_t>(hit) | batch.set_gradient_bits);
+  }
   chunk.accumulator->commit();
   if (spec(chunk).has_head) {
     LossSum loss = chunk.stage->loss(action.slot);
-    if (batch.poison_nan) loss.sum = std::numeric_limits<double>::quiet_NaN();
+    const std::span<const double> samples = chunk.stage->sample_losses(action.slot);
+    const auto place =
+        sample_losses_.begin() +
+        static_cast<std::ptrdiff_t>(static_cast<std::size_t>(action.microbatch) * samples.size());
+    std::copy(samples.begin(), samples.end(), place);
+    if (batch.poison_nan) {
+      loss.sum = std::numeric_limits<double>::quiet_NaN();
+      std::fill_n(place, samples.size(), loss.sum);
+    }
     on_loss(action.microbatch, loss);
   }
   return {};
@@ -335,14 +353,23 @@ Result<Verdict> Engine::exchange_verdict(Communicator& comm, const VerdictPart& 
   return verdicts_->run(comm, kVerdictTag, part);
 }
 
-void Engine::apply_update(double grad_norm, std::int64_t targets, double learning_rate,
-                          std::int64_t step) {
-  double scale = 1.0 / static_cast<double>(targets);
-  if (options_.clip_norm > 0 && grad_norm > options_.clip_norm)
-    scale *= options_.clip_norm / grad_norm;
+Hash128 Engine::own_gradient_hash() const {
+  Hasher128 hasher;
+  hasher.update(std::as_bytes(std::span(loss_sums_)));
+  for (const Chunk& chunk : chunks_) {
+    const TreeAccumulator& sums = *chunk.accumulator;
+    for (std::size_t i = 0; i < sums.subtrees().size(); ++i)
+      hasher.update(std::as_bytes(std::span(sums.sums(i), sums.num_elements())));
+  }
+  return hasher.digest();
+}
+
+void Engine::apply_update(const Update& u) {
+  double scale = 1.0 / static_cast<double>(u.targets);
+  if (u.clip_norm > 0 && u.grad_norm > u.clip_norm) scale *= u.clip_norm / u.grad_norm;
   AdamwStep update;
-  update.step = step;
-  update.learning_rate = learning_rate;
+  update.step = u.step;
+  update.learning_rate = u.learning_rate;
   update.gradient_scale = scale;
   for (const MomentPiece& piece : moments()) {
     const StageParameter& p = parameters()[piece.parameter];

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "common/hash.h"
 #include "common/pipeline_action.h"
 #include "common/result.h"
 #include "common/run_types.h"
@@ -53,7 +54,6 @@ struct EngineOptions {
   int zero = 0;
   StageSettings settings;
   AdamwOptions adamw;
-  double clip_norm = 1.0;  ///< 0: no clipping
 };
 
 /// Inputs of one microbatch; spans into the caller's memory.
@@ -61,6 +61,7 @@ struct Microbatch {
   std::span<const std::int32_t> tokens;   ///< (B, T)
   std::span<const std::int32_t> targets;  ///< (B, T), -1 = masked
   bool poison_nan = false;                ///< fault injection: its loss and gradient become NaN
+  std::uint32_t set_gradient_bits = 0;    ///< fault injection: set in one of its gradients
 };
 
 class Engine {
@@ -74,12 +75,25 @@ class Engine {
   Status compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches);
   /// What this rank contributes to the verdict of the gradients it keeps.
   VerdictPart verdict_part() const;
+  /// At the head: cross-entropy sums of the samples of the newest compute_gradients(), microbatch
+  /// by microbatch in order; empty elsewhere.
+  std::span<const double> sample_losses() const { return sample_losses_; }
   Result<Verdict> exchange_verdict(Communicator& comm, const VerdictPart& part);
-  /// Clips by the verdict's norm and updates the weights of moments() with the gradients kept.
-  /// `step` is 1-based (bias correction). With ZeRO the other weights are the replicas' to update:
-  /// share_weights() follows.
-  void apply_update(double grad_norm, std::int64_t targets, double learning_rate,
-                    std::int64_t step);
+  /// Of what this rank alone computed for the newest compute_gradients(): its losses and its
+  /// gradients before they met those of other replicas. One pass over them; for a step that is
+  /// computed twice.
+  Hash128 own_gradient_hash() const;
+  /// Updates the weights of moments() with the gradients kept, of norm `grad_norm`, scaled down to
+  /// `clip_norm` if that is smaller (0: no limit). `step` is 1-based (bias correction). With ZeRO
+  /// the other weights are the replicas' to update: share_weights() follows.
+  struct Update {
+    double grad_norm = 0;
+    double clip_norm = 0;
+    std::int64_t targets = 0;
+    double learning_rate = 0;
+    std::int64_t step = 1;
+  };
+  void apply_update(const Update& update);
   /// With ZeRO: every replica gets the weights that the others updated. May be repeated.
   Status share_weights(Communicator& comm);
 
@@ -180,6 +194,7 @@ class Engine {
   std::vector<double> square_sums_;       ///< the same by tensor
   std::vector<double> loss_sums_;
   std::vector<std::int64_t> target_counts_;
+  std::vector<double> sample_losses_;
 };
 
 }  // namespace tenax::compute

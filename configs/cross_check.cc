@@ -183,6 +183,16 @@ void check_spikes(const RunConfig& c, Found& found) {
   }
 }
 
+void check_faults(const RunConfig& c, Found& found) {
+  const FaultsSection& f = c.faults;
+  const bool used = f.weight_step > 0 || f.gradient_step > 0 || f.nan_step > 0;
+  if (used && f.rank >= c.layout.world_size()) {
+    found.push_back(
+        {{"faults.rank", "layout"},
+         fmt::format("faults.rank {} is not one of the {} ranks", f.rank, c.layout.world_size())});
+  }
+}
+
 void check_model(const RunConfig& c, Found& found) {
   const auto model = model_options(c, expected_vocabulary(c.data));
   for (const std::string& problem : compute::problems(model)) {
@@ -201,6 +211,7 @@ std::vector<Contradiction> find_contradictions(const RunConfig& config) {
   check_optimizer(config, found);
   check_supervision(config, found);
   check_spikes(config, found);
+  check_faults(config, found);
   return found;
 }
 

@@ -16,6 +16,7 @@
 #include "data/poison.h"
 #include "scheduler/pipeline_schedule.h"
 #include "scheduler/spike_options.h"
+#include "scheduler/step_guard.h"
 
 namespace tenax::configs {
 
@@ -83,18 +84,30 @@ struct OptimizerSection {
 };
 
 enum class SlotPolicy { kSkip, kWait };
+enum class CompressionKind { kNone, kZstd };
 
 struct CheckpointSection {
   std::int64_t interval = 50;
   std::int64_t keep_last = 3;
   std::int64_t keep_every = 0;
   SlotPolicy policy = SlotPolicy::kSkip;
+  CompressionKind compression = CompressionKind::kNone;
+  std::int64_t writer_threads = 1;
+  std::int64_t buddy_copies = 0;
 };
 
 struct FaultsSection {
   std::int64_t poison_batch = 0;
   std::int64_t poison_num_batches = 8;
   data::PoisonKind poison_kind = data::PoisonKind::kRandomTokens;
+  std::int64_t rank = 0;
+  std::int64_t weight_step = 0;
+  std::int64_t gradient_step = 0;
+  std::int64_t flip_bit = 30;
+  std::int64_t nan_step = 0;
+  std::int64_t learning_rate_step = 0;
+  std::int64_t learning_rate_num_steps = 1;
+  double learning_rate_factor = 30;
 };
 
 struct SupervisionSection {
@@ -105,10 +118,21 @@ struct SupervisionSection {
   Duration abort_timeout = seconds(2);
   Duration form_timeout = seconds(30);
   Duration hang_timeout = seconds(30);
+  double hang_factor = 5;
+  Duration hang_slack = seconds(1);
   std::int64_t restart_intensity = 10;
   Duration restart_period = minutes(5);
   Duration exclusion_period = minutes(10);
   std::int64_t max_generations_without_progress = 5;
+  std::int64_t integrity_interval = 0;
+};
+
+struct NetworkSection {
+  std::vector<std::string> hosts;
+  std::vector<std::string> agent_launcher;
+  std::string control_interface = "127.0.0.1";
+  std::int64_t control_port = 0;
+  std::string data_interface = "127.0.0.1";
 };
 
 struct DashboardSection {
@@ -136,8 +160,12 @@ struct RunConfig {
   OptimizerSection optimizer;
   CheckpointSection checkpoint;
   scheduler::SpikeOptions spikes;
+  /// Keys of [spikes] and [optimizer]; its clip_norm and fp16_loss_scaling are not read from here:
+  /// guard_options().
+  scheduler::GuardOptions guard;
   FaultsSection faults;
   SupervisionSection supervision;
+  NetworkSection network;
   DashboardSection dashboard;
   GenerateSection generate;
 
@@ -167,6 +195,9 @@ Hash128 config_digest(const RunConfig& config);
 
 /// What the engine is to build, for a tokenizer of so many tokens.
 compute::ModelOptions model_options(const RunConfig& config, std::int64_t vocabulary_size);
+
+/// The step guard's options, with those that other sections hold.
+scheduler::GuardOptions guard_options(const RunConfig& config);
 
 struct KeyChange {
   std::string key;

@@ -1,5 +1,6 @@
 // The table of a run's keys: name, member, meaning, range. Everything else about keys (reading,
 // --help, docs/config.md, canonical text) comes from here.
+#include "configs/fault_keys.h"
 #include "configs/model_keys.h"
 #include "configs/run_config.h"
 #include "configs/spike_keys.h"
@@ -163,18 +164,20 @@ void bind_checkpoint(Binder& b, CheckpointSection& c) {
              {{"skip", SlotPolicy::kSkip}, {"wait", SlotPolicy::kWait}},
              {.doc = "When the last checkpoint is still being written: skip this one, or wait.",
               .changeable = kMayChange});
-}
-
-void bind_faults(Binder& b, FaultsSection& c) {
-  b.add("faults.poison_batch", c.poison_batch,
-        {.doc = "Fault injection: samples from this step on are bad; 0: off.",
-         .unit = "step",
-         .range = between(0, kMaxSteps)});
-  b.add("faults.poison_num_batches", c.poison_num_batches,
-        {.doc = "So many steps' samples are bad.", .unit = "steps", .range = between(1, 1 << 20)});
-  b.add_enum("faults.poison_kind", c.poison_kind,
-             {{"random_tokens", data::PoisonKind::kRandomTokens}, {"nan", data::PoisonKind::kNan}},
-             {.doc = "Bad samples have random tokens, or make the loss NaN."});
+  b.add_enum("checkpoint.compression", c.compression,
+             {{"none", CompressionKind::kNone}, {"zstd", CompressionKind::kZstd}},
+             {.doc = "How chunks are stored; zstd only where it makes them smaller, which weights "
+                     "seldom allow.",
+              .changeable = kMayChange});
+  b.add("checkpoint.writer_threads", c.writer_threads,
+        {.doc = "Threads of each agent that write a checkpoint.",
+         .range = between(1, 64),
+         .changeable = kMayChange});
+  b.add("checkpoint.buddy_copies", c.buddy_copies,
+        {.doc = "1: each agent keeps, in shared memory, copies of the slots of another one, from "
+                "which a lost agent's workers restore. Takes as much memory as the slots.",
+         .range = between(0, 1),
+         .changeable = kMayChange});
 }
 
 void bind_supervision(Binder& b, SupervisionSection& c) {
@@ -194,7 +197,19 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
   b.add("supervision.form_timeout", c.form_timeout,
         timeout("A new generation must have connected by then."));
   b.add("supervision.hang_timeout", c.hang_timeout,
-        timeout("A run without a step for so long hangs."));
+        timeout("A run without a step for so long hangs, until the times of its steps are known."));
+  b.add("supervision.hang_factor", c.hang_factor,
+        {.doc = "Then a step hangs after so many times the longest of late, plus hang_slack; 0: "
+                "always hang_timeout.",
+         .range = between(0, 1e6),
+         .changeable = kMayChange});
+  b.add("supervision.hang_slack", c.hang_slack, timeout("See hang_factor."));
+  b.add("supervision.integrity_interval", c.integrity_interval,
+        {.doc = "Replicas compare hashes of what they hold after every so many steps; 0: only at "
+                "checkpoints. With data_parallel 1 there is nothing to compare.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
   b.add("supervision.restart_intensity", c.restart_intensity,
         {.doc = "An agent is excluded after more restarts than this within restart_period; the run "
                 "goes on with the others or gives up.",
@@ -208,6 +223,28 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
   b.add("supervision.max_generations_without_progress", c.max_generations_without_progress,
         {.doc = "So many generations in a row without a counted step end the run.",
          .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+}
+
+void bind_network(Binder& b, NetworkSection& c) {
+  b.add("network.hosts", c.hosts,
+        {.doc = "Hosts of the agents, in their order, over and over; empty: all on this machine.",
+         .changeable = kMayChange});
+  b.add("network.agent_launcher", c.agent_launcher,
+        {.doc = "Command that runs an agent on its host, such as [\"ssh\", \"{host}\"]; {host} and "
+                "{agent} are filled in. The hosts share the run directory and the program's path.",
+         .changeable = kMayChange});
+  b.add("network.control_interface", c.control_interface,
+        {.doc = "Where the supervisor listens for agents, encrypted: an address, a subnet or an "
+                "interface of its host.",
+         .changeable = kMayChange});
+  b.add("network.control_port", c.control_port,
+        {.doc = "Port it listens on; 0 takes a free one.",
+         .range = between(0, 65535),
+         .changeable = kMayChange});
+  b.add("network.data_interface", c.data_interface,
+        {.doc = "What tensors travel over, in plaintext: an address, a subnet or an interface of "
+                "each host; beyond loopback it must be a trusted network.",
          .changeable = kMayChange});
 }
 
@@ -249,8 +286,10 @@ Binder bind(RunConfig& config) {
   bind_optimizer(b, config.optimizer);
   bind_checkpoint(b, config.checkpoint);
   bind_spikes(b, config.spikes);
+  bind_guard(b, config.guard);
   bind_faults(b, config.faults);
   bind_supervision(b, config.supervision);
+  bind_network(b, config.network);
   bind_dashboard(b, config.dashboard);
   bind_generate(b, config.generate);
   return b;

@@ -135,7 +135,9 @@ RecoveryPlan plan_from_store(const RunState& state, const Degrees& degrees,
   RecoveryPlan out;
   out.seats = assign_without_memory(state, degrees, ready);
   Plan& plan = out.plan;
-  const CheckpointInfo* checkpoint = newest_checkpoint(state, state.counted_step);
+  const std::int64_t limit =
+      state.load_before < 0 ? state.counted_step : std::max<std::int64_t>(0, state.load_before - 1);
+  const CheckpointInfo* checkpoint = newest_checkpoint(state, std::min(limit, state.counted_step));
   if (checkpoint != nullptr) {
     plan.step = checkpoint->step;
     plan.checkpoint_id = checkpoint->id;
@@ -152,6 +154,22 @@ RecoveryPlan plan_from_store(const RunState& state, const Degrees& degrees,
                               state.counted_step - plan.step == 1 ? "" : "s");
   }
   return out;
+}
+
+/// What the step guard knows after the plan's step.
+GuardState guard_of(const RunState& state, const ControllerOptions& options,
+                    const RecoveryPlan& recovery) {
+  const Plan& plan = recovery.plan;
+  const RankSource& first = plan.sources.front();
+  if (first.kind == SourceKind::kInitial) return {};
+  if (first.kind == SourceKind::kCheckpoint) {
+    for (const CheckpointInfo& c : state.checkpoints) {
+      if (c.id == plan.checkpoint_id) return c.guard;
+    }
+  }
+  GuardState guard = SpikeMonitor(options.spikes).guard_after(state.spikes, plan.step);
+  for (const StepReport& r : recovery.uncounted) observe_step(options.spikes.guard, r, guard);
+  return guard;
 }
 
 }  // namespace
@@ -174,9 +192,11 @@ std::string cost_of_a_lost_rank(const ControllerOptions& options) {
   return "a lost rank's state has no second copy (one replica): " + back;
 }
 
-RecoveryPlan make_recovery_plan(const RunState& state, const Degrees& degrees,
-                                const std::vector<int>& ready, int zero) {
-  std::optional<RecoveryPlan> live = plan_from_memory(state, degrees, ready, zero);
+RecoveryPlan make_recovery_plan(const RunState& state, const ControllerOptions& options,
+                                const Degrees& degrees, const std::vector<int>& ready) {
+  std::optional<RecoveryPlan> live;
+  if (!state.distrust_memory && state.load_before < 0)
+    live = plan_from_memory(state, degrees, ready, options.zero);
   // A spare may still hold what it had when it last took part.
   const CheckpointInfo* checkpoint = newest_checkpoint(state, state.counted_step);
   if (live && checkpoint != nullptr && checkpoint->step > live->plan.step) live.reset();
@@ -187,6 +207,7 @@ RecoveryPlan make_recovery_plan(const RunState& state, const Degrees& degrees,
   out.plan.degrees = degrees;
   out.plan.skip_windows = state.skip_windows;
   out.plan.softenings = state.softenings;
+  out.plan.guard = guard_of(state, options, out);
   return out;
 }
 

@@ -23,6 +23,7 @@ class CpuStage final : public Stage {
   CpuStage& operator=(const CpuStage&) = delete;
 
   const std::vector<StageParameter>& parameters() const override { return layout_.parameters; }
+  std::shared_ptr<Device> device() const override { return device_; }
   std::span<float> values() override { return values_; }
   std::size_t gradient_size() const override {
     return static_cast<std::size_t>(layout_.gradient_size);
@@ -71,6 +72,7 @@ class CpuStage final : public Stage {
   StageSettings settings_;
   StageLayout layout_;
   Kernels kernels_;
+  std::shared_ptr<Device> device_ = std::make_shared<HostDevice>();
   AlignedBuffer own_values_;
   std::span<float> values_;
   AlignedBuffer tables_;
