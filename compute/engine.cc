@@ -197,7 +197,7 @@ void Engine::build_buffers() {
   square_sums_.resize(parameters_.size());
   loss_sums_.resize(static_cast<std::size_t>(range.size()));
   target_counts_.resize(static_cast<std::size_t>(range.size()));
-  if (spec(chunks_.back()).has_head)
+  if (spec(chunks_.back()).has_head && options_.tensor_rank == 0)
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));
 }
@@ -310,14 +310,14 @@ Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& ba
   chunk.accumulator->commit();
   if (spec(chunk).has_head) {
     LossSum loss = chunk.stage->loss(action.slot);
-    const std::span<const double> samples = chunk.stage->sample_losses(action.slot);
-    const auto place =
-        sample_losses_.begin() +
-        static_cast<std::ptrdiff_t>(static_cast<std::size_t>(action.microbatch) * samples.size());
-    std::copy(samples.begin(), samples.end(), place);
-    if (batch.poison_nan) {
-      loss.sum = std::numeric_limits<double>::quiet_NaN();
-      std::fill_n(place, samples.size(), loss.sum);
+    if (batch.poison_nan) loss.sum = std::numeric_limits<double>::quiet_NaN();
+    if (!sample_losses_.empty()) {
+      const std::span<const double> samples = chunk.stage->sample_losses(action.slot);
+      const auto place = std::span(sample_losses_)
+                             .subspan(static_cast<std::size_t>(action.microbatch) * samples.size(),
+                                      samples.size());
+      std::ranges::copy(samples, place.begin());
+      if (batch.poison_nan) std::ranges::fill(place, loss.sum);
     }
     on_loss(action.microbatch, loss);
   }

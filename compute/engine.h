@@ -75,8 +75,8 @@ class Engine {
   Status compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches);
   /// What this rank contributes to the verdict of the gradients it keeps.
   VerdictPart verdict_part() const;
-  /// At the head: cross-entropy sums of the samples of the newest compute_gradients(), microbatch
-  /// by microbatch in order; empty elsewhere.
+  /// At the head, of the first tensor-parallel rank: cross-entropy sums of the samples of the
+  /// newest compute_gradients(), microbatch by microbatch in order; empty elsewhere.
   std::span<const double> sample_losses() const { return sample_losses_; }
   Result<Verdict> exchange_verdict(Communicator& comm, const VerdictPart& part);
   /// Of what this rank alone computed for the newest compute_gradients(): its losses and its
