@@ -1,5 +1,7 @@
 #include "actors/engine_setup.h"
 
+#include <fmt/format.h>
+
 #include "compute/layer_cost.h"
 #include "scheduler/layout.h"
 #include "scheduler/pipeline_schedule.h"
@@ -51,10 +53,19 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   o.schedule = scheduler::make_schedule(config.train.schedule, pipeline, o.stage, mine);
   o.num_outboxes = scheduler::num_outboxes(pipeline, mine);
   o.zero = static_cast<int>(config.layout.zero);
+  o.settings.dropout = config.train.dropout;
+  o.settings.dropout_seed = static_cast<std::uint64_t>(config.run.seed);
+  o.settings.precision = config.train.precision;
+  o.settings.recompute = config.train.recompute;
+  o.settings.num_threads = static_cast<int>(config.layout.threads_per_worker);
   o.adamw.beta1 = config.optimizer.beta1;
   o.adamw.beta2 = config.optimizer.beta2;
   o.adamw.epsilon = config.optimizer.epsilon;
   o.adamw.weight_decay = config.optimizer.weight_decay;
+  for (const std::string& text : config.optimizer.groups) {
+    // The configuration was checked.
+    if (auto group = compute::parse_parameter_group(text)) o.groups.push_back(*std::move(group));
+  }
   return o;
 }
 
@@ -105,6 +116,16 @@ Degrees degrees_of(const configs::RunConfig& config) {
   return {static_cast<int>(config.layout.data_parallel),
           static_cast<int>(config.layout.tensor_parallel),
           static_cast<int>(config.layout.pipeline_parallel)};
+}
+
+Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config) {
+  TENAX_TRY(const RunIdentity identity, directory.identity());
+  const std::string here = compute::arithmetic(compute::cpu::best_isa(), config.train.precision);
+  if (identity.arithmetic.empty() || identity.arithmetic == here) return {};
+  return make_error(ErrorCode::kUnsupported,
+                    fmt::format("this processor computes other bits than the run's: {} here, {} "
+                                "there",
+                                here, identity.arithmetic));
 }
 
 }  // namespace tenax::actors

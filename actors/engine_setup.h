@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "actors/run_directory.h"
 #include "common/run_types.h"
 #include "compute/engine.h"
 #include "compute/lr_schedule.h"
@@ -23,5 +24,8 @@ PipelineSchedule forward_schedule(const compute::EngineOptions& options, int num
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config);
 
 Degrees degrees_of(const configs::RunConfig& config);
+
+/// kUnsupported where this processor computes other bits than the run was begun with.
+Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config);
 
 }  // namespace tenax::actors

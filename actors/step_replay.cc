@@ -72,8 +72,8 @@ class Replay {
     if (!saved) return make_error(ErrorCode::kNotFound, "the run has no journal yet");
     TENAX_TRY(replay->state_, scheduler::run_state_from_json(*saved));
     TENAX_TRY(replay->reports_, journalled_reports(*replay->store_, replay->state_));
-    TENAX_TRY(replay->data_, StepData::open(replay->config_, directory.train_tokens(),
-                                            directory.heldout_tokens()));
+    TENAX_TRY(replay->data_, StepData::open(replay->config_,
+                                            directory.corpora(replay->config_.data.num_corpora())));
     replay->data_->set_skip_windows(replay->state_.skip_windows);
     TENAX_TRY(replay->engine_, compute::Engine::create(engine_options(
                                    replay->config_, replay->data_->vocabulary_size(), {}, 0)));

@@ -150,6 +150,8 @@ class LiveSupervisor final : public SupervisorHandle {
     f.run_dir = o.directory.path().string();
     f.unigram_loss = o.unigram_loss;
     f.uniform_loss = o.uniform_loss;
+    f.flops_per_token = o.flops_per_token;
+    f.peak_flops = o.identity.peak_flops;
     f.pid = getpid();
     return f;
   }

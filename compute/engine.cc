@@ -100,6 +100,8 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
                       fmt::format("rank {}: not enough memory for {} parameters", o.rank,
                                   engine->values_.size()));
   }
+  for (const StageParameter& p : engine->parameters())
+    engine->rules_.push_back(update_rule(p.spec, o.adamw.weight_decay, o.groups));
   return engine;
 }
 
@@ -231,6 +233,8 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
     for (Outbox& box : chunk.backward_boxes) box.transfer.reset();
   }
   for (const Action& action : schedule) {
+    const TraceSpan span(train ? options_.trace : nullptr, static_cast<TraceKind>(action.kind),
+                         action.microbatch);
     Chunk& chunk = chunks_[static_cast<std::size_t>(action.chunk)];
     const auto mb = static_cast<std::size_t>(action.microbatch);
     // Messages between two ranks match by the virtual stage that sends them.
@@ -279,11 +283,11 @@ Status Engine::forward(Chunk& chunk, const Action& action, const Microbatch& bat
               free_outbox(chunk.forward_boxes, static_cast<std::size_t>(action.microbatch)));
   }
   if (train) {
-    chunk.stage->forward(action.slot, batch.tokens, batch.targets, chunk.inbox_forward.span(),
-                         output);
+    chunk.stage->forward(action.slot, {batch.tokens, batch.targets, batch.positions, batch.samples},
+                         chunk.inbox_forward.span(), output);
   } else {
-    const LossSum loss =
-        chunk.stage->evaluate(batch.tokens, batch.targets, chunk.inbox_forward.span(), output);
+    const LossSum loss = chunk.stage->evaluate({batch.tokens, batch.targets, batch.positions},
+                                               chunk.inbox_forward.span(), output);
     if (spec(chunk).has_head) on_loss(action.microbatch, loss);
   }
   return tensor_group_ ? tensor_group_->status() : Status{};
@@ -333,6 +337,7 @@ Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch>
                                        loss_sums_[static_cast<std::size_t>(mb)] = loss.sum;
                                        target_counts_[static_cast<std::size_t>(mb)] = loss.targets;
                                      }));
+  const TraceSpan span(options_.trace, TraceKind::kReduce);
   TENAX_RETURN_IF_ERROR(reduce_gradients(comm));
   TENAX_RETURN_IF_ERROR(combine_tied_embedding(comm));
   TENAX_RETURN_IF_ERROR(combine_partial_gradients(comm));
@@ -373,6 +378,7 @@ void Engine::apply_update(const Update& u) {
   update.gradient_scale = scale;
   for (const MomentPiece& piece : moments()) {
     const StageParameter& p = parameters()[piece.parameter];
+    const UpdateRule& rule = rules_[piece.parameter];
     const auto n = static_cast<std::size_t>(piece.end - piece.begin);
     const auto moment = static_cast<std::size_t>(piece.offset);
     AdamwRange range;
@@ -380,8 +386,11 @@ void Engine::apply_update(const Update& u) {
     range.gradient = {reduced_.data() + p.gradients.front().offset + piece.begin, n};
     range.m = m_.span().subspan(moment, n);
     range.v = v_.span().subspan(moment, n);
-    range.decay = p.spec.decay;
-    adamw_update(options_.adamw, update, range);
+    range.decay = rule.weight_decay > 0;
+    AdamwOptions adamw = options_.adamw;
+    adamw.weight_decay = rule.weight_decay;
+    update.learning_rate = u.learning_rate * rule.learning_rate_factor;
+    adamw_update(adamw, update, range);
   }
 }
 

@@ -19,7 +19,9 @@
 #include "compute/communicator.h"
 #include "compute/model_options.h"
 #include "compute/optimizer_shards.h"
+#include "compute/parameter_groups.h"
 #include "compute/stage.h"
+#include "compute/step_trace.h"
 #include "compute/tensor_group.h"
 #include "compute/tree_accumulator.h"
 #include "compute/tree_reduce.h"
@@ -54,6 +56,8 @@ struct EngineOptions {
   int zero = 0;
   StageSettings settings;
   AdamwOptions adamw;
+  std::vector<ParameterGroup> groups;  ///< of tensors with other rules than adamw's
+  StepTrace* trace = nullptr;          ///< records what the engine does; nullptr: nothing
 };
 
 /// Inputs of one microbatch; spans into the caller's memory.
@@ -62,6 +66,8 @@ struct Microbatch {
   std::span<const std::int32_t> targets;  ///< (B, T), -1 = masked
   bool poison_nan = false;                ///< fault injection: its loss and gradient become NaN
   std::uint32_t set_gradient_bits = 0;    ///< fault injection: set in one of its gradients
+  std::span<const std::int32_t> positions = {};  ///< (B, T) in the documents, or empty
+  std::span<const std::int64_t> samples = {};    ///< (B) absolute positions; needed by dropout
 };
 
 class Engine {
@@ -187,6 +193,7 @@ class Engine {
   AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient
   std::unique_ptr<TreeReducer> reducer_;
   std::unique_ptr<VerdictExchange> verdicts_;
+  std::vector<UpdateRule> rules_;  ///< by parameter
   OptimizerShards shards_;
   std::vector<std::size_t> part_bytes_;   ///< of an all-gather
   std::vector<std::size_t> first_chunk_;  ///< norm chunks before each tensor, and of all

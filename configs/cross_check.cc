@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "compute/parameter_groups.h"
 #include "compute/tensor_part.h"
 #include "configs/duration_text.h"
 #include "configs/model_keys.h"
+#include "data/blend.h"
 
 namespace tenax::configs {
 
@@ -29,10 +32,28 @@ std::int64_t expected_vocabulary(const DataSection& data) {
   return data.vocabulary_size;
 }
 
+void check_blend(const RunConfig& c, Found& found) {
+  if (!c.data.text.empty() && !c.data.blend.empty()) {
+    found.push_back({{"data.text", "data.blend"},
+                     "data.text and data.blend are both given; a blend names all its corpora"});
+  }
+  for (const std::string& text : c.data.blend) {
+    if (const auto part = data::parse_blend_part(text); !part)
+      found.push_back({{"data.blend"}, "data.blend: " + part.error().message});
+  }
+  constexpr std::size_t kMostCorpora = 100;
+  if (c.data.blend.size() > kMostCorpora) {
+    found.push_back({{"data.blend"},
+                     fmt::format("data.blend has {} corpora, at most {} are possible",
+                                 c.data.blend.size(), kMostCorpora)});
+  }
+}
+
 void check_data(const RunConfig& c, Found& found) {
-  if (c.data.text.empty()) {
+  if (c.data.text.empty() && c.data.blend.empty()) {
     found.push_back({{"data.text"}, "data.text is empty: there is nothing to train on"});
   }
+  check_blend(c, found);
   if (c.data.tokenizer == TokenizerKind::kGpt2 && c.data.gpt2_dir.empty()) {
     found.push_back(
         {{"data.tokenizer", "data.gpt2_dir"},
@@ -137,7 +158,31 @@ void check_layout(const RunConfig& c, Found& found) {
   }
 }
 
+void check_groups(const RunConfig& c, Found& found) {
+  const auto model = model_options(c, expected_vocabulary(c.data));
+  if (c.optimizer.groups.empty() || !compute::problems(model).empty()) return;
+  const std::vector<compute::ParameterSpec> tensors = compute::model_parameters(model);
+  for (const std::string& text : c.optimizer.groups) {
+    const auto group = compute::parse_parameter_group(text);
+    if (!group) {
+      found.push_back({{"optimizer.groups"}, "optimizer.groups: " + group.error().message});
+      continue;
+    }
+    const bool fits = std::ranges::any_of(tensors, [&](const compute::ParameterSpec& spec) {
+      return compute::matches(group->pattern, spec.name);
+    });
+    if (!fits) {
+      found.push_back(
+          {{"optimizer.groups", "model"},
+           fmt::format("optimizer.groups: no tensor of the model fits \"{}\" (names are "
+                       "like {})",
+                       group->pattern, tensors.back().name)});
+    }
+  }
+}
+
 void check_optimizer(const RunConfig& c, Found& found) {
+  check_groups(c, found);
   const OptimizerSection& o = c.optimizer;
   if (o.warmup_steps > c.train.steps) {
     found.push_back({{"optimizer.warmup_steps", "train.steps"},
