@@ -61,6 +61,12 @@ class Replay {
     std::unique_ptr<Replay> replay(new Replay);
     TENAX_TRY([[maybe_unused]] const RunIdentity identity, directory.identity());
     TENAX_TRY(replay->config_, configs::load_run_config(directory.config(), {}));
+    if (const std::int64_t tp = replay->config_.layout.tensor_parallel; tp != 1) {
+      return make_error(ErrorCode::kUnsupported,
+                        fmt::format("one process does not round like the run's {} tensor-parallel "
+                                    "ranks, so its steps cannot be compared bit for bit",
+                                    tp));
+    }
     TENAX_TRY(replay->store_, checkpoint::StoreReader::open_read_only(directory.path().string()));
     TENAX_TRY(const auto saved, replay->store_->state());
     if (!saved) return make_error(ErrorCode::kNotFound, "the run has no journal yet");

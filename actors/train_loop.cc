@@ -479,9 +479,11 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
 void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
   const std::int64_t interval = config_.supervision.integrity_interval;
   if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
-  std::string hashes;
-  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()})
-    hashes += hash128(std::as_bytes(part)).hex();
+  std::string hashes = hash128(std::as_bytes(engine_->values())).hex();
+  if (engine_->options().zero == 0) {  // else each replica has moments of its own
+    for (const std::span<float> part : {engine_->adam_m(), engine_->adam_v()})
+      hashes += hash128(std::as_bytes(part)).hex();
+  }
   send_(
       wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
 }
