@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "actors/run_directory.h"
 #include "common/run_types.h"
 #include "compute/engine.h"
 #include "compute/lr_schedule.h"
@@ -15,6 +16,13 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       std::int64_t vocabulary_size, const Degrees& degrees,
                                       int rank);
 
+/// How a rank goes through a global batch of so many microbatches.
+compute::Engine::Batch batch_of(const configs::RunConfig& config, const Degrees& degrees, int rank,
+                                int num_microbatches);
+/// Lets the engine's next step have so many microbatches (train.batch_ramp).
+Status use_batch_of(compute::Engine& engine, const configs::RunConfig& config,
+                    const Degrees& degrees, int num_microbatches);
+
 /// Of `num_microbatches` held-out microbatches, those that this rank's replica computes.
 compute::MicrobatchRange heldout_share(const compute::EngineOptions& options, int num_microbatches);
 /// The forward-only schedule of that share.
@@ -23,5 +31,8 @@ PipelineSchedule forward_schedule(const compute::EngineOptions& options, int num
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config);
 
 Degrees degrees_of(const configs::RunConfig& config);
+
+/// kUnsupported where this processor computes other bits than the run was begun with.
+Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config);
 
 }  // namespace tenax::actors

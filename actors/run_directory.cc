@@ -111,13 +111,19 @@ Result<RunIdentity> RunDirectory::create(const std::string& name) const {
   identity.id = id;
   TENAX_TRY(identity.secret, random_hex(16));
   TENAX_TRY(identity.keys, wire::make_key_pair());
+  TENAX_RETURN_IF_ERROR(write_identity(identity));
+  return identity;
+}
+
+Status RunDirectory::write_identity(const RunIdentity& identity) const {
   const json j = {{"id", identity.id},
                   {"name", identity.name},
                   {"secret", identity.secret},
                   {"public_key", identity.keys.public_key},
-                  {"secret_key", identity.keys.secret_key}};
-  TENAX_RETURN_IF_ERROR(write_file(path_ / "run.json", j.dump(2) + "\n", 0600));
-  return identity;
+                  {"secret_key", identity.keys.secret_key},
+                  {"arithmetic", identity.arithmetic},
+                  {"peak_flops", identity.peak_flops}};
+  return write_file(path_ / "run.json", j.dump(2) + "\n", 0600);
 }
 
 Result<RunIdentity> RunDirectory::identity() const {
@@ -126,11 +132,14 @@ Result<RunIdentity> RunDirectory::identity() const {
         ErrorCode::kNotFound,
         fmt::format("{} is not a run directory (it has no run.json)", path_.string()));
   }
-  TENAX_TRY(
-      RunIdentity identity, parse_file(path_ / "run.json", [](const json& j) {
-        return RunIdentity{
-            j.at("id"), j.at("name"), j.at("secret"), {j.at("public_key"), j.at("secret_key")}};
-      }));
+  TENAX_TRY(RunIdentity identity, parse_file(path_ / "run.json", [](const json& j) {
+              return RunIdentity{j.at("id"),
+                                 j.at("name"),
+                                 j.at("secret"),
+                                 {j.at("public_key"), j.at("secret_key")},
+                                 j.value("arithmetic", std::string()),
+                                 j.value("peak_flops", 0.0)};
+            }));
   if (!wire::is_valid(identity.keys)) {
     return make_error(ErrorCode::kDataLoss, fmt::format("{} is damaged: public_key and secret_key "
                                                         "are no pair",

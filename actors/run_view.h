@@ -27,6 +27,8 @@ struct RunFacts {
   std::string run_dir;
   double unigram_loss = 0;
   double uniform_loss = 0;
+  double flops_per_token = 0;  ///< 0: unknown
+  double peak_flops = 0;       ///< of all workers; 0: unknown
   int pid = 0;
 };
 
@@ -40,6 +42,8 @@ struct Progress {
   double eval_loss = 0;
   bool has_eval = false;
   double tokens_per_second = 0;
+  double tflops = 0;  ///< model FLOPs, in 1e12 a second; 0: unknown
+  double mfu = 0;     ///< of the peak; 0: unknown
   double eta_seconds = 0;
   double goodput = 0;  ///< useful step time / wall time of this session
   double wall_seconds = 0;

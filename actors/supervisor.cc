@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "actors/network_interface.h"
 #include "actors/supervisor_actor.h"
 #include "checkpoint/holder.h"
+#include "data/batch_ramp.h"
 #include "scheduler/run_decision_elastic.h"
 #include "scheduler/run_json.h"
 
@@ -150,6 +152,8 @@ class LiveSupervisor final : public SupervisorHandle {
     f.run_dir = o.directory.path().string();
     f.unigram_loss = o.unigram_loss;
     f.uniform_loss = o.uniform_loss;
+    f.flops_per_token = o.flops_per_token;
+    f.peak_flops = o.identity.peak_flops;
     f.pid = getpid();
     return f;
   }
@@ -251,8 +255,12 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   const auto scaled = [&](Duration d) { return from_seconds(to_seconds(d) * c.run.time_scale); };
   scheduler::ControllerOptions o;
   o.degrees = degrees_of(c);
-  o.limits.max_data_parallel =
-      static_cast<int>(c.train.global_batch_size / c.train.microbatch_size);
+  std::int64_t smallest_batch = c.train.global_batch_size;
+  if (const auto ramp = data::batch_ramp(c.train.batch_ramp, c.train.global_batch_size)) {
+    for (const data::BatchSizeChange& change : *ramp)
+      smallest_batch = std::min(smallest_batch, change.size);
+  }
+  o.limits.max_data_parallel = static_cast<int>(smallest_batch / c.train.microbatch_size);
   o.limits.max_stages = static_cast<int>(c.model.num_layers / c.layout.virtual_stages);
   o.limits.min_stages = static_cast<int>(c.layout.min_pipeline_parallel);
   o.limits.min_workers = static_cast<int>(c.layout.min_workers);

@@ -443,6 +443,7 @@ checkpoint::Manifest Supervisor::manifest_of(const scheduler::CommitCheckpoint& 
   }
   m.config_digest = configs::config_digest(e_.options.config);
   m.data_digest = e_.options.data_digest;
+  m.arithmetic = e_.options.identity.arithmetic;
   const Degrees& d = state_.degrees;
   m.layout = fmt::format("dp {} x tp {} x pp {}", d.dp, d.tp, d.pp);
   m.created = e_.clock.now();

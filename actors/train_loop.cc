@@ -20,6 +20,7 @@ namespace {
 constexpr std::size_t kMaxReports = 4096;
 constexpr int kUnwatched = 20;
 constexpr std::size_t kFlightEntries = 256;
+constexpr std::size_t kTraceEvents = 4096;
 constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
 
 Duration scaled(const configs::RunConfig& config, Duration d) {
@@ -33,7 +34,8 @@ TrainLoop::TrainLoop(TrainLoopOptions options, const Clock& clock, SlotGate& gat
       clock_(clock),
       gate_(gate),
       send_(std::move(send)),
-      recorder_(kFlightEntries, clock) {}
+      recorder_(kFlightEntries, clock),
+      trace_(clock, kTraceEvents) {}
 
 RankState TrainLoop::state(std::int64_t counted_step) const {
   MutexLock lock(state_mutex_);
@@ -100,9 +102,10 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
+    TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_));
     guard_options_ = configs::guard_options(config_);
-    TENAX_TRY(data_, StepData::open(config_, options_.directory.train_tokens(),
-                                    options_.directory.heldout_tokens()));
+    TENAX_TRY(data_,
+              StepData::open(config_, options_.directory.corpora(config_.data.num_corpora())));
   }
   TENAX_TRY(const std::string address,
             resolve_address("network.data_interface", config_.network.data_interface));
@@ -134,8 +137,9 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     held = std::exchange(held_, {});
     if (!keeps) reports_.clear();
   }
-  TENAX_TRY(engine_, compute::Engine::create(
-                         engine_options(config_, data_->vocabulary_size(), degrees, rank)));
+  compute::EngineOptions options = engine_options(config_, data_->vocabulary_size(), degrees, rank);
+  options.trace = &trace_;
+  TENAX_TRY(engine_, compute::Engine::create(std::move(options)));
   if (keeps) {
     TENAX_RETURN_IF_ERROR(engine_->take_state(*before));
     held.gradients_ready = 0;
@@ -143,6 +147,9 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     MutexLock lock(state_mutex_);
     held_ = held;
   }
+  // A run goes on without traces where they cannot be written.
+  trace_file_.reset();
+  if (auto file = TraceFile::open(options_.directory.trace(rank))) trace_file_ = *std::move(file);
   eval_schedule_ = forward_schedule(engine_->options(), data_->num_heldout_microbatches());
   samples_.reset();
   if (!engine_->sample_losses().empty()) {
@@ -307,9 +314,15 @@ Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, Ge
     held_.gradients_ready = 0;
     held_.verdict_known = false;
   }
+  if (attempt == 0) trace_.begin_step(step);
+  TENAX_RETURN_IF_ERROR(use_batch_of(*engine_, config_, degrees_, data_->num_microbatches(step)));
   const compute::EngineOptions& o = engine_->options();
   const compute::MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
-  const std::span<compute::Microbatch> batches = data_->microbatches(step, range.begin, range.end);
+  std::span<compute::Microbatch> batches;
+  {
+    const compute::TraceSpan span(&trace_, compute::TraceKind::kData);
+    batches = data_->microbatches(step, range.begin, range.end);
+  }
   faults_.mark(branch, step, attempt, batches);
   TENAX_RETURN_IF_ERROR(engine_->compute_gradients(comm, batches));
   {
@@ -322,6 +335,7 @@ Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, Ge
   part.newest_command = link.newest_command();
   part.slot_free = gate_.free();
   part.differs = attempt > 0 && engine_->own_gradient_hash() != first_hash;
+  const compute::TraceSpan span(&trace_, compute::TraceKind::kVerdict);
   return engine_->exchange_verdict(comm, part);
 }
 
@@ -388,13 +402,21 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     MutexLock lock(state_mutex_);
     reports_.back() = report;
   }
+  keep_trace(plan);
   send_(wire::StepDone{report});
   send_(wire::Pace{std::max(0.0, report.seconds - to_seconds(recorder_.blocked() - blocked))});
   return {};
 }
 
+void TrainLoop::keep_trace(const Plan& plan) {
+  if (!trace_file_) return;
+  if (!trace_file_->append(static_cast<std::uint32_t>(plan.generation), trace_.events()))
+    trace_file_.reset();
+}
+
 void TrainLoop::apply(const StepReport& verdict) {
   if (verdict.update == UpdateKind::kApplied) {
+    const compute::TraceSpan span(&trace_, compute::TraceKind::kUpdate);
     engine_->apply_update({verdict.grad_norm, verdict.clip_norm, verdict.tokens,
                            verdict.learning_rate, verdict.step});
   }
@@ -423,6 +445,7 @@ Status TrainLoop::evaluate(compute::Communicator& comm, StepReport& report) {
   if (count == 0) return {};
   const compute::MicrobatchRange share = heldout_share(engine_->options(), count);
   const auto mine = data_->heldout(share.begin, share.end);
+  const compute::TraceSpan span(&trace_, compute::TraceKind::kEvaluate);
   TENAX_TRY(report.eval_loss, engine_->evaluate(comm, mine, eval_schedule_, count));
   report.has_eval = true;
   return {};
@@ -456,9 +479,11 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
 void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
   const std::int64_t interval = config_.supervision.integrity_interval;
   if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
-  std::string hashes;
-  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()})
-    hashes += hash128(std::as_bytes(part)).hex();
+  std::string hashes = hash128(std::as_bytes(engine_->values())).hex();
+  if (engine_->options().zero == 0) {  // else each replica has moments of its own
+    for (const std::span<float> part : {engine_->adam_m(), engine_->adam_v()})
+      hashes += hash128(std::as_bytes(part)).hex();
+  }
   send_(
       wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
 }

@@ -20,12 +20,14 @@
 #include "actors/run_directory.h"
 #include "actors/sample_log.h"
 #include "actors/step_data.h"
+#include "actors/trace_file.h"
 #include "checkpoint/slot.h"
 #include "common/clock.h"
 #include "compute/cpu/gloo_device.h"
 #include "compute/engine.h"
 #include "compute/flight_recorder.h"
 #include "compute/lr_schedule.h"
+#include "compute/step_trace.h"
 #include "configs/run_config.h"
 #include "wire/message.h"
 
@@ -85,6 +87,7 @@ class TrainLoop {
   /// Says what this rank holds after a step, for the comparison with its replicas.
   void check_integrity(const Plan& plan, int rank, std::int64_t step);
   double rate(std::int64_t step) const;
+  void keep_trace(const Plan& plan);
 
   const TrainLoopOptions options_;
   const Clock& clock_;
@@ -101,6 +104,8 @@ class TrainLoop {
   std::shared_ptr<compute::GlooDevice> device_;
   std::string device_address_;
   compute::FlightRecorder recorder_;
+  compute::StepTrace trace_;
+  std::optional<TraceFile> trace_file_;  ///< none where it could not be opened
   std::unique_ptr<StepData> data_;
   std::unique_ptr<compute::Engine> engine_;
   std::unique_ptr<SampleLog> samples_;  ///< where this rank computes losses

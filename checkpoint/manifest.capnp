@@ -99,4 +99,5 @@ struct Manifest {
   shards @15 :List(StoredShard);
   files @16 :List(File);
   weightsHash @17 :Hash;         # of all logical tensors, see reader.h; all zero while not computed
+  arithmetic @18 :Text;          # what decided bits besides the configuration (docs/numerics.md); empty: not recorded
 }

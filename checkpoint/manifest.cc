@@ -60,6 +60,7 @@ void write_steering(const Manifest& m, schema::Manifest::Builder to) {
   put_hash(m.config_digest, to.initConfigDigest());
   put_hash(m.data_digest, to.initDataDigest());
   to.setLayout(m.layout);
+  to.setArithmetic(m.arithmetic);
   to.setCreatedNs(m.created.time_since_epoch().count());
   to.setRunState(m.run_state);
 }
@@ -112,6 +113,7 @@ void read_steering(schema::Manifest::Reader from, Manifest& m) {
   m.config_digest = get_hash(from.getConfigDigest());
   m.data_digest = get_hash(from.getDataDigest());
   m.layout = from.getLayout().cStr();
+  m.arithmetic = from.getArithmetic().cStr();
   m.created = Time(Duration(from.getCreatedNs()));
   m.run_state = from.getRunState().cStr();
 }

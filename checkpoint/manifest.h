@@ -78,7 +78,8 @@ struct Manifest {
   std::vector<ScheduleChange> schedule_changes;
   Hash128 config_digest;
   Hash128 data_digest;
-  std::string layout;  ///< of the run that wrote it, for people
+  std::string layout;      ///< of the run that wrote it, for people
+  std::string arithmetic;  ///< what decided bits besides the configuration; empty: not recorded
   Time created{};
   std::string run_state;  ///< the controller's JSON, opaque here
   std::uint64_t chunk_bytes = 0;

@@ -306,9 +306,11 @@ LossSum CudaStage::head(const HeadCall& call) {
 
 // --- Forward and backward
 
-void CudaStage::forward(int slot_index, std::span<const std::int32_t> tokens,
-                        std::span<const std::int32_t> targets, std::span<const float> input,
+void CudaStage::forward(int slot_index, const StageBatch& batch, std::span<const float> input,
                         std::span<float> output) {
+  const std::span<const std::int32_t> tokens = batch.tokens;
+  const std::span<const std::int32_t> targets = batch.targets;
+  TENAX_CHECK(batch.positions.empty());
   CudaSlot& slot = slot_at(slot_index);
   // Where each layer's output goes: the next one's input, the head's, or on its way to the next
   // stage.
@@ -394,9 +396,11 @@ std::byte* CudaStage::run_layers(const BatchShape& shape, std::span<const std::i
   return x;
 }
 
-LossSum CudaStage::evaluate(std::span<const std::int32_t> tokens,
-                            std::span<const std::int32_t> targets, std::span<const float> input,
+LossSum CudaStage::evaluate(const StageBatch& batch, std::span<const float> input,
                             std::span<float> output, std::span<double> sample_losses) {
+  const std::span<const std::int32_t> tokens = batch.tokens;
+  const std::span<const std::int32_t> targets = batch.targets;
+  TENAX_CHECK(batch.positions.empty());
   TENAX_CHECK(!spec_.has_embedding || tokens.size() == num_tokens(shape_));
   std::byte* const x = run_layers(shape_, tokens, input);
   if (!spec_.has_head) {

@@ -38,15 +38,13 @@ class CudaStage final : public Stage {
   StageMemory memory() const override;
   std::string kernel_description() const override;
   void initialise(std::uint64_t seed) override;
-  void forward(int slot, std::span<const std::int32_t> tokens,
-               std::span<const std::int32_t> targets, std::span<const float> input,
+  void forward(int slot, const StageBatch& batch, std::span<const float> input,
                std::span<float> output) override;
   void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
                 std::span<float> gradient) override;
   LossSum loss(int slot) const override;
   std::span<const double> sample_losses(int slot) const override;
-  LossSum evaluate(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
-                   std::span<const float> input, std::span<float> output,
+  LossSum evaluate(const StageBatch& batch, std::span<const float> input, std::span<float> output,
                    std::span<double> sample_losses) override;
   void next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) override;
 

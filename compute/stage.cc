@@ -26,6 +26,17 @@ Status check_arguments(const ModelOptions& options, const StageSpec& spec, const
         fmt::format("this processor does not run the {} kernels", cpu::to_string(settings.isa)));
   if (settings.num_threads < 1)
     found.push_back(fmt::format("num_threads is {}, must be at least 1", settings.num_threads));
+  const auto rate = [&](std::string_view name, double value) {
+    if (!(value >= 0 && value < 1))
+      found.push_back(fmt::format("dropout {} is {}, must be at least 0 and below 1", name, value));
+  };
+  rate("embedding", settings.dropout.embedding);
+  rate("attention", settings.dropout.attention);
+  rate("residual", settings.dropout.residual);
+  if (settings.cuda && settings.dropout.any())
+    found.push_back("dropout is not built on the GPU yet");
+  if (settings.cuda && settings.recompute == Recompute::kSelective)
+    found.push_back("selective recomputation is not built on the GPU yet");
   if (!found.empty())
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: {}", fmt::join(found, "; ")));

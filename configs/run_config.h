@@ -12,7 +12,10 @@
 #include "common/hash.h"
 #include "common/result.h"
 #include "compute/model_options.h"
+#include "compute/precision.h"
+#include "compute/stage.h"
 #include "configs/binder.h"
+#include "data/packing.h"
 #include "data/poison.h"
 #include "scheduler/pipeline_schedule.h"
 #include "scheduler/spike_options.h"
@@ -38,6 +41,10 @@ struct DataSection {
   TokenizerKind tokenizer = TokenizerKind::kBytes;
   std::int64_t vocabulary_size = 4096;
   std::string gpt2_dir;
+  data::Packing packing = data::Packing::kConcatenate;
+  std::vector<std::string> blend;  ///< "WEIGHT PATTERN" each; in place of text
+
+  std::size_t num_corpora() const { return blend.empty() ? 1 : blend.size(); }
 };
 
 struct LayoutSection {
@@ -52,6 +59,7 @@ struct LayoutSection {
   std::int64_t spares = 0;
   std::int64_t min_workers = 1;
   std::int64_t min_pipeline_parallel = 1;
+  std::int64_t threads_per_worker = 1;
 
   std::int64_t world_size() const {
     return data_parallel * tensor_parallel * pipeline_parallel * context_parallel;
@@ -63,9 +71,13 @@ struct TrainSection {
   std::int64_t sequence_length = 128;
   std::int64_t global_batch_size = 16;
   std::int64_t microbatch_size = 2;
+  std::vector<std::string> batch_ramp;  ///< data::batch_ramp's parts
   scheduler::ScheduleKind schedule = scheduler::ScheduleKind::kOneForwardOneBackward;
   std::int64_t eval_interval = 50;
   std::int64_t eval_samples = 32;
+  compute::Precision precision = compute::Precision::kFp32;
+  compute::Recompute recompute = compute::Recompute::kNone;
+  compute::DropoutRates dropout;
 };
 
 enum class Decay { kConstant, kLinear, kCosine, kInverseSqrt, kWsd };
@@ -81,6 +93,7 @@ struct OptimizerSection {
   double epsilon = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;
+  std::vector<std::string> groups;  ///< compute::parse_parameter_group each
 };
 
 enum class SlotPolicy { kSkip, kWait };

@@ -1,5 +1,7 @@
 // The table of a run's keys: name, member, meaning, range. Everything else about keys (reading,
 // --help, docs/config.md, canonical text) comes from here.
+#include <fmt/format.h>
+
 #include "configs/fault_keys.h"
 #include "configs/model_keys.h"
 #include "configs/run_config.h"
@@ -40,6 +42,14 @@ void bind_data(Binder& b, DataSection& c) {
   b.add(
       "data.gpt2_dir", c.gpt2_dir,
       {.doc = "Folder with GPT-2's encoder.json and vocab.bpe, relative to the recipe's folder."});
+  b.add("data.blend", c.blend,
+        {.doc = "In place of text: corpora with their weights, \"0.7 wiki/**/*.txt\" each; every "
+                "1000 samples hold each in its share."});
+  b.add_enum(
+      "data.packing", c.packing,
+      {{"concatenate", data::Packing::kConcatenate}, {"documents", data::Packing::kDocuments}},
+      {.doc = "Tokens attend across the documents of a sample, or only inside their own, "
+              "with positions from 0 in each."});
 }
 
 void bind_layout(Binder& b, LayoutSection& c) {
@@ -73,6 +83,10 @@ void bind_layout(Binder& b, LayoutSection& c) {
         {.doc = "Fewest stages that the model may be merged into when workers are lost.",
          .range = degree,
          .changeable = kMayChange});
+  b.add("layout.threads_per_worker", c.threads_per_worker,
+        {.doc = "Threads that each worker computes with; the same bits for any number.",
+         .range = between(1, 1024),
+         .changeable = kMayChange});
 }
 
 void bind_train(Binder& b, TrainSection& c) {
@@ -87,6 +101,9 @@ void bind_train(Binder& b, TrainSection& c) {
         {.doc = "Samples of a step, over all replicas.",
          .unit = "samples",
          .range = between(1, kMaxBatch)});
+  b.add("train.batch_ramp", c.batch_ramp,
+        {.doc = "Smaller batches before global_batch_size: steps and samples, \"50 x 4\" each, one "
+                "after the other."});
   b.add("train.microbatch_size", c.microbatch_size,
         {.doc = "Samples that go through a stage at once.",
          .unit = "samples",
@@ -95,6 +112,23 @@ void bind_train(Binder& b, TrainSection& c) {
              {{"1f1b", scheduler::ScheduleKind::kOneForwardOneBackward},
               {"gpipe", scheduler::ScheduleKind::kGpipe}},
              {.doc = "Pipeline schedule."});
+  b.add_enum("train.precision", c.precision,
+             {{"fp32", compute::Precision::kFp32}, {"bf16", compute::Precision::kBf16}},
+             {.doc = "Factors of matrix products; weights, sums and optimizer are fp32 always."});
+  b.add_enum("train.recompute", c.recompute,
+             {{"none", compute::Recompute::kNone},
+              {"selective", compute::Recompute::kSelective},
+              {"full", compute::Recompute::kFull}},
+             {.doc = "Activations that backward computes anew instead of keeping them; the same "
+                     "bits.",
+              .changeable = kMayChange});
+  const auto dropout = [&](std::string_view name, double& rate, std::string_view doc) {
+    b.add(fmt::format("train.dropout_{}", name), rate, {.doc = doc, .range = from_to_below(0, 1)});
+  };
+  dropout("embedding", c.dropout.embedding,
+          "Dropout of what enters the first layer; off in evaluation.");
+  dropout("attention", c.dropout.attention, "Dropout of attention probabilities.");
+  dropout("residual", c.dropout.residual, "Dropout of the outputs of attention and feed-forward.");
   b.add("train.eval_interval", c.eval_interval,
         {.doc = "Held-out loss after every so many steps; 0: never.",
          .unit = "steps",
@@ -141,6 +175,9 @@ void bind_optimizer(Binder& b, OptimizerSection& c) {
         {.doc = "Added to the root of AdamW's second moment.", .range = above(0)});
   b.add("optimizer.weight_decay", c.weight_decay,
         {.doc = "AdamW's decoupled decay of matrices.", .range = at_least(0)});
+  b.add("optimizer.groups", c.groups,
+        {.doc = "Tensors with other rules, \"PATTERN: weight_decay=0, learning_rate_factor=0.5\" "
+                "each; the first that fits a tensor's name decides."});
   b.add("optimizer.clip_norm", c.clip_norm,
         {.doc = "Largest global gradient norm; 0: no clipping.", .range = at_least(0)});
 }

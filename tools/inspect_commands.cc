@@ -16,7 +16,9 @@
 #include "checkpoint/reader.h"
 #include "checkpoint/store_reader.h"
 #include "checkpoint/tensor_hash.h"
+#include "compute/flops.h"
 #include "configs/run_config.h"
+#include "data/token_file.h"
 #include "scheduler/exit_code.h"
 #include "scheduler/run_controller.h"
 #include "scheduler/run_json.h"
@@ -76,6 +78,24 @@ std::string number(double v) {
 }
 
 json json_number(double v) { return std::isfinite(v) ? json(v) : json(number(v)); }
+
+/// What a run's speed is measured by; zeros where it is not known.
+struct SpeedScale {
+  double flops_per_token = 0;
+  double peak_flops = 0;
+};
+
+SpeedScale speed_scale(const RunDirectory& directory) {
+  SpeedScale scale;
+  if (const auto identity = directory.identity()) scale.peak_flops = identity->peak_flops;
+  const auto config = configs::load_run_config(directory.config(), {});
+  const auto tokens = data::TokenFile::open(directory.train_tokens());
+  if (!config || !tokens) return scale;
+  scale.flops_per_token =
+      compute::flops_per_token(configs::model_options(*config, tokens->info().vocabulary_size),
+                               static_cast<int>(config->train.sequence_length));
+  return scale;
+}
 
 double tokens_per_second(const StepReport& r) {
   return r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
@@ -238,13 +258,19 @@ int run_metrics(const InspectArguments& arguments) {
   if (!status) return fail(status.error());
   const char* separator = arguments.csv ? "," : "  ";
   if (!arguments.json)
-    fmt::print("step{0}loss{0}grad_norm{0}tokens_per_second{0}branch{0}eval_loss\n", separator);
+    fmt::print("step{0}loss{0}grad_norm{0}tokens_per_second{0}branch{0}eval_loss{0}tflops{0}mfu\n",
+               separator);
+  const SpeedScale scale = speed_scale(RunDirectory(arguments.run_dir));
   for (const StepReport& r : metrics.reports()) {
+    const double flops = tokens_per_second(r) * scale.flops_per_token;
+    const double mfu = scale.peak_flops > 0 ? flops / scale.peak_flops : 0;
     if (arguments.json) {
       json j = {{"step", r.step},
                 {"loss", json_number(r.loss)},
                 {"grad_norm", json_number(r.grad_norm)},
                 {"tokens_per_second", tokens_per_second(r)},
+                {"tflops", flops * 1e-12},
+                {"mfu", mfu},
                 {"branch", r.branch},
                 {"learning_rate", r.learning_rate},
                 {"position_begin", r.position_begin},
@@ -253,9 +279,10 @@ int run_metrics(const InspectArguments& arguments) {
       fmt::print("{}\n", j.dump());
       continue;
     }
-    fmt::print("{}{}{}{}{}{}{:.1f}{}{}{}{}\n", r.step, separator, number(r.loss), separator,
-               number(r.grad_norm), separator, tokens_per_second(r), separator, r.branch, separator,
-               r.has_eval ? number(r.eval_loss) : std::string());
+    fmt::print("{}{}{}{}{}{}{:.1f}{}{}{}{}{}{:.4f}{}{:.3f}\n", r.step, separator, number(r.loss),
+               separator, number(r.grad_norm), separator, tokens_per_second(r), separator, r.branch,
+               separator, r.has_eval ? number(r.eval_loss) : std::string(), separator,
+               flops * 1e-12, separator, mfu);
   }
   return 0;
 }

@@ -20,6 +20,7 @@
 #include "tools/rollback_command.h"
 #include "tools/spikes_command.h"
 #include "tools/tokenize_command.h"
+#include "tools/trace_command.h"
 #include "tools/train_command.h"
 #include "tools/worker_commands.h"
 
@@ -73,6 +74,8 @@ int main(int argc, char** argv) {
       ->type_name("DIR");
   train_app->add_flag("--resume", train.resume,
                       "go on with the run in --run-dir; begin it if there is none");
+  train_app->add_flag("--other-arithmetic", train.other_arithmetic,
+                      "go on where the processor computes other last bits than the run began with");
   show_examples(
       train_app,
       "  tenax train configs/quickstart.toml\n"
@@ -197,6 +200,17 @@ int main(int argc, char** argv) {
   metrics->add_flag("--csv", inspect.csv, "print CSV");
   show_examples(metrics, "  tenax metrics RUN --csv > curve.csv\n");
   metrics->callback([&] { exit_code = tools::run_metrics(inspect); });
+
+  tools::TraceArguments trace_arguments;
+  CLI::App* trace = app.add_subcommand(
+      "trace", "What every rank did in a step, for chrome://tracing or ui.perfetto.dev");
+  trace->add_option("RUN", trace_arguments.run_dir, "run directory")->required();
+  trace->add_option("--step", trace_arguments.step,
+                    "of this step (default: the newest that all ranks have)");
+  trace->add_option("--output", trace_arguments.output, "write there (default: standard output)")
+      ->type_name("FILE");
+  show_examples(trace, "  tenax trace RUN --step 100 --output step100.json\n");
+  trace->callback([&] { exit_code = tools::run_trace(trace_arguments, std::cout, std::cerr); });
 
   CLI::App* hash = run_command(
       app, "hash", "One hash over all tensors of a checkpoint, whatever the layout", inspect);

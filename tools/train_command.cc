@@ -7,14 +7,18 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "actors/run_directory.h"
 #include "actors/supervisor.h"
 #include "common/clock.h"
+#include "compute/flops.h"
+#include "compute/precision.h"
 #include "configs/run_config.h"
 #include "scheduler/exit_code.h"
 #include "tools/generate.h"
+#include "tools/layout_memory.h"
 #include "tools/prepare_data.h"
 #include "tools/progress_line.h"
 #include "tools/stale_segments.h"
@@ -63,6 +67,7 @@ struct PreparedRun {
   configs::RunConfig config;
   std::vector<std::string> changes;
   PreparedData data;
+  std::string memory;  ///< the plan, in words
   bool resumed = false;
 };
 
@@ -94,6 +99,41 @@ Result<configs::RunConfig> resumed_config(const TrainArguments& arguments,
   for (const auto& c : diff.changeable)
     changes.push_back(fmt::format("{}: {} -> {}", c.key, c.before, c.after));
   return after;
+}
+
+/// Operations a second of all workers' threads at best, where they have a core each.
+double peak_flops(const configs::RunConfig& config) {
+  const std::int64_t threads =
+      std::min<std::int64_t>(config.layout.world_size() * config.layout.threads_per_worker,
+                             std::max(1u, std::thread::hardware_concurrency()));
+  return static_cast<double>(threads) *
+         compute::measure_peak_flops(compute::cpu::best_isa(), config.train.precision);
+}
+
+/// Lets a run go on only where it computes the same bits, or where that is waived.
+Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
+  const std::string here =
+      compute::arithmetic(compute::cpu::best_isa(), run.config.train.precision);
+  if (run.identity.arithmetic == here && run.identity.peak_flops > 0) return {};
+  const bool other = !run.identity.arithmetic.empty() && run.identity.arithmetic != here;
+  if (other && !arguments.other_arithmetic) {
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("this machine computes other bits than {} began with: {} here, {} there; "
+                    "--other-arithmetic goes on all the same, with other last bits from here on",
+                    run.directory.path().string(), here, run.identity.arithmetic));
+  }
+  if (other)
+    run.changes.push_back(fmt::format("arithmetic: {} -> {}", run.identity.arithmetic, here));
+  run.identity.arithmetic = here;
+  run.identity.peak_flops = peak_flops(run.config);
+  return run.directory.write_identity(run.identity);
+}
+
+Status plan_memory(PreparedRun& run) {
+  TENAX_TRY(const auto stages, plan_run_memory(run.config, run.data.vocabulary_size));
+  run.memory = describe_memory(stages, run.config);
+  return {};
 }
 
 /// Whether the same command as before goes on with the run by itself: it was preempted or, where
@@ -140,7 +180,9 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   if (run.resumed) {
     TENAX_TRY(run.config, resumed_config(arguments, run.directory, run.changes));
     TENAX_TRY(run.identity, run.directory.identity());
+    TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
     TENAX_TRY(run.data, reopen_data(run.directory));
+    TENAX_RETURN_IF_ERROR(plan_memory(run));
     return run;
   }
   run.config = *config;
@@ -152,7 +194,9 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
                       fmt::format("create {}: {}", run.directory.path().string(), ec.message()));
   }
   TENAX_TRY(run.data, prepare_data(run.config, run.directory));
+  TENAX_RETURN_IF_ERROR(plan_memory(run));
   TENAX_TRY(run.identity, run.directory.create(run.config.run.name));
+  TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
   return run;
 }
 
@@ -174,6 +218,7 @@ void introduce(const PreparedRun& run, const std::string& dashboard_url) {
                  ? fmt::format(" in {} virtual stages each", c.layout.virtual_stages)
                  : std::string(),
              c.layout.zero > 0 ? fmt::format(", ZeRO-{}", c.layout.zero) : std::string());
+  fmt::print("memory    {}\n", run.memory);
   fmt::print("baselines uniform {:.4f}, unigram {:.4f} nats a token\n", run.data.uniform_loss,
              run.data.unigram_loss);
   if (!dashboard_url.empty()) fmt::print("dashboard {}\n", dashboard_url);
@@ -275,6 +320,9 @@ int run_train(const TrainArguments& arguments) {
   options.config_path = arguments.config.string();
   options.config_changes = run->changes;
   options.data_digest = run->data.digest;
+  options.flops_per_token =
+      compute::flops_per_token(configs::model_options(run->config, run->data.vocabulary_size),
+                               static_cast<int>(run->config.train.sequence_length));
   options.unigram_loss = run->data.unigram_loss;
   options.uniform_loss = run->data.uniform_loss;
   auto supervisor = actors::start_supervisor(std::move(options), clock);

@@ -193,8 +193,9 @@ TEST(ElasticRun, ASpareTakesTheRankOfADeadWorker) {
 
 TEST(ElasticRun, WithAFlippedBitInOneReplicaEndsWithTheUndisturbedWeights) {
   const std::vector<std::string> options = {"train.steps=120"};
-  RunUnderTest run(kReplicas, with(options, {"faults.weight_step=24", "faults.rank=2", "faults.flip_bit=20",
-                                             "supervision.integrity_interval=5"}));
+  RunUnderTest run(kReplicas,
+                   with(options, {"faults.weight_step=24", "faults.rank=2", "faults.flip_bit=20",
+                                  "supervision.integrity_interval=5"}));
   run.start();
   expect_end(run, kReplicas, options);
   const std::string journal = run.journal();

@@ -22,6 +22,7 @@ Manifest full_manifest() {
   m.config_digest = {1, 2};
   m.data_digest = {3, 4};
   m.layout = "dp=2 tp=2 pp=1";
+  m.arithmetic = "bf16 products, sums cut at k256";
   m.created = Time(Duration(1'764'000'000'123'456'789));
   m.run_state = R"({"detector":{"median":2.5}})";
   m.chunk_bytes = 4096;

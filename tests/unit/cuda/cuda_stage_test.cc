@@ -84,7 +84,7 @@ TEST_P(CudaStageModels, EvaluationAndNextTokenAreThoseOfTraining) {
   const TestBatch batch(options, {2, 7});
   const auto stage = make_device_stage(options, whole_model(options), {2, 7}, on_emulated_device());
   const Trained trained = train_on_device(*stage, batch);
-  const LossSum evaluated = stage->evaluate(batch.tokens, batch.targets, {}, {});
+  const LossSum evaluated = stage->evaluate({batch.tokens, batch.targets}, {}, {});
   EXPECT_EQ(evaluated.sum, trained.loss.sum);
   EXPECT_EQ(evaluated.targets, trained.loss.targets);
   const auto reference = make_stage(options, whole_model(options), {2, 7}, 0);
@@ -126,8 +126,8 @@ TEST(CudaStage, TwoStagesInFloat32GiveTheBitsOfOne) {
   std::vector<float> back(first->boundary_size());
   DeviceBuffer first_gradient = first->device()->allocate(first->gradient_size()).value();
   DeviceBuffer last_gradient = last->device()->allocate(last->gradient_size()).value();
-  first->forward(0, batch.tokens, {}, {}, between);
-  last->forward(0, {}, batch.targets, between, {});
+  first->forward(0, {batch.tokens, {}}, {}, between);
+  last->forward(0, {{}, batch.targets}, between, {});
   last->backward(0, {}, back, last_gradient.span());
   first->backward(0, back, {}, first_gradient.span());
   EXPECT_EQ(last->loss(0).sum, expected.loss.sum);
@@ -200,7 +200,7 @@ TEST(CudaStage, AFaultOfTheDeviceStaysAndIsTold) {
   DeviceBuffer gradient = stage->device()->allocate(stage->gradient_size()).value();
   constexpr int kIllegalAddress = 700;
   break_context(kIllegalAddress);
-  stage->forward(0, batch.tokens, batch.targets, {}, {});
+  stage->forward(0, {batch.tokens, batch.targets}, {}, {});
   stage->backward(0, {}, {}, gradient.span());
   break_context(0);
   for (int i = 0; i < 2; ++i) {
