@@ -4,11 +4,16 @@
 
 #include <utility>
 
+#include "actors/network_interface.h"
+
 namespace tenax::actors {
 
 BuddyCopies::BuddyCopies(const RunDirectory& directory, const RunIdentity& identity,
-                         std::uint32_t agent, std::uint32_t num_agents, Duration timeout) {
-  auto store = BuddyStore::open(identity.id, identity.secret, agent);
+                         const configs::NetworkSection& network, std::uint32_t agent,
+                         std::uint32_t num_agents, Duration timeout) {
+  const auto address = resolve_address("network.control_interface", network.control_interface);
+  auto store = address ? BuddyStore::open(identity, *address, agent)
+                       : Result<std::unique_ptr<BuddyStore>>(address.error());
   const Status told =
       store ? directory.write_bulk_endpoint(agent, (*store)->endpoint()) : Status(store.error());
   if (told) {
@@ -18,8 +23,7 @@ BuddyCopies::BuddyCopies(const RunDirectory& directory, const RunIdentity& ident
   }
   const std::uint32_t buddy = buddy_of(agent, num_agents);
   BuddySenderOptions options;
-  options.run_id = identity.id;
-  options.secret = identity.secret;
+  options.identity = identity;
   options.agent = agent;
   options.timeout = timeout;
   options.endpoint = [directory, buddy] { return directory.read_bulk_endpoint(buddy); };

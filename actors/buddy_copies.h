@@ -10,6 +10,7 @@
 #include "actors/buddy_store.h"
 #include "actors/run_directory.h"
 #include "common/clock.h"
+#include "configs/run_config.h"
 
 namespace tenax::actors {
 
@@ -17,8 +18,9 @@ class BuddyCopies {
  public:
   /// Says in the run directory where copies are taken. Where that fails, or the buddy does not
   /// answer, the log says so and the store still has everything.
-  BuddyCopies(const RunDirectory& directory, const RunIdentity& identity, std::uint32_t agent,
-              std::uint32_t num_agents, Duration timeout);
+  BuddyCopies(const RunDirectory& directory, const RunIdentity& identity,
+              const configs::NetworkSection& network, std::uint32_t agent, std::uint32_t num_agents,
+              Duration timeout);
 
   /// Returns at once.
   void copy(const CopyJob& job) { sender_->copy(job); }

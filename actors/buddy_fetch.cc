@@ -77,16 +77,18 @@ Status fetch_copy(const FetchCopyOptions& options, std::span<const std::span<std
   const std::vector<Range> ranges = ranges_of(parts);
   std::uint64_t total = 0;
   for (const std::span<std::byte> part : parts) total += part.size();
-  Inbox inbox(options.secret);
+  Inbox inbox(options.identity.secret);
   wire::PeerSockets sockets(
+      options.identity.keys,
       [&](int, const std::string&, std::span<const std::byte> frame) { inbox.put(frame); });
   TENAX_TRY(const auto socket, sockets.connect_dealer(options.endpoint, options.name));
   std::size_t asked = 0;
   const auto ask = [&] {
     const Range& r = ranges[asked];
-    sockets.send(socket, "",
-                 wire::encode(wire::BulkMessage{
-                     options.secret, wire::BulkFetch{asked, options.id, r.offset,
+    sockets.send(
+        socket, "",
+        wire::encode(wire::BulkMessage{
+            options.identity.secret, wire::BulkFetch{asked, options.id, r.offset,
                                                      static_cast<std::uint32_t>(r.into.size())}}));
     ++asked;
   };

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "actors/run_directory.h"
 #include "common/clock.h"
 #include "common/result.h"
 #include "wire/bulk_message.h"
@@ -16,7 +17,7 @@ namespace tenax::actors {
 
 struct FetchCopyOptions {
   std::string endpoint;  ///< of the buddy's bulk socket
-  std::string secret;
+  RunIdentity identity;
   wire::SlotId id;
   std::string name;  ///< of the caller, unique among those that fetch at the same time
   Duration timeout = std::chrono::seconds(5);  ///< without an answer

@@ -11,7 +11,8 @@ namespace tenax::actors {
 
 BuddySender::BuddySender(BuddySenderOptions options)
     : options_(std::move(options)),
-      sockets_([this](int, const std::string&, std::span<const std::byte> frame) { on(frame); }),
+      sockets_(options_.identity.keys,
+               [this](int, const std::string&, std::span<const std::byte> frame) { on(frame); }),
       thread_([this](const std::stop_token& stop) { run(stop); }) {}
 
 BuddySender::~BuddySender() { thread_.request_stop(); }
@@ -61,12 +62,13 @@ Status BuddySender::connect() {
 }
 
 void BuddySender::send(wire::BulkBody body) {
-  sockets_.send(socket_, "", wire::encode(wire::BulkMessage{options_.secret, std::move(body)}));
+  sockets_.send(socket_, "",
+                wire::encode(wire::BulkMessage{options_.identity.secret, std::move(body)}));
 }
 
 void BuddySender::on(std::span<const std::byte> frame) {
   const auto message = wire::decode_bulk(frame);
-  if (!message || message->run_id != options_.secret) return;
+  if (!message || message->run_id != options_.identity.secret) return;
   {
     MutexLock lock(mutex_);
     if (const auto* credit = std::get_if<wire::BulkCredit>(&message->body)) {
@@ -108,7 +110,7 @@ Status BuddySender::wait(std::uint64_t transfer, bool all_sent, const std::stop_
 
 Status BuddySender::transfer(const CopyJob& job, const std::stop_token& stop) {
   const std::string prefix = checkpoint::slot_prefix(
-      options_.run_id, fmt::format("a{}", job.id.agent), static_cast<int>(job.id.slot));
+      options_.identity.id, fmt::format("a{}", job.id.agent), static_cast<int>(job.id.slot));
   TENAX_TRY(const checkpoint::SlotReader slot,
             checkpoint::find_sealed_slot(prefix, job.id.branch, job.id.step));
   const std::uint64_t transfer = ++last_transfer_;

@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 
+#include "actors/run_directory.h"
 #include "common/annotations.h"
 #include "common/clock.h"
 #include "common/result.h"
@@ -26,8 +27,7 @@ struct CopyJob {
 };
 
 struct BuddySenderOptions {
-  std::string run_id;
-  std::string secret;
+  RunIdentity identity;
   std::uint32_t agent = 0;
   /// Without a word from the buddy for so long, the copy is given up.
   Duration timeout = std::chrono::seconds(5);

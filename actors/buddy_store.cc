@@ -23,21 +23,20 @@ int newest_of(const checkpoint::SlotPair& slots) {
 
 }  // namespace
 
-BuddyStore::BuddyStore(std::string run_id, std::string secret, std::uint32_t agent)
-    : run_id_(std::move(run_id)),
-      secret_(std::move(secret)),
+BuddyStore::BuddyStore(const RunIdentity& identity, std::uint32_t agent)
+    : run_id_(identity.id),
+      secret_(identity.secret),
       agent_(agent),
-      sockets_([this](int, const std::string& peer, std::span<const std::byte> frame) {
-        on(peer, frame);
-      }) {}
+      sockets_(identity.keys, [this](int, const std::string& peer,
+                                     std::span<const std::byte> frame) { on(peer, frame); }) {}
 
 BuddyStore::~BuddyStore() = default;
 
-Result<std::unique_ptr<BuddyStore>> BuddyStore::open(const std::string& run_id,
-                                                     const std::string& secret,
+Result<std::unique_ptr<BuddyStore>> BuddyStore::open(const RunIdentity& identity,
+                                                     const std::string& address,
                                                      std::uint32_t agent) {
-  std::unique_ptr<BuddyStore> store(new BuddyStore(run_id, secret, agent));
-  TENAX_TRY(const auto bound, store->sockets_.bind_router("tcp://127.0.0.1:*"));
+  std::unique_ptr<BuddyStore> store(new BuddyStore(identity, agent));
+  TENAX_TRY(const auto bound, store->sockets_.bind_router(fmt::format("tcp://{}:*", address)));
   store->socket_ = bound.socket;
   store->endpoint_ = bound.endpoint;
   return store;

@@ -13,6 +13,7 @@
 #include <string>
 #include <utility>
 
+#include "actors/run_directory.h"
 #include "checkpoint/slot.h"
 #include "common/result.h"
 #include "wire/bulk_message.h"
@@ -28,11 +29,11 @@ constexpr std::uint32_t buddy_of(std::uint32_t agent, std::uint32_t num_agents) 
 
 class BuddyStore {
  public:
-  /// Listens on loopback. `run_id` names the segments, frames without `secret` are dropped (W2),
-  /// `agent` is the one that holds the copies. Copies left by an earlier agent in this place are
-  /// taken over.
-  static Result<std::unique_ptr<BuddyStore>> open(const std::string& run_id,
-                                                  const std::string& secret, std::uint32_t agent);
+  /// Listens on `address` of this host with the run's keys (W1); frames without its secret are
+  /// dropped (W2). `agent` is the one that holds the copies. Copies left by an earlier agent in
+  /// this place are taken over.
+  static Result<std::unique_ptr<BuddyStore>> open(const RunIdentity& identity,
+                                                  const std::string& address, std::uint32_t agent);
   ~BuddyStore();
 
   /// For RunDirectory::write_bulk_endpoint().
@@ -52,7 +53,7 @@ class BuddyStore {
     std::uint64_t received = 0;
   };
 
-  BuddyStore(std::string run_id, std::string secret, std::uint32_t agent);
+  BuddyStore(const RunIdentity& identity, std::uint32_t agent);
 
   void on(const std::string& peer, std::span<const std::byte> frame);
   void on(const std::string& peer, const wire::BulkOffer& offer);

@@ -80,7 +80,7 @@ bool from_slot(const CheckpointRestoreOptions& o, Parts parts,
   if (!slot || slot->payload().size() != size_of(parts)) return false;
   std::size_t offset = 0;
   for (const std::span<float> part : parts) {
-    std::memcpy(part.data(), slot->payload().data() + offset, part.size_bytes());
+    if (!part.empty()) std::memcpy(part.data(), slot->payload().data() + offset, part.size_bytes());
     offset += part.size_bytes();
   }
   if (slot->still_sealed() && is_right()) {
@@ -102,7 +102,7 @@ bool from_buddy(const CheckpointRestoreOptions& o, Parts parts,
   for (const std::span<float> part : parts) bytes.push_back(std::as_writable_bytes(part));
   FetchCopyOptions fetch;
   fetch.endpoint = *endpoint;
-  fetch.secret = identity->secret;
+  fetch.identity = *identity;
   fetch.id = {o.agent, o.slot, o.branch, o.step};
   fetch.name = fmt::format("fetch-a{}.{}.{}", o.agent, o.slot, o.incarnation);
   fetch.timeout = o.buddy_timeout;

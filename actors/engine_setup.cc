@@ -10,10 +10,14 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       int rank) {
   compute::EngineOptions o;
   o.model = configs::model_options(config, vocabulary_size);
-  const auto layers = scheduler::split_layers(static_cast<int>(o.model.num_layers), degrees.pp);
-  for (int s = 0; s < degrees.pp; ++s) {
+  // One stage has nobody to interleave with.
+  const scheduler::Pipeline pipeline{
+      degrees.pp, degrees.pp > 1 ? static_cast<int>(config.layout.virtual_stages) : 1};
+  const int num_stages = pipeline.num_stages * pipeline.num_chunks;
+  const auto layers = scheduler::split_layers(static_cast<int>(o.model.num_layers), num_stages);
+  for (int s = 0; s < num_stages; ++s) {
     const auto& range = layers[static_cast<std::size_t>(s)];
-    o.stages.push_back({range.first, range.end, s == 0, s == degrees.pp - 1});
+    o.stages.push_back({range.first, range.end, s == 0, s == num_stages - 1});
   }
   o.shape = {static_cast<int>(config.train.microbatch_size),
              static_cast<int>(config.train.sequence_length)};
@@ -24,30 +28,42 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   o.world_size = degrees.world_size();
   o.dp_group = scheduler::data_parallel_group(degrees, rank);
   o.pp_group = scheduler::pipeline_group(degrees, rank);
+  o.tp_group = scheduler::tensor_parallel_group(degrees, rank);
+  o.tensor_rank = place.tp;
+  for (int s = 0; s < degrees.pp; ++s) {
+    o.tensor_groups.push_back(
+        scheduler::tensor_parallel_group(degrees, scheduler::rank_of(degrees, {0, 0, s})));
+  }
   o.num_microbatches =
       static_cast<int>(config.train.global_batch_size / config.train.microbatch_size);
   for (int r = 0; r < degrees.dp; ++r) {
     const auto share = scheduler::even_share(o.num_microbatches, degrees.dp, r);
     o.ranges.push_back({static_cast<int>(share.begin), static_cast<int>(share.end)});
     o.replicas.push_back(
-        scheduler::pipeline_group(degrees, scheduler::rank_of(degrees, {r, place.tp, 0})));
+        scheduler::pipeline_group(degrees, scheduler::rank_of(degrees, {r, 0, 0})));
   }
   const int mine = o.ranges[static_cast<std::size_t>(o.replica)].size();
-  o.schedule = scheduler::make_schedule(config.train.schedule, o.stage, degrees.pp, mine);
-  o.num_slots = scheduler::max_slots(config.train.schedule, o.stage, degrees.pp, mine);
+  o.schedule = scheduler::make_schedule(config.train.schedule, pipeline, o.stage, mine);
+  o.num_outboxes = scheduler::num_outboxes(pipeline, mine);
+  o.zero = static_cast<int>(config.layout.zero);
   o.adamw.beta1 = config.optimizer.beta1;
   o.adamw.beta2 = config.optimizer.beta2;
   o.adamw.epsilon = config.optimizer.epsilon;
   o.adamw.weight_decay = config.optimizer.weight_decay;
-  o.clip_norm = config.optimizer.clip_norm;
   return o;
 }
 
-PipelineSchedule forward_schedule(const compute::EngineOptions& o, int num_microbatches) {
+compute::MicrobatchRange heldout_share(const compute::EngineOptions& o, int num_microbatches) {
   const auto share =
       scheduler::even_share(num_microbatches, static_cast<int>(o.replicas.size()), o.replica);
-  return scheduler::make_forward_schedule(o.stage, static_cast<int>(o.stages.size()),
-                                          static_cast<int>(share.end - share.begin));
+  return {static_cast<int>(share.begin), static_cast<int>(share.end)};
+}
+
+PipelineSchedule forward_schedule(const compute::EngineOptions& o, int num_microbatches) {
+  const int num_stages = static_cast<int>(o.pp_group.size());
+  return scheduler::make_forward_schedule(
+      {num_stages, static_cast<int>(o.stages.size()) / num_stages}, o.stage,
+      heldout_share(o, num_microbatches).size());
 }
 
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "common/run_types.h"
 #include "compute/engine.h"
@@ -16,7 +15,9 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       std::int64_t vocabulary_size, const Degrees& degrees,
                                       int rank);
 
-/// The forward-only schedule of this rank's share of `num_microbatches` held-out microbatches.
+/// Of `num_microbatches` held-out microbatches, those that this rank's replica computes.
+compute::MicrobatchRange heldout_share(const compute::EngineOptions& options, int num_microbatches);
+/// The forward-only schedule of that share.
 PipelineSchedule forward_schedule(const compute::EngineOptions& options, int num_microbatches);
 
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config);

@@ -110,7 +110,12 @@ Result<RunIdentity> RunDirectory::create(const std::string& name) const {
   TENAX_TRY(const std::string id, random_hex(6));
   identity.id = id;
   TENAX_TRY(identity.secret, random_hex(16));
-  const json j = {{"id", identity.id}, {"name", identity.name}, {"secret", identity.secret}};
+  TENAX_TRY(identity.keys, wire::make_key_pair());
+  const json j = {{"id", identity.id},
+                  {"name", identity.name},
+                  {"secret", identity.secret},
+                  {"public_key", identity.keys.public_key},
+                  {"secret_key", identity.keys.secret_key}};
   TENAX_RETURN_IF_ERROR(write_file(path_ / "run.json", j.dump(2) + "\n", 0600));
   return identity;
 }
@@ -121,9 +126,33 @@ Result<RunIdentity> RunDirectory::identity() const {
         ErrorCode::kNotFound,
         fmt::format("{} is not a run directory (it has no run.json)", path_.string()));
   }
-  return parse_file(path_ / "run.json", [](const json& j) {
-    return RunIdentity{j.at("id"), j.at("name"), j.at("secret")};
-  });
+  TENAX_TRY(
+      RunIdentity identity, parse_file(path_ / "run.json", [](const json& j) {
+        return RunIdentity{
+            j.at("id"), j.at("name"), j.at("secret"), {j.at("public_key"), j.at("secret_key")}};
+      }));
+  if (!wire::is_valid(identity.keys)) {
+    return make_error(ErrorCode::kDataLoss, fmt::format("{} is damaged: public_key and secret_key "
+                                                        "are no pair",
+                                                        (path_ / "run.json").string()));
+  }
+  return identity;
+}
+
+Status RunDirectory::write_outcome(int exit_code, const std::string& reason) const {
+  return write_file(path_ / "outcome.json",
+                    json{{"exit_code", exit_code}, {"reason", reason}}.dump() + "\n", 0644);
+}
+
+std::optional<int> RunDirectory::read_outcome() const {
+  const auto code = parse_file(path_ / "outcome.json",
+                               [](const json& j) { return j.at("exit_code").get<int>(); });
+  return code ? std::optional<int>(*code) : std::nullopt;
+}
+
+void RunDirectory::forget_outcome() const {
+  std::error_code ec;
+  std::filesystem::remove(path_ / "outcome.json", ec);
 }
 
 Status RunDirectory::write_address(const SupervisorAddress& a) const {

@@ -1,7 +1,8 @@
 // A run's directory: where everything of it lies, and the small files that processes find each
 // other by.
 //
-//   run.json         who the run is: id, name, secret (mode 0600), created once
+//   run.json         who the run is: id, name, secret, keys (mode 0600), created once; whoever can
+//                    read it is a member of the run
 //   config.toml      the canonical configuration, as last started
 //   supervisor.json  the current supervisor's addresses, pid and term, replaced at each start (mode
 //                    0600)
@@ -9,13 +10,17 @@
 //   data/            token files, data.json (digests, baselines)
 //   records/ chunks/ staging/ ...  the store (checkpoint/store.h)
 //   logs/            what agents and workers wrote
+//   samples/         losses of the newest samples (actors/sample_log.h)
+//   spikes/          of those behind a rollback: kept
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "common/result.h"
+#include "wire/key_pair.h"
 
 namespace tenax::actors {
 
@@ -23,6 +28,7 @@ struct RunIdentity {
   std::string id;  ///< names shared memory and logs
   std::string name;
   std::string secret;  ///< 128 random bits; every control message carries it (W2)
+  wire::KeyPair keys;  ///< of every control socket (W1)
 };
 
 struct SupervisorAddress {
@@ -45,12 +51,19 @@ class RunDirectory {
   std::filesystem::path data_info() const { return path_ / "data" / "data.json"; }
   std::filesystem::path tokenizer() const { return path_ / "data" / "tokenizer.json"; }
   std::filesystem::path logs() const { return path_ / "logs"; }
+  std::filesystem::path samples() const { return path_ / "samples"; }
+  std::filesystem::path spikes() const { return path_ / "spikes"; }
 
   bool exists() const;
   /// Makes the folders and run.json if they do not exist.
   Result<RunIdentity> create(const std::string& name) const;
   /// kNotFound with a hint when this is no run directory.
   Result<RunIdentity> identity() const;
+
+  /// How the last session ended, for the next start; none while one runs, and after a crash.
+  Status write_outcome(int exit_code, const std::string& reason) const;
+  std::optional<int> read_outcome() const;
+  void forget_outcome() const;
 
   Status write_address(const SupervisorAddress& address) const;
   Result<SupervisorAddress> read_address() const;

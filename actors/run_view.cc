@@ -142,6 +142,11 @@ void RunView::show(const scheduler::RunState& state, HttpServer* http) {
   if (http != nullptr) http->publish("state", state.generation, state_json());
 }
 
+void RunView::set_scores(std::map<int, scheduler::StragglerScore> scores) {
+  MutexLock lock(mutex_);
+  scores_ = std::move(scores);
+}
+
 scheduler::RunState RunView::state() const {
   MutexLock lock(mutex_);
   return state_;
@@ -223,7 +228,11 @@ std::string RunView::state_json() const {
     row["rank"] = seat.rank;
     row["stage"] = place.pp;
     row["dp_rank"] = place.dp;
+    row["tp_rank"] = place.tp;
     row["last_step"] = s.counted_step;
+    const auto score = scores_.find(seat.rank);
+    row["straggler_score"] = score != scores_.end() ? json(score->second.score()) : json(nullptr);
+    row["straggles"] = score != scores_.end() && score->second.straggles;
     j["ranks"].push_back(std::move(row));
   }
   std::sort(j["ranks"].begin(), j["ranks"].end(),

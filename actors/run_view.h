@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "common/clock.h"
 #include "scheduler/run_metrics.h"
 #include "scheduler/run_state.h"
+#include "scheduler/straggler.h"
 
 namespace tenax::actors {
 
@@ -61,6 +63,8 @@ class RunView {
   void show(const scheduler::RunState& state, HttpServer* http);
 
   Progress progress() const;
+  /// How the ranks of the present generation keep pace, for the next state_json().
+  void set_scores(std::map<int, scheduler::StragglerScore> scores);
   /// As it was shown last.
   scheduler::RunState state() const;
   /// Lines for the terminal since the last call: notices and worse.
@@ -81,6 +85,7 @@ class RunView {
   const Time started_;
   mutable Mutex mutex_;
   scheduler::RunState state_ TENAX_GUARDED_BY(mutex_);
+  std::map<int, scheduler::StragglerScore> scores_ TENAX_GUARDED_BY(mutex_);
   scheduler::RunMetrics metrics_ TENAX_GUARDED_BY(mutex_);
   double useful_before_ TENAX_GUARDED_BY(mutex_) = 0;  ///< of earlier sessions
   Progress progress_ TENAX_GUARDED_BY(mutex_);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -39,7 +40,8 @@ Result<wire::ShardWritten> write(const WriteSlot& job, const SlotWriterOptions& 
     written_files = checkpoint::write_shard(request);
   }
   TENAX_TRY(const checkpoint::ShardFiles files, std::move(written_files));
-  const Hash128 digest = hash128(slot.payload());
+  const Hash128 digest = hash128(slot.payload().first(
+      std::min<std::size_t>(job.sealed.replicated_bytes, slot.payload().size())));
   if (!slot.still_sealed()) {
     return make_error(ErrorCode::kUnavailable, "the slot was reused while it was being written");
   }

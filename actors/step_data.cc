@@ -1,6 +1,7 @@
 #include "actors/step_data.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <utility>
@@ -65,9 +66,27 @@ void StepData::reserve(int count) {
   }
 }
 
+bool StepData::damaged_window(const data::TokenFile& file, std::int64_t window) {
+  const auto vocabulary = file.info().vocabulary_size;
+  const auto bad = std::find_if(window_.begin(), window_.end(), [&](std::int32_t token) {
+    return token < 0 || token >= vocabulary;
+  });
+  if (bad == window_.end()) return false;
+  if (damaged_windows_.insert(window).second) {
+    spdlog::error(
+        "token file: token {} has the value {}, outside the vocabulary of {}: the file was damaged "
+        "after it was written; samples that read it have no loss",
+        window * sequence_length_ + (bad - window_.begin()), *bad, vocabulary);
+  }
+  std::fill(window_.begin(), window_.end(), 0);
+  return true;
+}
+
 void StepData::read_window(const data::TokenFile& file, std::int64_t window, int microbatch,
                            int sample, std::int64_t poison_position) {
   file.read(window * sequence_length_, window_);
+  if (damaged_window(file, window))
+    batches_[static_cast<std::size_t>(microbatch)].poison_nan = true;
   if (poison_position >= 0) {
     data::poison_tokens(poison_, {seed_, poison_position, file.info().vocabulary_size}, window_);
     if (poison_.kind == data::PoisonKind::kNan && poison_.contains(poison_position)) {
@@ -80,7 +99,7 @@ void StepData::read_window(const data::TokenFile& file, std::int64_t window, int
   std::copy(window_.begin() + 1, window_.end(), targets_.begin() + at);
 }
 
-std::span<const compute::Microbatch> StepData::microbatches(std::int64_t step, int first, int end) {
+std::span<compute::Microbatch> StepData::microbatches(std::int64_t step, int first, int end) {
   reserve(end - first);
   const std::vector<std::int64_t> positions = positions_->positions(step);
   for (int mb = first; mb < end; ++mb) {
@@ -91,6 +110,17 @@ std::span<const compute::Microbatch> StepData::microbatches(std::int64_t step, i
     }
   }
   return batches_;
+}
+
+std::int64_t StepData::sample_begin(std::int64_t position) const {
+  return data::sample_window(seed_, position, num_windows_) * sequence_length_;
+}
+
+std::vector<std::int32_t> StepData::sample_tokens(std::int64_t position) const {
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(sequence_length_) + 1);
+  train_.read(sample_begin(position), tokens);
+  data::poison_tokens(poison_, {seed_, position, train_.info().vocabulary_size}, tokens);
+  return tokens;
 }
 
 std::span<const compute::Microbatch> StepData::heldout(int first, int end) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "common/result.h"
@@ -26,11 +27,21 @@ class StepData {
   /// From now on steps avoid these windows.
   void set_skip_windows(const std::vector<SkipWindow>& windows);
 
-  /// Global microbatches [first, end) of `step`; valid until the next call.
-  std::span<const compute::Microbatch> microbatches(std::int64_t step, int first, int end);
+  /// Global microbatches [first, end) of `step`; valid until the next call. A sample with tokens
+  /// outside the vocabulary (a token file that was damaged after it was written) is marked, so that
+  /// its loss is NaN.
+  std::span<compute::Microbatch> microbatches(std::int64_t step, int first, int end);
   /// Held-out microbatches [first, end) of the fixed evaluation set; valid until the next call.
   std::span<const compute::Microbatch> heldout(int first, int end);
   int num_heldout_microbatches() const { return num_heldout_; }
+
+  /// Where in the order the samples of `step` lie, and the tokens of one as they are trained.
+  std::vector<std::int64_t> positions(std::int64_t step) const {
+    return positions_->positions(step);
+  }
+  std::vector<std::int32_t> sample_tokens(std::int64_t position) const;
+  /// The token of the training file at which the sample begins.
+  std::int64_t sample_begin(std::int64_t position) const;
 
   std::int64_t position_begin(std::int64_t step) const { return positions_->begin(step); }
   std::int64_t position_end(std::int64_t step) const { return positions_->end(step); }
@@ -39,6 +50,8 @@ class StepData {
  private:
   StepData(const configs::RunConfig& config, data::TokenFile train, data::TokenFile heldout);
   void reserve(int count);
+  /// Makes `window_` harmless and returns true if a token of it is outside the vocabulary.
+  bool damaged_window(const data::TokenFile& file, std::int64_t window);
   void read_window(const data::TokenFile& file, std::int64_t window, int microbatch, int sample,
                    std::int64_t poison_position);
 
@@ -53,6 +66,7 @@ class StepData {
   std::int64_t num_windows_ = 0;
   std::int64_t num_heldout_windows_ = 0;
   int num_heldout_ = 0;
+  std::set<std::int64_t> damaged_windows_;  ///< those told of
   std::vector<std::int32_t> tokens_;
   std::vector<std::int32_t> targets_;
   std::vector<std::int32_t> window_;

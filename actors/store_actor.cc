@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "actors/sample_log.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/tensor_hash.h"
 
@@ -54,6 +55,10 @@ void store_writer(caf::blocking_actor* self, std::shared_ptr<checkpoint::Store> 
       },
       [&](const DropFiles& m) {
         for (const std::string& path : m.paths) ::unlink(path.c_str());
+      },
+      [&](const KeepSampleLosses& m) {
+        if (const Status s = keep_samples(m.rings, m.branch, m.first_step, m.last_step, m.out); !s)
+          spdlog::warn("losses of samples are not kept: {}", s.error().message);
       },
       [&](caf::exit_msg&) { running = false; });
 }

@@ -45,6 +45,15 @@ struct DropFiles {
   std::vector<std::string> paths;
 };
 
+/// Copy losses of samples from the ranks' rings to a file (actors/sample_log.h).
+struct KeepSampleLosses {
+  std::string rings;
+  std::uint64_t branch = 0;
+  std::int64_t first_step = 0;
+  std::int64_t last_step = 0;
+  std::string out;
+};
+
 /// Read back every byte; answered by VerifyDone.
 struct VerifyFull {
   std::uint64_t checkpoint_id = 0;
@@ -67,5 +76,6 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::CommitFiles)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::CommitDone)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::RemoveCheckpoint)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::DropFiles)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::KeepSampleLosses)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::VerifyFull)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::VerifyDone)

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "actors/engine_setup.h"
+#include "actors/network_interface.h"
 #include "actors/supervisor_actor.h"
 #include "checkpoint/holder.h"
 #include "scheduler/run_decision_elastic.h"
@@ -19,12 +20,6 @@ namespace {
 
 constexpr std::size_t kPreloadEntries =
     20000;  ///< journal entries of earlier sessions shown on the dashboard
-
-std::string host_name() {
-  char host[256] = "localhost";
-  gethostname(host, sizeof host - 1);
-  return host;
-}
 
 /// The state saved with the last decision, brought up to date with the reports journalled since.
 Result<InheritedState> inherit(const checkpoint::Store& store,
@@ -94,14 +89,21 @@ class LiveSupervisor final : public SupervisorHandle {
 
     const std::string control_token = random_token();
     TENAX_RETURN_IF_ERROR(start_dashboard(control_token));
-    sockets_ = std::make_unique<wire::PeerSockets>([this](int socket, const std::string& peer,
-                                                          std::span<const std::byte> frame) {
-      auto message = wire::decode(frame);
-      if (!message) return;  // not ours: changes nothing (W2)
-      caf::anon_send(
-          actor_, Frame{socket, peer, std::make_shared<const wire::Message>(*std::move(message))});
-    });
-    TENAX_TRY(const auto bound, sockets_->bind_router("tcp://127.0.0.1:*"));
+    sockets_ = std::make_unique<wire::PeerSockets>(
+        options_.identity.keys,
+        [this](int socket, const std::string& peer, std::span<const std::byte> frame) {
+          auto message = wire::decode(frame);
+          if (!message) return;  // not ours: changes nothing (W2)
+          caf::anon_send(actor_, Frame{socket, peer,
+                                       std::make_shared<const wire::Message>(*std::move(message))});
+        });
+    const configs::NetworkSection& network = options_.config.network;
+    TENAX_TRY(const std::string address,
+              resolve_address("network.control_interface", network.control_interface));
+    TENAX_TRY(const auto bound,
+              sockets_->bind_router(fmt::format(
+                  "tcp://{}:{}", address,
+                  network.control_port == 0 ? "*" : std::to_string(network.control_port))));
     SupervisorEnvironment environment{options_,
                                       controller_,
                                       clock_,
@@ -178,6 +180,19 @@ class LiveSupervisor final : public SupervisorHandle {
     return {};
   }
 
+  /// `tenax rollback`: what the controller would refuse now is refused at once.
+  Status roll_back(scheduler::RunState state, const nlohmann::json& body) {
+    TENAX_TRY(scheduler::RollbackRequested request, scheduler::rollback_from_json(body.dump()));
+    request.by = "tenax rollback";
+    scheduler::JournalEntry preview;
+    preview.event = request;
+    preview.commands = controller_.decide(state, preview.event, clock_.now());
+    if (!scheduler::begins_a_generation(preview.commands))
+      return make_error(ErrorCode::kInvalidArgument, scheduler::describe(preview));
+    caf::anon_send(actor_, ChangeRun{std::move(request)});
+    return {};
+  }
+
   /// `tenax drain` and `tenax scale`. The controller decides again, in case the run has changed.
   Status change_workers(const std::string& action, const nlohmann::json& body) {
     const scheduler::RunState state = view_.state();
@@ -190,9 +205,10 @@ class LiveSupervisor final : public SupervisorHandle {
       const auto agent = named ? body["agent"].get<std::uint32_t>() : UINT32_MAX;
       if (const auto refusal = scheduler::refusal_of_drain(state, o, agent); !refusal.empty())
         return make_error(ErrorCode::kInvalidArgument, refusal);
-      caf::anon_send(actor_, ChangeWorkers{scheduler::DrainRequested{agent, "tenax drain"}});
+      caf::anon_send(actor_, ChangeRun{scheduler::DrainRequested{agent, "tenax drain"}});
       return {};
     }
+    if (action == "rollback") return roll_back(state, body);
     if (action != "scale")
       return make_error(ErrorCode::kNotFound, fmt::format("nobody can {} a run", action));
     Degrees target = state.target;
@@ -208,7 +224,7 @@ class LiveSupervisor final : public SupervisorHandle {
     if (number("pp") > 0) target.pp = number("pp");
     if (const auto refusal = scheduler::refusal_of_scale(state, o, target); !refusal.empty())
       return make_error(ErrorCode::kInvalidArgument, refusal);
-    caf::anon_send(actor_, ChangeWorkers{scheduler::ScaleRequested{target, "tenax scale"}});
+    caf::anon_send(actor_, ChangeRun{scheduler::ScaleRequested{target, "tenax scale"}});
     return {};
   }
 
@@ -237,11 +253,12 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.degrees = degrees_of(c);
   o.limits.max_data_parallel =
       static_cast<int>(c.train.global_batch_size / c.train.microbatch_size);
-  o.limits.max_stages = static_cast<int>(c.model.num_layers);
+  o.limits.max_stages = static_cast<int>(c.model.num_layers / c.layout.virtual_stages);
   o.limits.min_stages = static_cast<int>(c.layout.min_pipeline_parallel);
   o.limits.min_workers = static_cast<int>(c.layout.min_workers);
   o.spares = static_cast<int>(c.layout.spares);
   o.exclusion_period = scaled(c.supervision.exclusion_period);
+  o.zero = static_cast<int>(c.layout.zero);
   o.num_agents = static_cast<int>(c.layout.agents);
   o.global_batch_size = c.train.global_batch_size;
   o.keep_last = static_cast<int>(c.checkpoint.keep_last);
@@ -252,6 +269,10 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.abort_timeout = scaled(c.supervision.abort_timeout);
   o.form_timeout = scaled(c.supervision.form_timeout);
   o.hang_timeout = scaled(c.supervision.hang_timeout);
+  o.watch.factor = c.supervision.hang_factor;
+  o.watch.slack = scaled(c.supervision.hang_slack);
+  o.watch.eval_interval = c.train.eval_interval;
+  o.watch.checkpoint_interval = c.checkpoint.interval;
   o.takeover_wait = scaled(c.supervision.heartbeat_timeout);
   o.worker_restarts.kind = scheduler::RestartKind::kOneForOne;
   o.worker_restarts.intensity = static_cast<int>(c.supervision.restart_intensity);
@@ -261,6 +282,8 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.max_generations_without_progress =
       static_cast<int>(c.supervision.max_generations_without_progress);
   o.spikes.spikes = c.spikes;
+  o.spikes.guard = configs::guard_options(c);
+  o.replay_limit = c.spikes.replay_steps;
   return o;
 }
 

@@ -16,6 +16,7 @@
 #include "actors/proxies.h"
 #include "actors/store_actor.h"
 #include "actors/supervisor.h"
+#include "scheduler/straggler.h"
 #include "wire/peer_sockets.h"
 
 namespace tenax::actors {
@@ -40,8 +41,8 @@ struct StopRun {
   std::string by;
 };
 struct AbandonRun {};
-/// The operator's word about the number of workers: DrainRequested or ScaleRequested.
-struct ChangeWorkers {
+/// The operator's word: DrainRequested, ScaleRequested or RollbackRequested.
+struct ChangeRun {
   scheduler::Event event;
 };
 
@@ -70,7 +71,7 @@ class Supervisor {
   void on(const VerifyDone& done);
   void on(const StopRun& stop);
   void on(const AbandonRun&);
-  void on(const ChangeWorkers& change);
+  void on(const ChangeRun& change);
   void tick();
 
  private:
@@ -93,6 +94,9 @@ class Supervisor {
   void act(const scheduler::VerifyCheckpoint& c);
   void act(const scheduler::DeleteCheckpoint& c);
   void act(const scheduler::Note&) {}
+  void act(const scheduler::SuspectDevice&) {}  // told by its note
+  void act(const scheduler::KeepSamples& c);
+  void act(const scheduler::ReplaySteps& c);
   void act(const scheduler::Finish& c);
 
   wire::Message message(wire::Body body) const;
@@ -100,8 +104,13 @@ class Supervisor {
   void send_to_all(const wire::Message& m);
   void release(std::uint64_t branch, std::int64_t step, bool committed);
   checkpoint::Manifest manifest_of(const scheduler::CommitCheckpoint& c) const;
+  void judge_paces(std::uint64_t generation, const wire::Heartbeat& beat);
   void join(const Frame& frame);
+  bool is_member(const wire::Message& m) const;
+  void dismiss(const Frame& frame);
   void end_if_possible();
+  /// Whether it was a replay's process; then its result is an event.
+  bool replay_ended(const ChildExited& exited);
   Duration scaled(Duration d) const;
 
   caf::stateful_actor<SupervisorState>* self_;
@@ -121,7 +130,11 @@ class Supervisor {
       shards_;  ///< by checkpoint, rank
   std::int64_t acknowledged_ = 0;
   bool view_stale_ = false;
+  std::uint64_t paces_generation_ = 0;
+  std::map<int, scheduler::RankPace> paces_;  ///< by rank, of that generation
+  std::map<int, bool> straggles_;
   Time shown_at_{};
+  Time last_tick_{};
   bool ending_ = false;
   Time ending_since_;
   int exit_code_ = 1;
@@ -135,4 +148,4 @@ caf::behavior supervisor_actor(caf::stateful_actor<SupervisorState>* self,
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::StopRun)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::AbandonRun)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::ChangeWorkers)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::ChangeRun)

@@ -1,23 +1,26 @@
 #include "actors/train_loop.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "actors/engine_setup.h"
+#include "actors/network_interface.h"
 #include "compute/cpu/gloo_communicator.h"
-#include "scheduler/layout.h"
 
 namespace tenax::actors {
 
 namespace {
 
 constexpr std::size_t kMaxReports = 4096;
+constexpr int kUnwatched = 20;
 constexpr std::size_t kFlightEntries = 256;
+constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
 
 Duration scaled(const configs::RunConfig& config, Duration d) {
   return from_seconds(to_seconds(d) * config.run.time_scale);
@@ -41,6 +44,21 @@ RankState TrainLoop::state(std::int64_t counted_step) const {
   return state;
 }
 
+std::vector<FlightNote> TrainLoop::flight() const {
+  const std::vector<compute::FlightEntry> entries = recorder_.snapshot();
+  const Time now = clock_.now();
+  std::vector<FlightNote> notes;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const compute::FlightEntry& e = entries[i];
+    const bool open = e.state == compute::FlightState::kPosted;
+    if (!open && i + kFlightNotes < entries.size()) continue;
+    notes.push_back({e.sequence, std::string(e.operation), std::string(e.within), e.peer, e.bytes,
+                     std::string(compute::to_string(e.state)),
+                     to_seconds((open ? now : e.end) - e.start)});
+  }
+  return notes;
+}
+
 std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
                                                  GenerationLink& link) {
   const Plan& plan = message.plan;
@@ -56,7 +74,8 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     gloo.rank = rank;
     gloo.world_size = plan.degrees.world_size();
     gloo.form_timeout = scaled(config_, config_.supervision.form_timeout);
-    gloo.operation_timeout = scaled(config_, config_.supervision.hang_timeout);
+    // The supervisor finds hangs much sooner; this one is for a worker that nobody watches.
+    gloo.operation_timeout = kUnwatched * scaled(config_, config_.supervision.hang_timeout);
     gloo.key_prefix = fmt::format("generation{}", plan.generation);
     gloo.recorder = &recorder_;
     // The link outlives the communicator: it is destroyed by the caller after run() has returned.
@@ -64,9 +83,11 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     TENAX_TRY(const auto comm,
               compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
     RestoreSource source;
+    const Time connected = clock_.now();
     TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
-    send_(wire::RankFormed{message.rank, plan.step, source.text, to_seconds(clock_.now() - begin),
-                           source.bytes, source.rejected});
+    const Time now = clock_.now();
+    send_(wire::RankFormed{message.rank, plan.step, source.text, to_seconds(now - begin),
+                           to_seconds(now - connected), source.bytes, source.rejected});
     return train(plan, rank, *comm, link);
   };
   const Status status = body();
@@ -75,19 +96,24 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
-  if (!device_) {
-    TENAX_TRY(device_, compute::GlooDevice::open(options_.data_interface));
-  }
   if (message.config != config_text_) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
+    guard_options_ = configs::guard_options(config_);
     TENAX_TRY(data_, StepData::open(config_, options_.directory.train_tokens(),
                                     options_.directory.heldout_tokens()));
+  }
+  TENAX_TRY(const std::string address,
+            resolve_address("network.data_interface", config_.network.data_interface));
+  if (!device_ || address != device_address_) {
+    TENAX_TRY(device_, compute::GlooDevice::open(address));
+    device_address_ = address;
   }
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);
   const int rank = static_cast<int>(message.rank);
+  faults_ = FaultInjection(config_.faults, rank);
   if (!engine_ || engine_->options().rank != rank || !(degrees_ == message.plan.degrees)) {
     TENAX_RETURN_IF_ERROR(build_engine(message.plan, rank));
   }
@@ -118,40 +144,24 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     held_ = held;
   }
   eval_schedule_ = forward_schedule(engine_->options(), data_->num_heldout_microbatches());
-  const auto replica = static_cast<std::uint32_t>(engine_->options().replica);
-  const auto replicas = static_cast<std::uint32_t>(degrees.dp);
-
-  table_.clear();
-  writes_.clear();
-  const std::size_t flat = engine_->values().size();
-  const char* kinds[] = {checkpoint::kParameter, checkpoint::kAdamM, checkpoint::kAdamV};
-  std::uint32_t tensor = 0;
-  for (const compute::StageParameter& p : engine_->parameters()) {
-    // The last stage's copy of a tied embedding is the first stage's tensor: written there.
-    const bool copy = p.gradients.front().kind == compute::GradientPartKind::kEmbeddingOutput;
-    for (std::size_t k = 0; k < 3; ++k) {
-      checkpoint::TensorShard shard;
-      shard.name = p.spec.name;
-      shard.kind = kinds[k];
-      shard.global_shape = p.spec.shape;
-      shard.box = {std::vector<std::int64_t>(p.spec.shape.size(), 0), p.spec.shape};
-      shard.offset = (k * flat + static_cast<std::size_t>(p.offset)) * sizeof(float);
-      shard.bytes = static_cast<std::size_t>(p.size) * sizeof(float);
-      if (!copy && tensor % replicas == replica)
-        writes_.push_back(static_cast<std::uint32_t>(table_.size()));
-      table_.push_back(std::move(shard));
+  samples_.reset();
+  if (!engine_->sample_losses().empty()) {
+    auto log = SampleLog::open(options_.directory.samples() / fmt::format("rank{}.ring", rank));
+    if (log) {
+      samples_ = *std::move(log);
+    } else {  // training does not depend on it
+      spdlog::warn("{}", log.error().message);
     }
-    ++tensor;
   }
-  return slots_ && slots_->payload_bytes() == 3 * flat * sizeof(float) ? Status() : open_slots();
+  payload_ = payload_of(*engine_);
+  return slots_ && slots_->payload_bytes() == payload_.bytes ? Status() : open_slots();
 }
 
 Status TrainLoop::open_slots() {
   slots_.reset();
   const std::string prefix = checkpoint::slot_prefix(
       options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
-  TENAX_TRY(slots_,
-            checkpoint::SlotPair::open(prefix, 3 * engine_->values().size() * sizeof(float)));
+  TENAX_TRY(slots_, checkpoint::SlotPair::open(prefix, payload_.bytes));
   return {};
 }
 
@@ -160,7 +170,7 @@ Status TrainLoop::open_slots() {
 Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& comm,
                           RestoreSource& source) {
   const RankSource mine = plan.sources[static_cast<std::size_t>(rank)];
-  const std::uint64_t bytes = 3 * engine_->values().size() * sizeof(float);
+  const std::uint64_t bytes = payload_.bytes;
   if (mine.kind != SourceKind::kMemory) {
     // Half-overwritten weights are nobody's source if this is broken off.
     MutexLock lock(state_mutex_);
@@ -203,6 +213,9 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
       TENAX_RETURN_IF_ERROR(engine_->send_state(comm, other));
     }
   }
+  // A replica may have stopped between its own update and the others' weights.
+  TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
+  guard_ = plan.guard;
   MutexLock lock(state_mutex_);
   if (mine.kind != SourceKind::kMemory) reports_.clear();
   held_.has_weights = true;
@@ -238,7 +251,7 @@ Status TrainLoop::restore_checkpoint(const Plan& plan, RestoreSource& source) {
   from.branch = plan.checkpoint_branch;
   from.step = plan.step;
   const std::span<float> parts[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
-  const Status restored = restore_from_checkpoint(from, table_, parts, source);
+  const Status restored = restore_from_checkpoint(from, payload_.table, parts, source);
   if (!restored && (restored.error().code == ErrorCode::kDataLoss ||
                     restored.error().code == ErrorCode::kNotFound ||
                     restored.error().code == ErrorCode::kUnsupported)) {
@@ -258,6 +271,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
     compute::Verdict verdict;
     TENAX_RETURN_IF_ERROR(step(plan, comm, link, verdict));
     ++done;
+    check_integrity(plan, rank, done);
     const std::int64_t interval = config_.checkpoint.interval;
     bool save = interval > 0 && done % interval == 0 &&
                 (verdict.slots_free || config_.checkpoint.policy == configs::SlotPolicy::kWait);
@@ -285,20 +299,19 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
   return {};
 }
 
-Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
-                       compute::Verdict& verdict) {
-  const Time begin = clock_.now();
-  std::int64_t step = 0;
+Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, GenerationLink& link,
+                                                 std::uint64_t branch, std::int64_t step,
+                                                 int attempt, const Hash128& first_hash) {
   {
     MutexLock lock(state_mutex_);
     held_.gradients_ready = 0;
     held_.verdict_known = false;
-    step = held_.last_applied + 1;
   }
   const compute::EngineOptions& o = engine_->options();
   const compute::MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
-  TENAX_RETURN_IF_ERROR(
-      engine_->compute_gradients(comm, data_->microbatches(step, range.begin, range.end)));
+  const std::span<compute::Microbatch> batches = data_->microbatches(step, range.begin, range.end);
+  faults_.mark(branch, step, attempt, batches);
+  TENAX_RETURN_IF_ERROR(engine_->compute_gradients(comm, batches));
   {
     MutexLock lock(state_mutex_);
     held_.gradients_ready = step;
@@ -308,24 +321,64 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
   part.plan_digest = plan_digest_;
   part.newest_command = link.newest_command();
   part.slot_free = gate_.free();
-  TENAX_TRY(verdict, engine_->exchange_verdict(comm, part));
+  part.differs = attempt > 0 && engine_->own_gradient_hash() != first_hash;
+  return engine_->exchange_verdict(comm, part);
+}
 
-  StepReport report;
-  report.branch = plan.branch;
-  report.step = step;
+/// Fills in what the verdict says. A held step is computed twice; nobody has a verdict to apply
+/// before the second computation is known to all.
+Result<compute::Verdict> TrainLoop::compute_and_judge(compute::Communicator& comm,
+                                                      GenerationLink& link, StepReport& report) {
+  TENAX_TRY(compute::Verdict verdict, compute_once(comm, link, report.branch, report.step, 0, {}));
+  scheduler::GuardVerdict judged = scheduler::judge_step(
+      guard_options_, guard_, {report.step, verdict.loss, verdict.grad_norm, report.held});
+  if (judged.action == scheduler::GuardAction::kHold) {
+    const Hash128 first_hash = engine_->own_gradient_hash();
+    const auto bits = [](const compute::Verdict& v) {
+      return std::pair(std::bit_cast<std::uint64_t>(v.loss),
+                       std::bit_cast<std::uint64_t>(v.grad_norm));
+    };
+    const auto first_bits = bits(verdict);
+    TENAX_TRY(verdict, compute_once(comm, link, report.branch, report.step, 1, first_hash));
+    const bool same = verdict.num_differing == 0 && bits(verdict) == first_bits;
+    report.held = same ? HoldOutcome::kSame : HoldOutcome::kDiffered;
+    if (verdict.num_differing == 1) report.suspect_rank = verdict.differing_rank;
+    judged = scheduler::judge_step(guard_options_, guard_,
+                                   {report.step, verdict.loss, verdict.grad_norm, report.held});
+  }
   report.loss = verdict.loss;
   report.grad_norm = verdict.grad_norm;
-  report.learning_rate = rate(step);
   report.tokens = verdict.targets;
+  report.update = judged.update;
+  report.clip_norm = judged.clip_norm;
+  report.replica_losses = verdict.replica_losses;
+  return verdict;
+}
+
+Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
+                       compute::Verdict& verdict) {
+  const Time begin = clock_.now();
+  const Duration blocked = recorder_.blocked();
+  StepReport report;
+  report.branch = plan.branch;
+  {
+    MutexLock lock(state_mutex_);
+    report.step = held_.last_applied + 1;
+  }
+  const std::int64_t step = report.step;
+  report.learning_rate = rate(step);
   report.position_begin = data_->position_begin(step);
   report.position_end = data_->position_end(step);
-  report.update = verdict.finite ? UpdateKind::kApplied : UpdateKind::kSkippedNonFinite;
+  faults_.before_step(plan.branch, step, *engine_);
+  TENAX_TRY(verdict, compute_and_judge(comm, link, report));
   {
     MutexLock lock(state_mutex_);
     held_.verdict_known = true;
     held_.verdict = report;
   }
   apply(report);
+  note_samples(report);
+  TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
   if (config_.train.eval_interval > 0 &&
       (step % config_.train.eval_interval == 0 || step == plan.total_steps)) {
     TENAX_RETURN_IF_ERROR(evaluate(comm, report));
@@ -336,25 +389,40 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     reports_.back() = report;
   }
   send_(wire::StepDone{report});
+  send_(wire::Pace{std::max(0.0, report.seconds - to_seconds(recorder_.blocked() - blocked))});
   return {};
 }
 
 void TrainLoop::apply(const StepReport& verdict) {
   if (verdict.update == UpdateKind::kApplied) {
-    engine_->apply_update(verdict.grad_norm, verdict.tokens, verdict.learning_rate, verdict.step);
+    engine_->apply_update({verdict.grad_norm, verdict.clip_norm, verdict.tokens,
+                           verdict.learning_rate, verdict.step});
   }
+  scheduler::observe_step(guard_options_, verdict, guard_);
   MutexLock lock(state_mutex_);
   held_.last_applied = verdict.step;
   reports_.push_back(verdict);
   if (reports_.size() > kMaxReports) reports_.pop_front();
 }
 
+void TrainLoop::note_samples(const StepReport& report) {
+  const std::span<const double> sums = engine_->sample_losses();
+  if (!samples_ || sums.empty()) return;
+  const compute::EngineOptions& o = engine_->options();
+  const std::vector<std::int64_t> positions = data_->positions(report.step);
+  const std::size_t first = static_cast<std::size_t>(
+      o.ranges[static_cast<std::size_t>(o.replica)].begin * o.shape.microbatch_size);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    samples_->add({report.branch, report.step, positions[first + i],
+                   sums[i] / static_cast<double>(o.shape.sequence_length)});
+  }
+}
+
 Status TrainLoop::evaluate(compute::Communicator& comm, StepReport& report) {
   const int count = data_->num_heldout_microbatches();
   if (count == 0) return {};
-  const compute::EngineOptions& o = engine_->options();
-  const auto share = scheduler::even_share(count, static_cast<int>(o.replicas.size()), o.replica);
-  const auto mine = data_->heldout(static_cast<int>(share.begin), static_cast<int>(share.end));
+  const compute::MicrobatchRange share = heldout_share(engine_->options(), count);
+  const auto mine = data_->heldout(share.begin, share.end);
   TENAX_TRY(report.eval_loss, engine_->evaluate(comm, mine, eval_schedule_, count));
   report.has_eval = true;
   return {};
@@ -369,28 +437,34 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
   if (!gate_.wait_free(link.stop_token())) return make_error(ErrorCode::kAborted, link.reason());
   const int index = gate_.next_index();
   const std::span<std::byte> payload = slots_->begin(index);
-  std::size_t offset = 0;
-  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()}) {
-    std::memcpy(payload.data() + offset, part.data(), part.size_bytes());
-    offset += part.size_bytes();
-  }
+  copy_to_payload(*engine_, payload);
   checkpoint::SlotHeader header;
   header.branch = plan.branch;
   header.step = step;
   header.generation = plan.generation;
   header.incarnation = options_.incarnation;
-  header.payload_bytes = offset;
+  header.payload_bytes = payload_.bytes;
   TENAX_RETURN_IF_ERROR(slots_->seal(index, header));
   gate_.sealed(plan.branch, step, index);
   snapshot_step_ = step;
-  send_(wire::SnapshotSealed{static_cast<std::uint32_t>(rank), plan.branch, step,
-                             static_cast<std::uint8_t>(index), checkpoint::encode_table(table_),
-                             writes_});
+  send_(wire::SnapshotSealed{
+      static_cast<std::uint32_t>(rank), plan.branch, step, static_cast<std::uint8_t>(index),
+      checkpoint::encode_table(payload_.table), payload_.writes, payload_.replicated_bytes});
   return {};
 }
 
+void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
+  const std::int64_t interval = config_.supervision.integrity_interval;
+  if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
+  std::string hashes;
+  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()})
+    hashes += hash128(std::as_bytes(part)).hex();
+  send_(
+      wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
+}
+
 double TrainLoop::rate(std::int64_t step) const {
-  double rate = compute::learning_rate(schedule_, step);
+  double rate = compute::learning_rate(schedule_, step) * faults_.learning_rate_factor(step);
   for (const Softening& s : softenings_) {
     if (step >= s.first && step <= s.last) rate *= s.factor;
   }

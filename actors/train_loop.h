@@ -14,11 +14,13 @@
 #include <vector>
 
 #include "actors/checkpoint_restore.h"
+#include "actors/engine_payload.h"
+#include "actors/fault_injection.h"
 #include "actors/generation_link.h"
 #include "actors/run_directory.h"
+#include "actors/sample_log.h"
 #include "actors/step_data.h"
 #include "checkpoint/slot.h"
-#include "checkpoint/tensor_shard.h"
 #include "common/clock.h"
 #include "compute/cpu/gloo_device.h"
 #include "compute/engine.h"
@@ -35,7 +37,6 @@ struct TrainLoopOptions {
   std::uint32_t agent = 0;
   std::uint32_t slot = 0;
   std::uint64_t incarnation = 0;
-  std::string data_interface = "127.0.0.1";
 };
 
 class TrainLoop {
@@ -56,6 +57,8 @@ class TrainLoop {
 
   /// What this rank holds, with the reports of steps after `counted_step`.
   RankState state(std::int64_t counted_step) const;
+  /// Its last transfers, oldest first. Any thread, also while the engine is blocked in one.
+  std::vector<FlightNote> flight() const;
 
  private:
   Status prepare(const wire::PlanFor& plan);
@@ -68,11 +71,19 @@ class TrainLoop {
   Status train(const Plan& plan, int rank, compute::Communicator& comm, GenerationLink& link);
   Status step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
               compute::Verdict& verdict);
+  Result<compute::Verdict> compute_once(compute::Communicator& comm, GenerationLink& link,
+                                        std::uint64_t branch, std::int64_t step, int attempt,
+                                        const Hash128& first_hash);
+  Result<compute::Verdict> compute_and_judge(compute::Communicator& comm, GenerationLink& link,
+                                             StepReport& report);
   void apply(const StepReport& verdict);
   /// Applies the step of which the rank only has the gradients; false if there is none.
   bool finish_half_step(const Plan& plan);
+  void note_samples(const StepReport& report);
   Status evaluate(compute::Communicator& comm, StepReport& report);
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
+  /// Says what this rank holds after a step, for the comparison with its replicas.
+  void check_integrity(const Plan& plan, int rank, std::int64_t step);
   double rate(std::int64_t step) const;
 
   const TrainLoopOptions options_;
@@ -84,15 +95,19 @@ class TrainLoop {
   configs::RunConfig config_;
   compute::LrScheduleOptions schedule_;
   std::vector<Softening> softenings_;
+  scheduler::GuardOptions guard_options_;
+  GuardState guard_;  ///< after the newest step applied
+  FaultInjection faults_;
   std::shared_ptr<compute::GlooDevice> device_;
+  std::string device_address_;
   compute::FlightRecorder recorder_;
   std::unique_ptr<StepData> data_;
   std::unique_ptr<compute::Engine> engine_;
+  std::unique_ptr<SampleLog> samples_;  ///< where this rank computes losses
   Degrees degrees_;
   PipelineSchedule eval_schedule_;
   std::optional<checkpoint::SlotPair> slots_;
-  std::vector<checkpoint::TensorShard> table_;
-  std::vector<std::uint32_t> writes_;
+  EnginePayload payload_;
   Hash128 plan_digest_;
   std::int64_t obeyed_ = 0;          ///< commands of this generation
   std::int64_t snapshot_step_ = -1;  ///< of the newest snapshot on this branch

@@ -17,10 +17,31 @@ struct SkipWindow {
   bool operator==(const SkipWindow&) const = default;
 };
 
-/// What the guard did with a step's update.
+/// What the guard did with a step's update. Of a skipped one the weights did not change.
 enum class UpdateKind : std::uint8_t {
   kApplied = 0,
-  kSkippedNonFinite = 1,  ///< loss or gradient norm was not finite; the weights did not change
+  kSkippedNonFinite = 1,  ///< loss or gradient norm was not finite
+  kSkippedOverflow = 2,   ///< the gradient norm alone was not finite, under fp16 loss scaling
+  kSkippedOutlier = 3,    ///< the gradient norm was far above its usual level
+};
+
+/// How a step ended that the guard held and computed a second time from the same weights and
+/// samples.
+enum class HoldOutcome : std::uint8_t {
+  kNotHeld = 0,
+  kSame = 1,      ///< the same bits again: data and weights are the cause
+  kDiffered = 2,  ///< other bits: a device computed wrongly; the second computation counts
+};
+
+/// What the step guard remembers from one step to the next: a function of the reports of the
+/// branch. Every rank and the controller hold the same; it is part of plans and checkpoints.
+struct GuardState {
+  std::int64_t samples = 0;      ///< applied steps seen
+  double norm_level = 0;         ///< usual gradient norm, moved little by outliers
+  double norm_mean = 0;          ///< of adaptive clipping: of the norms as clipped
+  double norm_variance = 0;      ///< likewise
+  std::int64_t quiet_until = 0;  ///< no outlier is held up to this step
+  bool operator==(const GuardState&) const = default;
 };
 
 /// The global facts of one optimizer step. Every rank computes the same report (bit for bit) from
@@ -37,7 +58,25 @@ struct StepReport {
   UpdateKind update = UpdateKind::kApplied;
   double eval_loss = 0;  ///< held-out loss after this step; valid if has_eval
   bool has_eval = false;
-  double seconds = 0;  ///< wall time of the step on the reporting rank; not compared
+  double seconds = 0;    ///< wall time of the step on the reporting rank; not compared
+  double clip_norm = 0;  ///< the gradient was clipped to this norm at most; 0: no limit
+  HoldOutcome held = HoldOutcome::kNotHeld;
+  std::int32_t suspect_rank = -1;  ///< if `held` is kDiffered: whose own gradients differed; -1:
+                                   ///< several or none
+  std::vector<double> replica_losses;  ///< mean loss of each replica's samples; empty for one
+};
+
+/// One of the last transfers of a rank, as it was when its generation was given up: who waited for
+/// whom.
+struct FlightNote {
+  std::uint64_t sequence = 0;  ///< counts the rank's transfers and collectives
+  std::string operation;       ///< "send", "recv" or a collective's name
+  std::string within;          ///< the collective it belongs to; empty outside
+  int peer = -1;               ///< -1 for a collective
+  std::uint64_t bytes = 0;
+  std::string state;   ///< "posted" (begun, not ended), "done", "failed"
+  double seconds = 0;  ///< since it began, or how long it took
+  bool operator==(const FlightNote&) const = default;
 };
 
 /// Degrees of parallelism.
@@ -102,6 +141,7 @@ struct Plan {
   StepReport half_step;  ///< ... with this verdict
   std::vector<SkipWindow> skip_windows;
   std::vector<Softening> softenings;
+  GuardState guard;  ///< after `step`
 };
 
 /// Numbered within a generation without gaps, beginning with 1; obeyed by all ranks at one

@@ -3,42 +3,40 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <utility>
 
 #include "common/check.h"
 #include "compute/collectives.h"
+#include "compute/engine_tags.h"
+#include "compute/stage_layout.h"
 #include "compute/tensor_norm.h"
 
 namespace tenax::compute {
 
 namespace {
 
-enum Tag : std::uint64_t {
-  kForwardTag = 1ULL << 32,
-  kBackwardTag = 2ULL << 32,
-  kReduceTag = 3ULL << 32,
-  kTiedTag = 4ULL << 32,
-  kVerdictTag = 5ULL << 32,
-  kEvaluateTag = 6ULL << 32,
-  kStateTag = 7ULL << 32,
-};
+/// A stage as one of the ranks that share its matrices holds it.
+StageSpec stage_part(const EngineOptions& options, std::size_t stage, int tensor_rank) {
+  StageSpec spec = options.stages[stage];
+  spec.tensor = {std::max(static_cast<int>(options.tp_group.size()), 1), tensor_rank};
+  return spec;
+}
 
-std::span<const std::byte> bytes_of(std::span<const float> f) { return std::as_bytes(f); }
-std::span<std::byte> writable_bytes_of(std::span<float> f) { return std::as_writable_bytes(f); }
-
-/// A stage's tensors that no earlier stage holds.
-std::vector<std::size_t> own_tensors(const EngineOptions& options, int stage, std::size_t* count) {
-  const StageSpec& spec = options.stages[static_cast<std::size_t>(stage)];
-  const auto specs = stage_parameters(options.model, spec.first_layer, spec.end_layer,
-                                      spec.has_embedding, spec.has_head);
-  *count = specs.size();
+/// A virtual stage's tensors that no earlier one holds, nor an earlier rank of the same.
+std::vector<std::size_t> own_tensors(const EngineOptions& options, std::size_t stage,
+                                     int tensor_rank, std::size_t* count) {
+  const auto parameters =
+      lay_out_stage(resolved(options.model), stage_part(options, stage, tensor_rank)).parameters;
+  *count = parameters.size();
   std::vector<std::size_t> own;
-  for (std::size_t i = 0; i < specs.size(); ++i) {
-    if (stage > 0 && specs[i].name == kTokenEmbedding) continue;
-    own.push_back(i);
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (stage > 0 && parameters[i].spec.name == kTokenEmbedding) continue;
+    if (parameters[i].held.first) own.push_back(i);
   }
   return own;
 }
@@ -53,21 +51,31 @@ VerdictShape verdict_shape(const EngineOptions& options) {
     shape.losses.push_back(
         {options.replicas[r].back(), static_cast<std::size_t>(options.ranges[r].size())});
   }
-  for (std::size_t s = 0; s < options.stages.size(); ++s) {
+  // Tensors of the virtual stages in the model's order; a rank counts those of its chunks in a row.
+  const std::size_t num_ranks = options.replicas.front().size();
+  std::map<int, std::size_t> counted;
+  for (std::size_t v = 0; v < options.stages.size(); ++v) {
+    const std::size_t s = v % num_ranks;
+    const std::vector<int> ranks = options.tensor_groups.empty()
+                                       ? std::vector<int>{options.replicas.front()[s]}
+                                       : options.tensor_groups[s];
+    std::vector<std::vector<std::size_t>> own;
     std::size_t count = 0;
-    VerdictShape::NormSource source{options.replicas.front()[s],
-                                    own_tensors(options, static_cast<int>(s), &count)};
-    shape.max_tensors = std::max(shape.max_tensors, count);
-    shape.norms.push_back(std::move(source));
+    for (std::size_t t = 0; t < ranks.size(); ++t)
+      own.push_back(own_tensors(options, v, static_cast<int>(t), &count));
+    // A tensor's parts before the next tensor, so that the split into stages changes no order.
+    for (std::size_t tensor = 0; tensor < count; ++tensor) {
+      for (std::size_t t = 0; t < ranks.size(); ++t) {
+        if (std::ranges::binary_search(own[t], tensor))
+          shape.norms.push_back({ranks[t], {counted[ranks[t]] + tensor}});
+      }
+    }
+    for (const int rank : ranks) {
+      counted[rank] += count;
+      shape.max_tensors = std::max(shape.max_tensors, counted[rank]);
+    }
   }
   return shape;
-}
-
-const GradientPart* part_of(const StageParameter& p, GradientPartKind kind) {
-  for (const GradientPart& part : p.gradients) {
-    if (part.kind == kind) return &part;
-  }
-  return nullptr;
 }
 
 }  // namespace
@@ -77,50 +85,125 @@ Engine::Engine(EngineOptions options) : options_(std::move(options)) {}
 Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   std::unique_ptr<Engine> engine(new Engine(std::move(options)));
   const EngineOptions& o = engine->options_;
-  TENAX_TRY(engine->stage_, Stage::create(o.model, o.stages[static_cast<std::size_t>(o.stage)],
-                                          o.shape, o.num_slots));
-  const std::size_t num_values = engine->stage_->values().size();
-  const std::size_t num_gradients = engine->stage_->gradient_size();
-  const std::size_t boundary = engine->stage_->boundary_size();
-  const MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
-  try {
-    engine->m_ = AlignedBuffer(num_values);
-    engine->v_ = AlignedBuffer(num_values);
-    engine->reduced_ = AlignedBuffer(num_gradients);
-    const bool first = o.stage == 0;
-    const bool last = o.stage + 1 == static_cast<int>(o.stages.size());
-    if (!first) engine->inbox_forward_ = AlignedBuffer(boundary);
-    if (!last) engine->inbox_backward_ = AlignedBuffer(boundary);
-    for (int i = 0; i < 2; ++i) {
-      if (!last) engine->forward_boxes_.push_back({AlignedBuffer(boundary), nullptr});
-      if (!first) engine->backward_boxes_.push_back({AlignedBuffer(boundary), nullptr});
-    }
-    for (const StageParameter& p : engine->stage_->parameters()) {
-      if (part_of(p, GradientPartKind::kWhole) == nullptr && p.gradients.size() == 1) {
-        engine->tied_ = AlignedBuffer(static_cast<std::size_t>(p.size));
-      }
-    }
-    engine->accumulator_ = std::make_unique<TreeAccumulator>(num_gradients, range);
-  } catch (const std::bad_alloc&) {
-    return make_error(
-        ErrorCode::kNoSpace,
-        fmt::format("rank {}: not enough memory for {} parameters", o.rank, num_values));
-  }
   TreeReduceOptions reduce;
   reduce.ranges = o.ranges;
   reduce.num_microbatches = o.num_microbatches;
   reduce.index = o.replica;
   TENAX_TRY(TreeReducer reducer, TreeReducer::create(std::move(reduce)));
   engine->reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
-  engine->parts_ = even_parts(num_gradients, static_cast<int>(o.dp_group.size()), kAlignFloats);
   engine->verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
-  engine->loss_sums_.resize(static_cast<std::size_t>(range.size()));
-  engine->target_counts_.resize(static_cast<std::size_t>(range.size()));
+  try {
+    TENAX_RETURN_IF_ERROR(engine->build_chunks());
+    engine->build_buffers();
+  } catch (const std::bad_alloc&) {
+    return make_error(ErrorCode::kNoSpace,
+                      fmt::format("rank {}: not enough memory for {} parameters", o.rank,
+                                  engine->values_.size()));
+  }
   return engine;
 }
 
+Status Engine::build_chunks() {
+  const EngineOptions& o = options_;
+  StageSettings settings = o.settings;
+  if (o.tp_group.size() > 1) {
+    const std::size_t stream = static_cast<std::size_t>(o.shape.microbatch_size) *
+                               static_cast<std::size_t>(o.shape.sequence_length) *
+                               static_cast<std::size_t>(o.model.width);
+    tensor_group_ = std::make_unique<TensorGroup>(o.tp_group, o.tensor_rank, stream);
+    settings.tensor_group = tensor_group_.get();
+  }
+  std::vector<std::size_t> sizes;
+  for (auto v = static_cast<std::size_t>(o.stage); v < o.stages.size(); v += o.pp_group.size()) {
+    TENAX_TRY(const StageMemory plan,
+              plan_stage_memory(o.model, stage_part(o, v, o.tensor_rank), o.shape, settings));
+    sizes.push_back(static_cast<std::size_t>(plan.values) / sizeof(float));
+  }
+  values_ = AlignedBuffer(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
+  std::vector<int> num_slots(sizes.size(), 1);
+  for (const Action& a : o.schedule) {
+    int& slots = num_slots[static_cast<std::size_t>(a.chunk)];
+    slots = std::max(slots, a.slot + 1);
+  }
+  std::size_t values_base = 0;
+  std::size_t gradient_base = 0;
+  for (std::size_t c = 0; c < sizes.size(); ++c) {
+    Chunk chunk;
+    chunk.virtual_stage = c * o.pp_group.size() + static_cast<std::size_t>(o.stage);
+    chunk.first_parameter = parameters_.size();
+    chunk.values_base = values_base;
+    chunk.gradient_base = gradient_base;
+    settings.values = values_.span().subspan(values_base, sizes[c]);
+    TENAX_TRY(chunk.stage, Stage::create(o.model, stage_part(o, chunk.virtual_stage, o.tensor_rank),
+                                         o.shape, num_slots[c], settings));
+    values_base += sizes[c];
+    gradient_base += chunk.stage->gradient_size();
+    adopt_parameters(chunk);
+    chunks_.push_back(std::move(chunk));
+  }
+  return {};
+}
+
+void Engine::adopt_parameters(const Chunk& chunk) {
+  for (StageParameter p : chunk.stage->parameters()) {
+    p.offset += static_cast<std::int64_t>(chunk.values_base);
+    for (GradientPart& part : p.gradients)
+      part.offset += static_cast<std::int64_t>(chunk.gradient_base);
+    parameters_.push_back(std::move(p));
+  }
+}
+
+void Engine::build_buffers() {
+  const EngineOptions& o = options_;
+  const MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
+  std::size_t num_gradients = 0;
+  for (Chunk& chunk : chunks_) {
+    num_gradients += chunk.stage->gradient_size();
+    chunk.accumulator = std::make_unique<TreeAccumulator>(chunk.stage->gradient_size(), range);
+    const std::size_t boundary = chunk.stage->boundary_size();
+    const bool first = chunk.virtual_stage == 0;
+    const bool last = chunk.virtual_stage + 1 == o.stages.size();
+    if (!first) chunk.inbox_forward = AlignedBuffer(boundary);
+    if (!last) chunk.inbox_backward = AlignedBuffer(boundary);
+    for (int i = 0; i < o.num_outboxes; ++i) {
+      if (!last) chunk.forward_boxes.push_back({AlignedBuffer(boundary), nullptr});
+      if (!first) chunk.backward_boxes.push_back({AlignedBuffer(boundary), nullptr});
+    }
+  }
+  std::vector<std::size_t> first_parameters;
+  for (const Chunk& chunk : chunks_) first_parameters.push_back(chunk.first_parameter);
+  first_parameters.push_back(parameters_.size());
+  shards_ = shard_optimizer(parameters_, first_parameters,
+                            o.zero > 0 ? static_cast<int>(o.dp_group.size()) : 1);
+  m_ = AlignedBuffer(moments_size(moments()));
+  v_ = AlignedBuffer(moments_size(moments()));
+  reduced_ = AlignedBuffer(num_gradients);
+
+  std::size_t tied = 0;
+  std::size_t addends = 0;
+  first_chunk_.push_back(0);
+  for (const StageParameter& p : parameters_) {
+    const auto size = static_cast<std::size_t>(p.size);
+    first_chunk_.push_back(first_chunk_.back() + num_norm_chunks(size));
+    if (p.gradients.size() == 1 && p.gradients.front().kind != GradientPartKind::kWhole)
+      tied = std::max(tied, size);
+    addends = std::max(
+        addends, all_reduce_workspace(size, std::max(p.held.end_addend - p.held.first_addend, 1)));
+  }
+  tied_ = AlignedBuffer(tied);
+  addends_ = AlignedBuffer(addends);
+  part_bytes_.resize(o.dp_group.size() + 1);
+  chunk_squares_.resize(first_chunk_.back());
+  square_sums_.resize(parameters_.size());
+  loss_sums_.resize(static_cast<std::size_t>(range.size()));
+  target_counts_.resize(static_cast<std::size_t>(range.size()));
+  if (spec(chunks_.back()).has_head)
+    sample_losses_.resize(static_cast<std::size_t>(range.size()) *
+                          static_cast<std::size_t>(options_.shape.microbatch_size));
+}
+
 void Engine::initialise(std::uint64_t seed) {
-  stage_->initialise(seed);
+  for (Chunk& chunk : chunks_) chunk.stage->initialise(seed);
   std::fill(m_.span().begin(), m_.span().end(), 0.0F);
   std::fill(v_.span().begin(), v_.span().end(), 0.0F);
 }
@@ -141,119 +224,128 @@ Status Engine::drain(std::vector<Outbox>& boxes) {
 Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule,
                             std::span<const Microbatch> microbatches, bool train,
                             const LossSink& on_loss) {
+  if (tensor_group_) tensor_group_->use(comm);
   // Transfers left over from a failed step belong to a dead communicator.
-  for (Outbox& box : forward_boxes_) box.transfer.reset();
-  for (Outbox& box : backward_boxes_) box.transfer.reset();
-  std::span<float> output;
-  std::span<float> input_grad;
+  for (Chunk& chunk : chunks_) {
+    for (Outbox& box : chunk.forward_boxes) box.transfer.reset();
+    for (Outbox& box : chunk.backward_boxes) box.transfer.reset();
+  }
   for (const Action& action : schedule) {
+    Chunk& chunk = chunks_[static_cast<std::size_t>(action.chunk)];
     const auto mb = static_cast<std::size_t>(action.microbatch);
+    // Messages between two ranks match by the virtual stage that sends them.
+    const std::uint64_t v = chunk.virtual_stage;
     switch (action.kind) {
       case ActionKind::kRecvForward:
-        TENAX_RETURN_IF_ERROR(
-            comm.recv(previous(), kForwardTag, writable_bytes_of(inbox_forward_.span()))->wait());
+        TENAX_RETURN_IF_ERROR(comm.recv(previous(), kForwardTag | (v - 1),
+                                        writable_bytes_of(chunk.inbox_forward.span()))
+                                  ->wait());
         break;
-      case ActionKind::kForward: {
-        if (!forward_boxes_.empty()) {
-          TENAX_TRY(output, free_outbox(forward_boxes_, mb));
-        }
-        const Microbatch& batch = microbatches[mb];
-        if (train) {
-          stage_->forward(action.slot, batch.tokens, batch.targets, inbox_forward_.span(), output);
-        } else {
-          const LossSum loss =
-              stage_->evaluate(batch.tokens, batch.targets, inbox_forward_.span(), output);
-          on_loss(action.microbatch, loss);
-        }
+      case ActionKind::kForward:
+        TENAX_RETURN_IF_ERROR(forward(chunk, action, microbatches[mb], train, on_loss));
         break;
-      }
       case ActionKind::kSendForward: {
-        Outbox& box = forward_boxes_[mb % forward_boxes_.size()];
-        box.transfer = comm.send(next(), kForwardTag, bytes_of(box.buffer.span()));
+        Outbox& box = chunk.forward_boxes[mb % chunk.forward_boxes.size()];
+        box.transfer = comm.send(next(), kForwardTag | v, bytes_of(box.buffer.span()));
         break;
       }
       case ActionKind::kRecvBackward:
-        TENAX_RETURN_IF_ERROR(
-            comm.recv(next(), kBackwardTag, writable_bytes_of(inbox_backward_.span()))->wait());
+        TENAX_RETURN_IF_ERROR(comm.recv(next(), kBackwardTag | (v + 1),
+                                        writable_bytes_of(chunk.inbox_backward.span()))
+                                  ->wait());
         break;
-      case ActionKind::kBackward: {
-        if (!backward_boxes_.empty()) {
-          TENAX_TRY(input_grad, free_outbox(backward_boxes_, mb));
-        }
-        const std::span<float> gradient = accumulator_->next();
-        std::fill(gradient.begin(), gradient.end(), 0.0F);
-        stage_->backward(action.slot, inbox_backward_.span(), input_grad, gradient);
-        if (microbatches[mb].poison_nan) gradient[0] = std::numeric_limits<float>::quiet_NaN();
-        accumulator_->commit();
-        if (options_.stages[static_cast<std::size_t>(options_.stage)].has_head) {
-          LossSum loss = stage_->loss(action.slot);
-          if (microbatches[mb].poison_nan) loss.sum = std::numeric_limits<double>::quiet_NaN();
-          on_loss(action.microbatch, loss);
-        }
+      case ActionKind::kBackward:
+        TENAX_RETURN_IF_ERROR(backward(chunk, action, microbatches[mb], on_loss));
         break;
-      }
       case ActionKind::kSendBackward: {
-        Outbox& box = backward_boxes_[mb % backward_boxes_.size()];
-        box.transfer = comm.send(previous(), kBackwardTag, bytes_of(box.buffer.span()));
+        Outbox& box = chunk.backward_boxes[mb % chunk.backward_boxes.size()];
+        box.transfer = comm.send(previous(), kBackwardTag | v, bytes_of(box.buffer.span()));
         break;
       }
     }
   }
-  TENAX_RETURN_IF_ERROR(drain(forward_boxes_));
-  return drain(backward_boxes_);
+  for (Chunk& chunk : chunks_) {
+    TENAX_RETURN_IF_ERROR(drain(chunk.forward_boxes));
+    TENAX_RETURN_IF_ERROR(drain(chunk.backward_boxes));
+  }
+  return {};
+}
+
+Status Engine::forward(Chunk& chunk, const Action& action, const Microbatch& batch, bool train,
+                       const LossSink& on_loss) {
+  std::span<float> output;
+  if (!chunk.forward_boxes.empty()) {
+    TENAX_TRY(output,
+              free_outbox(chunk.forward_boxes, static_cast<std::size_t>(action.microbatch)));
+  }
+  if (train) {
+    chunk.stage->forward(action.slot, batch.tokens, batch.targets, chunk.inbox_forward.span(),
+                         output);
+  } else {
+    const LossSum loss =
+        chunk.stage->evaluate(batch.tokens, batch.targets, chunk.inbox_forward.span(), output);
+    if (spec(chunk).has_head) on_loss(action.microbatch, loss);
+  }
+  return tensor_group_ ? tensor_group_->status() : Status{};
+}
+
+Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& batch,
+                        const LossSink& on_loss) {
+  std::span<float> input_grad;
+  if (!chunk.backward_boxes.empty()) {
+    TENAX_TRY(input_grad,
+              free_outbox(chunk.backward_boxes, static_cast<std::size_t>(action.microbatch)));
+  }
+  const std::span<float> gradient = chunk.accumulator->next();
+  std::fill(gradient.begin(), gradient.end(), 0.0F);
+  chunk.stage->backward(action.slot, chunk.inbox_backward.span(), input_grad, gradient);
+  if (tensor_group_) TENAX_RETURN_IF_ERROR(tensor_group_->status());
+  if (batch.poison_nan) gradient[0] = std::numeric_limits<float>::quiet_NaN();
+  if (batch.set_gradient_bits != 0) {
+    const auto& parameters = chunk.stage->parameters();
+    const StageParameter& p = parameters[parameters.size() / 2];
+    float& hit = gradient[static_cast<std::size_t>(p.gradients.front().offset + p.size / 2)];
+    hit = std::bit_cast<float>(std::bit_cast<std::uint32_t>(hit) | batch.set_gradient_bits);
+  }
+  chunk.accumulator->commit();
+  if (spec(chunk).has_head) {
+    LossSum loss = chunk.stage->loss(action.slot);
+    const std::span<const double> samples = chunk.stage->sample_losses(action.slot);
+    const auto place =
+        sample_losses_.begin() +
+        static_cast<std::ptrdiff_t>(static_cast<std::size_t>(action.microbatch) * samples.size());
+    std::copy(samples.begin(), samples.end(), place);
+    if (batch.poison_nan) {
+      loss.sum = std::numeric_limits<double>::quiet_NaN();
+      std::fill_n(place, samples.size(), loss.sum);
+    }
+    on_loss(action.microbatch, loss);
+  }
+  return {};
 }
 
 Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches) {
   std::fill(loss_sums_.begin(), loss_sums_.end(), 0.0);
   std::fill(target_counts_.begin(), target_counts_.end(), 0);
-  accumulator_->restart();
+  for (Chunk& chunk : chunks_) chunk.accumulator->restart();
   TENAX_RETURN_IF_ERROR(run_schedule(comm, options_.schedule, microbatches, true,
                                      [&](std::int32_t mb, const LossSum& loss) {
                                        loss_sums_[static_cast<std::size_t>(mb)] = loss.sum;
                                        target_counts_[static_cast<std::size_t>(mb)] = loss.targets;
                                      }));
-  TENAX_RETURN_IF_ERROR(reducer_->all_reduce(comm, {options_.dp_group, options_.replica},
-                                             kReduceTag, *accumulator_, parts_, reduced_.span()));
-  return combine_tied_embedding(comm);
-}
-
-Status Engine::combine_tied_embedding(Communicator& comm) {
-  for (const StageParameter& p : parameters()) {
-    const GradientPart* input = part_of(p, GradientPartKind::kEmbeddingInput);
-    const GradientPart* output = part_of(p, GradientPartKind::kEmbeddingOutput);
-    if (input == nullptr && output == nullptr) continue;
-    const auto n = static_cast<std::size_t>(p.size);
-    if (input != nullptr && output != nullptr) {
-      add_floats(reduced_.data() + input->offset, reduced_.data() + output->offset,
-                 reduced_.data() + input->offset, n);
-      continue;
-    }
-    const int peer = input != nullptr ? options_.pp_group.back() : options_.pp_group.front();
-    float* mine = reduced_.data() + (input != nullptr ? input->offset : output->offset);
-    const auto receive = comm.recv(peer, kTiedTag, writable_bytes_of(tied_.span()));
-    const auto sent = comm.send(peer, kTiedTag, bytes_of({mine, n}));
-    TENAX_RETURN_IF_ERROR(receive->wait());
-    TENAX_RETURN_IF_ERROR(sent->wait());
-    // Always input part + output part.
-    if (input != nullptr) {
-      add_floats(mine, tied_.data(), mine, n);
-    } else {
-      add_floats(tied_.data(), mine, mine, n);
-    }
-  }
-  return {};
+  TENAX_RETURN_IF_ERROR(reduce_gradients(comm));
+  TENAX_RETURN_IF_ERROR(combine_tied_embedding(comm));
+  TENAX_RETURN_IF_ERROR(combine_partial_gradients(comm));
+  return sum_squares(comm);
 }
 
 VerdictPart Engine::verdict_part() const {
   VerdictPart part;
-  if (options_.stages[static_cast<std::size_t>(options_.stage)].has_head) {
+  if (spec(chunks_.back()).has_head) {
     part.loss_sums = loss_sums_;
     part.target_counts = target_counts_;
   }
-  for (const StageParameter& p : parameters()) {
-    part.square_sums.push_back(sum_of_squares(
-        {reduced_.data() + p.gradients.front().offset, static_cast<std::size_t>(p.size)}));
-  }
+  part.square_sums = square_sums_;
   return part;
 }
 
@@ -261,23 +353,33 @@ Result<Verdict> Engine::exchange_verdict(Communicator& comm, const VerdictPart& 
   return verdicts_->run(comm, kVerdictTag, part);
 }
 
-void Engine::apply_update(double grad_norm, std::int64_t targets, double learning_rate,
-                          std::int64_t step) {
-  double scale = 1.0 / static_cast<double>(targets);
-  if (options_.clip_norm > 0 && grad_norm > options_.clip_norm)
-    scale *= options_.clip_norm / grad_norm;
+Hash128 Engine::own_gradient_hash() const {
+  Hasher128 hasher;
+  hasher.update(std::as_bytes(std::span(loss_sums_)));
+  for (const Chunk& chunk : chunks_) {
+    const TreeAccumulator& sums = *chunk.accumulator;
+    for (std::size_t i = 0; i < sums.subtrees().size(); ++i)
+      hasher.update(std::as_bytes(std::span(sums.sums(i), sums.num_elements())));
+  }
+  return hasher.digest();
+}
+
+void Engine::apply_update(const Update& u) {
+  double scale = 1.0 / static_cast<double>(u.targets);
+  if (u.clip_norm > 0 && u.grad_norm > u.clip_norm) scale *= u.clip_norm / u.grad_norm;
   AdamwStep update;
-  update.step = step;
-  update.learning_rate = learning_rate;
+  update.step = u.step;
+  update.learning_rate = u.learning_rate;
   update.gradient_scale = scale;
-  for (const StageParameter& p : parameters()) {
-    const auto n = static_cast<std::size_t>(p.size);
-    const auto offset = static_cast<std::size_t>(p.offset);
+  for (const MomentPiece& piece : moments()) {
+    const StageParameter& p = parameters()[piece.parameter];
+    const auto n = static_cast<std::size_t>(piece.end - piece.begin);
+    const auto moment = static_cast<std::size_t>(piece.offset);
     AdamwRange range;
-    range.values = values().subspan(offset, n);
-    range.gradient = {reduced_.data() + p.gradients.front().offset, n};
-    range.m = m_.span().subspan(offset, n);
-    range.v = v_.span().subspan(offset, n);
+    range.values = values().subspan(static_cast<std::size_t>(p.offset + piece.begin), n);
+    range.gradient = {reduced_.data() + p.gradients.front().offset + piece.begin, n};
+    range.m = m_.span().subspan(moment, n);
+    range.v = v_.span().subspan(moment, n);
     range.decay = p.spec.decay;
     adamw_update(options_.adamw, update, range);
   }

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "common/hash.h"
 #include "common/pipeline_action.h"
 #include "common/result.h"
 #include "common/run_types.h"
@@ -17,7 +18,9 @@
 #include "compute/aligned_buffer.h"
 #include "compute/communicator.h"
 #include "compute/model_options.h"
+#include "compute/optimizer_shards.h"
 #include "compute/stage.h"
+#include "compute/tensor_group.h"
 #include "compute/tree_accumulator.h"
 #include "compute/tree_reduce.h"
 #include "compute/verdict.h"
@@ -26,21 +29,31 @@ namespace tenax::compute {
 
 struct EngineOptions {
   ModelOptions model;
-  std::vector<StageSpec> stages;  ///< of all pipeline stages
+  /// Of all virtual stages: pp_group.size() times the chunks of a rank. Chunk c of the rank of
+  /// `stage` is virtual stage c * pp_group.size() + stage.
+  std::vector<StageSpec> stages;
   BatchShape shape;
   int rank = 0;
   int stage = 0;
   int replica = 0;  ///< index in dp_group
   int world_size = 1;
-  std::vector<int> dp_group;               ///< ranks that hold the same stage, in replica order
-  std::vector<int> pp_group;               ///< ranks of this replica, in stage order
-  std::vector<std::vector<int>> replicas;  ///< pp groups of all replicas
-  std::vector<MicrobatchRange> ranges;     ///< by replica: global microbatches each computes
-  int num_microbatches = 1;                ///< of the global batch
-  PipelineSchedule schedule;               ///< for this rank's microbatches
-  int num_slots = 1;
+  std::vector<int> dp_group;  ///< ranks that hold the same stage, in replica order
+  std::vector<int> pp_group;  ///< ranks of this replica and part of the matrices, in stage order
+  std::vector<int> tp_group;  ///< ranks that share this stage's matrices; empty: this one alone
+  int tensor_rank = 0;        ///< index in tp_group
+  /// pp groups of all replicas, of the ranks with the first part of the matrices.
+  std::vector<std::vector<int>> replicas;
+  /// By stage: the tp group of replica 0. Empty: replicas.front() alone.
+  std::vector<std::vector<int>> tensor_groups;
+  std::vector<MicrobatchRange> ranges;  ///< by replica: global microbatches each computes
+  int num_microbatches = 1;             ///< of the global batch
+  PipelineSchedule schedule;            ///< for this rank's microbatches
+  int num_outboxes = 2;  ///< boundary tensors on their way, for each chunk and direction
+  /// ZeRO stage. 1: each replica keeps AdamW's moments of its share alone, reduces the gradients of
+  /// it and updates its weights (optimizer_shards.h); the bits are those of 0.
+  int zero = 0;
+  StageSettings settings;
   AdamwOptions adamw;
-  double clip_norm = 1.0;  ///< 0: no clipping
 };
 
 /// Inputs of one microbatch; spans into the caller's memory.
@@ -48,6 +61,7 @@ struct Microbatch {
   std::span<const std::int32_t> tokens;   ///< (B, T)
   std::span<const std::int32_t> targets;  ///< (B, T), -1 = masked
   bool poison_nan = false;                ///< fault injection: its loss and gradient become NaN
+  std::uint32_t set_gradient_bits = 0;    ///< fault injection: set in one of its gradients
 };
 
 class Engine {
@@ -61,11 +75,27 @@ class Engine {
   Status compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches);
   /// What this rank contributes to the verdict of the gradients it keeps.
   VerdictPart verdict_part() const;
+  /// At the head: cross-entropy sums of the samples of the newest compute_gradients(), microbatch
+  /// by microbatch in order; empty elsewhere.
+  std::span<const double> sample_losses() const { return sample_losses_; }
   Result<Verdict> exchange_verdict(Communicator& comm, const VerdictPart& part);
-  /// Clips by the verdict's norm and updates the weights with the gradients kept. `step` is 1-based
-  /// (bias correction).
-  void apply_update(double grad_norm, std::int64_t targets, double learning_rate,
-                    std::int64_t step);
+  /// Of what this rank alone computed for the newest compute_gradients(): its losses and its
+  /// gradients before they met those of other replicas. One pass over them; for a step that is
+  /// computed twice.
+  Hash128 own_gradient_hash() const;
+  /// Updates the weights of moments() with the gradients kept, of norm `grad_norm`, scaled down to
+  /// `clip_norm` if that is smaller (0: no limit). `step` is 1-based (bias correction). With ZeRO
+  /// the other weights are the replicas' to update: share_weights() follows.
+  struct Update {
+    double grad_norm = 0;
+    double clip_norm = 0;
+    std::int64_t targets = 0;
+    double learning_rate = 0;
+    std::int64_t step = 1;
+  };
+  void apply_update(const Update& update);
+  /// With ZeRO: every replica gets the weights that the others updated. May be repeated.
+  Status share_weights(Communicator& comm);
 
   /// Held-out loss over `num_microbatches` microbatches, of which this replica computes `mine` (as
   /// even_share gives them). Changes nothing. All ranks get the same number.
@@ -79,13 +109,18 @@ class Engine {
   /// kInvalidArgument if it holds another.
   Status take_state(Engine& other);
 
-  const std::vector<StageParameter>& parameters() const { return stage_->parameters(); }
-  std::span<float> values() { return stage_->values(); }
+  /// Of all chunks; offsets are those in values() and in one flat buffer of gradients.
+  const std::vector<StageParameter>& parameters() const { return parameters_; }
+  std::span<float> values() { return values_.span(); }
   std::span<float> adam_m() { return m_.span(); }
   std::span<float> adam_v() { return v_.span(); }
+  /// Which elements adam_m() and adam_v() hold, and where.
+  const std::vector<MomentPiece>& moments() const {
+    return shards_.pieces[options_.zero > 0 ? static_cast<std::size_t>(options_.replica) : 0];
+  }
   const EngineOptions& options() const { return options_; }
   /// The kernels in use, for manifests.
-  std::string kernel_description() const { return stage_->kernel_description(); }
+  std::string kernel_description() const { return chunks_.front().stage->kernel_description(); }
 
  private:
   explicit Engine(EngineOptions options);
@@ -96,33 +131,70 @@ class Engine {
     AlignedBuffer buffer;
     std::unique_ptr<Transfer> transfer;
   };
+  /// Consecutive layers that run as one virtual stage.
+  struct Chunk {
+    std::size_t virtual_stage = 0;
+    std::size_t first_parameter = 0;
+    std::size_t values_base = 0;  ///< of its tensors in the rank's flat buffers
+    std::size_t gradient_base = 0;
+    std::unique_ptr<Stage> stage;
+    std::unique_ptr<TreeAccumulator> accumulator;
+    AlignedBuffer inbox_forward;
+    AlignedBuffer inbox_backward;
+    std::vector<Outbox> forward_boxes;
+    std::vector<Outbox> backward_boxes;
+  };
+  Status build_chunks();
+  void build_buffers();
+  void adopt_parameters(const Chunk& chunk);
+  const StageSpec& spec(const Chunk& chunk) const { return options_.stages[chunk.virtual_stage]; }
+
   Result<std::span<float>> free_outbox(std::vector<Outbox>& boxes, std::size_t index);
   Status drain(std::vector<Outbox>& boxes);
   using LossSink = std::function<void(std::int32_t microbatch, const LossSum& loss)>;
   Status run_schedule(Communicator& comm, const PipelineSchedule& schedule,
                       std::span<const Microbatch> microbatches, bool train,
                       const LossSink& on_loss);
+  Status forward(Chunk& chunk, const Action& action, const Microbatch& batch, bool train,
+                 const LossSink& on_loss);
+  Status backward(Chunk& chunk, const Action& action, const Microbatch& batch,
+                  const LossSink& on_loss);
+  Status reduce_gradients(Communicator& comm);
   Status combine_tied_embedding(Communicator& comm);
+  Status combine_partial_gradients(Communicator& comm);
+  Status sum_squares(Communicator& comm);
+  std::span<float> gradients_of(const Chunk& chunk) {
+    return reduced_.span().subspan(chunk.gradient_base, chunk.stage->gradient_size());
+  }
+  Group replicas() const { return {options_.dp_group, options_.replica}; }
 
-  int previous() const { return options_.pp_group[options_.stage - 1]; }
-  int next() const { return options_.pp_group[options_.stage + 1]; }
+  int previous() const { return neighbour(static_cast<int>(options_.pp_group.size()) - 1); }
+  int next() const { return neighbour(1); }
+  int neighbour(int distance) const {
+    return options_
+        .pp_group[static_cast<std::size_t>(options_.stage + distance) % options_.pp_group.size()];
+  }
 
   EngineOptions options_;
-  std::unique_ptr<Stage> stage_;
+  std::unique_ptr<TensorGroup> tensor_group_;  ///< nullptr without tensor parallelism
+  std::vector<Chunk> chunks_;
+  std::vector<StageParameter> parameters_;  ///< of all chunks, in the model's order
+  AlignedBuffer values_;
   AlignedBuffer m_;
   AlignedBuffer v_;
   AlignedBuffer reduced_;  ///< summed gradients, layout of the gradient buffer
+  AlignedBuffer addends_;  ///< workspace of combine_partial_gradients()
   AlignedBuffer tied_;     ///< the other part of a tied embedding's gradient
-  AlignedBuffer inbox_forward_;
-  AlignedBuffer inbox_backward_;
-  std::vector<Outbox> forward_boxes_;
-  std::vector<Outbox> backward_boxes_;
-  std::unique_ptr<TreeAccumulator> accumulator_;
   std::unique_ptr<TreeReducer> reducer_;
   std::unique_ptr<VerdictExchange> verdicts_;
-  std::vector<std::size_t> parts_;
+  OptimizerShards shards_;
+  std::vector<std::size_t> part_bytes_;   ///< of an all-gather
+  std::vector<std::size_t> first_chunk_;  ///< norm chunks before each tensor, and of all
+  std::vector<double> chunk_squares_;     ///< of the gradients kept, by norm chunk
+  std::vector<double> square_sums_;       ///< the same by tensor
   std::vector<double> loss_sums_;
   std::vector<std::int64_t> target_counts_;
+  std::vector<double> sample_losses_;
 };
 
 }  // namespace tenax::compute

@@ -21,12 +21,23 @@ struct InitRule {
   bool operator==(const InitRule&) const = default;
 };
 
+/// How tensor-parallel ranks share a tensor (tensor_part.h).
+enum class TensorSplit : std::uint8_t {
+  kNone,  ///< whole on every rank, with the same gradient
+  kSum,   ///< whole on every rank, each with a part of its gradient
+  kRows,
+  kColumns,
+  kVocabulary,    ///< rows, whose number need not divide
+  kKeyValueRows,  ///< rows of key and value heads, which may be fewer than ranks
+};
+
 /// One logical tensor, row-major.
 struct ParameterSpec {
   std::string name;  ///< dotted and stable: "layers.3.attention.query.weight"
   std::vector<std::int64_t> shape;
   InitRule init;
   bool decay = false;  ///< takes part in weight decay: the matrices do, norms and biases do not
+  TensorSplit split = TensorSplit::kNone;
 
   std::int64_t num_elements() const;
   bool operator==(const ParameterSpec&) const = default;

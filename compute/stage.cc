@@ -8,6 +8,7 @@
 
 #include "compute/cpu/cpu_stage.h"
 #include "compute/cpu/stage_memory.h"
+#include "compute/cuda_stage.h"
 #include "compute/stage_layout.h"
 
 namespace tenax::compute {
@@ -40,6 +41,7 @@ StageSpec whole_model(const ModelOptions& options) {
 Result<StageMemory> plan_stage_memory(const ModelOptions& options, const StageSpec& spec,
                                       const BatchShape& shape, const StageSettings& settings) {
   TENAX_RETURN_IF_ERROR(check_arguments(options, spec, shape, settings));
+  if (settings.cuda) return plan_cuda_memory(resolved(options), spec, shape, settings);
   return cpu::plan_memory(resolved(options), spec, shape, settings);
 }
 
@@ -50,6 +52,8 @@ Result<std::unique_ptr<Stage>> Stage::create(const ModelOptions& options, const 
   if (num_slots < 0)
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: num_slots is {}, must not be negative", num_slots));
+  if (settings.cuda)
+    return CudaStage::create(settings.cuda, options, spec, shape, num_slots, settings);
   const std::int64_t wanted = memory.total(num_slots) - memory.gradient;
   if (wanted > machine_memory_bytes())
     return make_error(ErrorCode::kNoSpace,

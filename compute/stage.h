@@ -15,17 +15,23 @@
 
 #include "common/result.h"
 #include "compute/cpu/isa.h"
+#include "compute/device.h"
 #include "compute/model_options.h"
 #include "compute/parameters.h"
+#include "compute/tensor_part.h"
 
 namespace tenax::compute {
 
-/// Layers [first_layer, end_layer) of the model and which of its ends.
+class CudaDevice;
+class TensorGroup;
+
+/// Layers [first_layer, end_layer) of the model and which of its ends; of their matrices one part.
 struct StageSpec {
   int first_layer = 0;
   int end_layer = 0;
   bool has_embedding = true;
   bool has_head = true;
+  TensorPart tensor = {};
 };
 
 /// The stage that holds the whole model.
@@ -47,6 +53,13 @@ struct StageSettings {
   Recompute recompute = Recompute::kNone;
   int num_threads =
       1;  ///< that compute, the caller's included; the bits are the same for any number
+  /// Compute on this GPU; null: on the CPU. What only the CPU has is ignored then.
+  std::shared_ptr<CudaDevice> cuda = nullptr;
+  bool bfloat16 = false;  ///< on a GPU: products and activations in BF16, see docs/numerics.md
+  TensorGroup* tensor_group = nullptr;  ///< with tensor parallelism; outlives the stage
+  /// Where the values lie, 64-byte aligned and as long as the plan says; empty: memory of the
+  /// stage's own.
+  std::span<float> values = {};
 };
 
 /// Which contribution to a tensor's gradient a region of the gradient buffer holds.
@@ -61,9 +74,11 @@ struct GradientPart {
   std::int64_t offset = 0;  ///< in floats, in the flat gradient buffer; as long as the tensor
 };
 
-/// A tensor that this stage holds. Offsets are multiples of 16 floats.
+/// A tensor that this stage holds, or with tensor parallelism its part of one. Offsets are
+/// multiples of 16 floats.
 struct StageParameter {
-  ParameterSpec spec;
+  ParameterSpec spec;       ///< of the whole tensor
+  HeldPart held;            ///< row-major at `offset`; behind it zeros up to `size`
   std::int64_t offset = 0;  ///< in floats, in values()
   std::int64_t size = 0;    ///< in floats
   /// One part; two (input, output) for the tied token embedding where one stage has both ends. The
@@ -105,8 +120,14 @@ class Stage {
   virtual ~Stage() = default;
 
   virtual const std::vector<StageParameter>& parameters() const = 0;
-  /// All parameters, flat, 64-byte aligned; gaps between tensors are zero and stay so.
+  /// Where values() and the gradients given to backward() lie. After an error of it the stage is of
+  /// no further use.
+  virtual std::shared_ptr<Device> device() const = 0;
+  /// All parameters on the device, flat, 64-byte aligned; gaps between tensors are zero and stay
+  /// so. After they were changed from outside, values_changed() before the next forward().
   virtual std::span<float> values() = 0;
+  /// Makes what the stage derives from values(), such as copies of another type.
+  virtual void values_changed() {}
   /// Floats of a gradient buffer for backward().
   virtual std::size_t gradient_size() const = 0;
   /// Floats of a boundary tensor (B, T, C): what input, output and their gradients hold.
@@ -128,9 +149,9 @@ class Stage {
                        std::span<float> output) = 0;
 
   /// Adds the gradient of the plain sum of losses over the microbatch's targets to `gradient`
-  /// (gradient_size() floats). output_grad (B, T, C): empty at the head. input_grad (B, T, C):
-  /// overwritten; empty at the embedding. Tensors that this microbatch does not touch get nothing.
-  /// The slot is free afterwards; loss(slot) stays readable until its next use.
+  /// (gradient_size() floats on the device). output_grad (B, T, C): empty at the head. input_grad
+  /// (B, T, C): overwritten; empty at the embedding. Tensors that this microbatch does not touch
+  /// get nothing. The slot is free afterwards; loss(slot) stays readable until its next use.
   virtual void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
                         std::span<float> gradient) = 0;
 

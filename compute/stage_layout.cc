@@ -55,7 +55,8 @@ StageLayout lay_out_stage(const ModelOptions& options, const StageSpec& spec) {
     StageParameter p;
     p.spec = std::move(tensor);
     p.offset = layout.values_size;
-    p.size = p.spec.num_elements();
+    p.held = held_part(options, p.spec, spec.tensor);
+    p.size = p.held.elements;
     GradientPart part{GradientPartKind::kWhole, p.offset};
     if (options.tied_output && p.spec.name == kTokenEmbedding)
       part.kind = spec.has_embedding ? GradientPartKind::kEmbeddingInput
@@ -102,6 +103,8 @@ std::vector<std::string> stage_problems(const ModelOptions& options, const Stage
                                 options.num_layers));
   if (spec.first_layer == spec.end_layer && !spec.has_embedding && !spec.has_head)
     found.push_back("the stage holds nothing");
+  for (std::string& problem : tensor_problems(options, spec.tensor.size))
+    found.push_back(std::move(problem));
   if (shape.microbatch_size < 1)
     found.push_back(
         fmt::format("microbatch_size is {}, must be at least 1", shape.microbatch_size));

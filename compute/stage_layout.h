@@ -44,7 +44,7 @@ struct StageLayout {
 
 /// Values first, in canonical order, each tensor on a multiple of 16 floats. The gradient buffer
 /// has the same layout, and behind it one more region where the tied token embedding has both parts
-/// here. `options` are resolved().
+/// here. `options` are resolved() and of the whole model.
 StageLayout lay_out_stage(const ModelOptions& options, const StageSpec& spec);
 
 /// Everything that is wrong with the options, the stage and the batch, one sentence each.

@@ -39,13 +39,14 @@ class TreeReducer {
 
   /// For member i: out[j] = the sum of all microbatches' gradient j, for j in [parts[i], parts[i +
   /// 1]); the rest of `out` is untouched. `mine` is complete, of the caller's range and left as it
-  /// is; out.size() = mine.num_elements(); `parts`: n + 1 ascending values from 0 to out.size(),
-  /// equal on all members (even_parts(), or the shards of an optimizer). After an error `out` is
+  /// is; out.size() = mine.num_elements(); `parts`: n + 1 ascending values up to out.size(), equal
+  /// on all members (even_parts(), or a section of an optimizer's shards). After an error `out` is
   /// garbage and the communicator is dead.
   Status reduce_scatter(Communicator& comm, const Group& group, std::uint64_t tag,
                         const TreeAccumulator& mine, std::span<const std::size_t> parts,
                         std::span<float> out);
-  /// As reduce_scatter, but on return all of `out` holds the sums on every member.
+  /// As reduce_scatter, but on return all of `out` holds the sums on every member; `parts` cover
+  /// it.
   Status all_reduce(Communicator& comm, const Group& group, std::uint64_t tag,
                     const TreeAccumulator& mine, std::span<const std::size_t> parts,
                     std::span<float> out);

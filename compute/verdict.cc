@@ -15,7 +15,7 @@ namespace tenax::compute {
 
 namespace {
 // A block is all doubles; integers travel as their bits.
-enum Field : std::size_t { kStep, kPlanHigh, kPlanLow, kCommand, kSlotFree, kNumFields };
+enum Field : std::size_t { kStep, kPlanHigh, kPlanLow, kCommand, kSlotFree, kDiffers, kNumFields };
 
 double from_int(std::int64_t v) { return std::bit_cast<double>(v); }
 std::int64_t to_int(double v) { return std::bit_cast<std::int64_t>(v); }
@@ -39,6 +39,7 @@ Result<Verdict> VerdictExchange::run(Communicator& comm, std::uint64_t tag,
   mine_[kPlanLow] = from_int(static_cast<std::int64_t>(mine.plan_digest.low));
   mine_[kCommand] = from_int(mine.newest_command);
   mine_[kSlotFree] = from_int(mine.slot_free ? 1 : 0);
+  mine_[kDiffers] = from_int(mine.differs ? 1 : 0);
   double* losses = mine_.data() + kNumFields;
   double* counts = losses + shape_.max_microbatches;
   for (std::size_t i = 0; i < mine.loss_sums.size(); ++i) {
@@ -65,14 +66,22 @@ Result<Verdict> VerdictExchange::run(Communicator& comm, std::uint64_t tag,
     }
     verdict.command = std::min(verdict.command, to_int(block[kCommand]));
     verdict.slots_free = verdict.slots_free && to_int(block[kSlotFree]) != 0;
+    if (to_int(block[kDiffers]) != 0 && verdict.num_differing++ == 0)
+      verdict.differing_rank = static_cast<int>(r);
   }
   double loss = 0;
   for (const VerdictShape::LossSource& source : shape_.losses) {
     const double* sums = all_.data() + source.rank * block_ + kNumFields;
+    double replica_loss = 0;
+    std::int64_t replica_targets = 0;
     for (std::size_t i = 0; i < source.num_microbatches; ++i) {
       loss += sums[i];
-      verdict.targets += to_int(sums[shape_.max_microbatches + i]);
+      replica_loss += sums[i];
+      replica_targets += to_int(sums[shape_.max_microbatches + i]);
     }
+    verdict.targets += replica_targets;
+    if (shape_.losses.size() > 1)
+      verdict.replica_losses.push_back(replica_loss / static_cast<double>(replica_targets));
   }
   double squares = 0;
   for (const VerdictShape::NormSource& source : shape_.norms) {

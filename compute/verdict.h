@@ -22,6 +22,7 @@ struct VerdictPart {
   Hash128 plan_digest;              ///< all ranks must follow the same plan
   std::int64_t newest_command = 0;  ///< it has all commands up to this number
   bool slot_free = true;            ///< it could take a snapshot now
+  bool differs = false;  ///< of a step computed again: its own gradients are not those of before
   /// Loss sums and target counts of its microbatches, ascending; zeros where it is not the last
   /// stage.
   std::vector<double> loss_sums;
@@ -43,9 +44,9 @@ struct VerdictShape {
   struct NormSource {
     int rank = 0;
     std::vector<std::size_t>
-        tensors;  ///< those that no earlier source holds too (a tied embedding counts once)
+        tensors;  ///< none that an earlier source holds too (a tied embedding counts once)
   };
-  std::vector<NormSource> norms;  ///< one rank a stage, in stage order
+  std::vector<NormSource> norms;  ///< of one replica, tensors in the model's order
 };
 
 /// What every rank knows afterwards.
@@ -57,6 +58,9 @@ struct Verdict {
   bool finite = true;        ///< loss and norm
   bool slots_free = true;    ///< on all ranks
   std::int64_t command = 0;  ///< all ranks have all commands up to this number
+  int num_differing = 0;     ///< ranks whose own gradients differ from the first computation's
+  int differing_rank = -1;   ///< the first of them
+  std::vector<double> replica_losses;  ///< means, in replica order; empty for one replica
 };
 
 class VerdictExchange {

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "compute/tensor_part.h"
 #include "configs/duration_text.h"
 #include "configs/model_keys.h"
 
@@ -49,14 +50,28 @@ void check_data(const RunConfig& c, Found& found) {
 void check_layout(const RunConfig& c, Found& found) {
   const LayoutSection& l = c.layout;
   const std::pair<const char*, std::int64_t> unbuilt[] = {
-      {"layout.tensor_parallel", l.tensor_parallel},
       {"layout.context_parallel", l.context_parallel},
       {"layout.expert_parallel", l.expert_parallel}};
   for (const auto& [key, degree] : unbuilt) {
     if (degree == 1) continue;
     found.push_back({{key},
-                     fmt::format("{} = {} is not built yet: only data and pipeline parallelism are",
+                     fmt::format("{} = {} is not built yet: only data, tensor and pipeline "
+                                 "parallelism are",
                                  key, degree)});
+  }
+  const auto model = model_options(c, expected_vocabulary(c.data));
+  if (compute::problems(model).empty()) {
+    for (const std::string& problem :
+         compute::tensor_problems(model, static_cast<int>(l.tensor_parallel))) {
+      found.push_back({{"layout.tensor_parallel", "model", "data.vocabulary_size"},
+                       fmt::format("layout.tensor_parallel {}: {}", l.tensor_parallel, problem)});
+    }
+  }
+  if (l.zero > 1) {
+    found.push_back({{"layout.zero"},
+                     fmt::format("layout.zero = {} is not built yet: only ZeRO-1 is, the "
+                                 "optimizer's state sharded over the replicas",
+                                 l.zero)});
   }
   constexpr std::int64_t kMaxWorkers = 1 << 16;
   if (l.world_size() > kMaxWorkers) {
@@ -70,6 +85,23 @@ void check_layout(const RunConfig& c, Found& found) {
          fmt::format("layout.pipeline_parallel {} is more than model.layers {}: a stage "
                      "needs at least one layer",
                      l.pipeline_parallel, c.model.num_layers)});
+  } else if (l.pipeline_parallel * l.virtual_stages > c.model.num_layers) {
+    found.push_back(
+        {{"layout.virtual_stages", "layout.pipeline_parallel", "model.layers"},
+         fmt::format("layout.virtual_stages {} x layout.pipeline_parallel {} is more than "
+                     "model.layers {}: a virtual stage needs at least one layer",
+                     l.virtual_stages, l.pipeline_parallel, c.model.num_layers)});
+  }
+  if (l.virtual_stages > 1 && l.pipeline_parallel == 1) {
+    found.push_back({{"layout.virtual_stages", "layout.pipeline_parallel"},
+                     fmt::format("layout.virtual_stages {} needs layout.pipeline_parallel above 1",
+                                 l.virtual_stages)});
+  }
+  if (l.virtual_stages > 1 && c.train.schedule == scheduler::ScheduleKind::kGpipe) {
+    found.push_back({{"layout.virtual_stages", "train.schedule"},
+                     fmt::format("layout.virtual_stages {} is built for train.schedule \"1f1b\", "
+                                 "not for \"gpipe\"",
+                                 l.virtual_stages)});
   }
   if (l.min_pipeline_parallel > l.pipeline_parallel) {
     found.push_back({{"layout.min_pipeline_parallel", "layout.pipeline_parallel"},
@@ -151,6 +183,16 @@ void check_spikes(const RunConfig& c, Found& found) {
   }
 }
 
+void check_faults(const RunConfig& c, Found& found) {
+  const FaultsSection& f = c.faults;
+  const bool used = f.weight_step > 0 || f.gradient_step > 0 || f.nan_step > 0;
+  if (used && f.rank >= c.layout.world_size()) {
+    found.push_back(
+        {{"faults.rank", "layout"},
+         fmt::format("faults.rank {} is not one of the {} ranks", f.rank, c.layout.world_size())});
+  }
+}
+
 void check_model(const RunConfig& c, Found& found) {
   const auto model = model_options(c, expected_vocabulary(c.data));
   for (const std::string& problem : compute::problems(model)) {
@@ -169,6 +211,7 @@ std::vector<Contradiction> find_contradictions(const RunConfig& config) {
   check_optimizer(config, found);
   check_supervision(config, found);
   check_spikes(config, found);
+  check_faults(config, found);
   return found;
 }
 

@@ -99,6 +99,13 @@ compute::ModelOptions model_options(const RunConfig& config, std::int64_t vocabu
   return options;
 }
 
+scheduler::GuardOptions guard_options(const RunConfig& config) {
+  scheduler::GuardOptions options = config.guard;
+  options.clip_norm = config.optimizer.clip_norm;
+  options.fp16_loss_scaling = config.spikes.fp16_loss_scaling;
+  return options;
+}
+
 ConfigDiff diff(const RunConfig& before, const RunConfig& after) {
   RunConfig left = before;
   RunConfig right = after;

@@ -16,6 +16,7 @@
 #include "data/poison.h"
 #include "scheduler/pipeline_schedule.h"
 #include "scheduler/spike_options.h"
+#include "scheduler/step_guard.h"
 
 namespace tenax::configs {
 
@@ -45,6 +46,8 @@ struct LayoutSection {
   std::int64_t pipeline_parallel = 1;
   std::int64_t context_parallel = 1;
   std::int64_t expert_parallel = 1;
+  std::int64_t virtual_stages = 1;
+  std::int64_t zero = 0;
   std::int64_t agents = 1;
   std::int64_t spares = 0;
   std::int64_t min_workers = 1;
@@ -97,6 +100,14 @@ struct FaultsSection {
   std::int64_t poison_batch = 0;
   std::int64_t poison_num_batches = 8;
   data::PoisonKind poison_kind = data::PoisonKind::kRandomTokens;
+  std::int64_t rank = 0;
+  std::int64_t weight_step = 0;
+  std::int64_t gradient_step = 0;
+  std::int64_t flip_bit = 30;
+  std::int64_t nan_step = 0;
+  std::int64_t learning_rate_step = 0;
+  std::int64_t learning_rate_num_steps = 1;
+  double learning_rate_factor = 30;
 };
 
 struct SupervisionSection {
@@ -107,10 +118,21 @@ struct SupervisionSection {
   Duration abort_timeout = seconds(2);
   Duration form_timeout = seconds(30);
   Duration hang_timeout = seconds(30);
+  double hang_factor = 5;
+  Duration hang_slack = seconds(1);
   std::int64_t restart_intensity = 10;
   Duration restart_period = minutes(5);
   Duration exclusion_period = minutes(10);
   std::int64_t max_generations_without_progress = 5;
+  std::int64_t integrity_interval = 0;
+};
+
+struct NetworkSection {
+  std::vector<std::string> hosts;
+  std::vector<std::string> agent_launcher;
+  std::string control_interface = "127.0.0.1";
+  std::int64_t control_port = 0;
+  std::string data_interface = "127.0.0.1";
 };
 
 struct DashboardSection {
@@ -138,8 +160,12 @@ struct RunConfig {
   OptimizerSection optimizer;
   CheckpointSection checkpoint;
   scheduler::SpikeOptions spikes;
+  /// Keys of [spikes] and [optimizer]; its clip_norm and fp16_loss_scaling are not read from here:
+  /// guard_options().
+  scheduler::GuardOptions guard;
   FaultsSection faults;
   SupervisionSection supervision;
+  NetworkSection network;
   DashboardSection dashboard;
   GenerateSection generate;
 
@@ -169,6 +195,9 @@ Hash128 config_digest(const RunConfig& config);
 
 /// What the engine is to build, for a tokenizer of so many tokens.
 compute::ModelOptions model_options(const RunConfig& config, std::int64_t vocabulary_size);
+
+/// The step guard's options, with those that other sections hold.
+scheduler::GuardOptions guard_options(const RunConfig& config);
 
 struct KeyChange {
   std::string key;

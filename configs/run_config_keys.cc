@@ -1,5 +1,6 @@
 // The table of a run's keys: name, member, meaning, range. Everything else about keys (reading,
 // --help, docs/config.md, canonical text) comes from here.
+#include "configs/fault_keys.h"
 #include "configs/model_keys.h"
 #include "configs/run_config.h"
 #include "configs/spike_keys.h"
@@ -45,13 +46,19 @@ void bind_layout(Binder& b, LayoutSection& c) {
   const Range degree = between(1, 1 << 14);
   b.add("layout.data_parallel", c.data_parallel, {.doc = "Replicas.", .range = degree});
   b.add("layout.tensor_parallel", c.tensor_parallel,
-        {.doc = "Ranks that share each matrix; 1 for now.", .range = degree});
+        {.doc = "Ranks that share each matrix.", .range = degree});
   b.add("layout.pipeline_parallel", c.pipeline_parallel,
         {.doc = "Pipeline stages.", .range = degree});
   b.add("layout.context_parallel", c.context_parallel,
         {.doc = "Ranks that share each sequence; 1 for now.", .range = degree});
   b.add("layout.expert_parallel", c.expert_parallel,
         {.doc = "Ranks that share the experts; 1 for now.", .range = degree});
+  b.add("layout.virtual_stages", c.virtual_stages,
+        {.doc = "Chunks of layers that each pipeline rank holds; above 1: interleaved 1F1B.",
+         .range = degree});
+  b.add("layout.zero", c.zero,
+        {.doc = "ZeRO stage: 0 copies AdamW's state on every replica, 1 shards it over them.",
+         .range = between(0, 3)});
   b.add("layout.agents", c.agents,
         {.doc = "Agents to start on this machine; each plays a host.", .range = degree});
   b.add("layout.spares", c.spares,
@@ -173,18 +180,6 @@ void bind_checkpoint(Binder& b, CheckpointSection& c) {
          .changeable = kMayChange});
 }
 
-void bind_faults(Binder& b, FaultsSection& c) {
-  b.add("faults.poison_batch", c.poison_batch,
-        {.doc = "Fault injection: samples from this step on are bad; 0: off.",
-         .unit = "step",
-         .range = between(0, kMaxSteps)});
-  b.add("faults.poison_num_batches", c.poison_num_batches,
-        {.doc = "So many steps' samples are bad.", .unit = "steps", .range = between(1, 1 << 20)});
-  b.add_enum("faults.poison_kind", c.poison_kind,
-             {{"random_tokens", data::PoisonKind::kRandomTokens}, {"nan", data::PoisonKind::kNan}},
-             {.doc = "Bad samples have random tokens, or make the loss NaN."});
-}
-
 void bind_supervision(Binder& b, SupervisionSection& c) {
   const auto timeout = [](std::string_view doc) {
     return FieldOptions{.doc = doc, .range = above(0), .changeable = kMayChange};
@@ -202,7 +197,19 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
   b.add("supervision.form_timeout", c.form_timeout,
         timeout("A new generation must have connected by then."));
   b.add("supervision.hang_timeout", c.hang_timeout,
-        timeout("A run without a step for so long hangs."));
+        timeout("A run without a step for so long hangs, until the times of its steps are known."));
+  b.add("supervision.hang_factor", c.hang_factor,
+        {.doc = "Then a step hangs after so many times the longest of late, plus hang_slack; 0: "
+                "always hang_timeout.",
+         .range = between(0, 1e6),
+         .changeable = kMayChange});
+  b.add("supervision.hang_slack", c.hang_slack, timeout("See hang_factor."));
+  b.add("supervision.integrity_interval", c.integrity_interval,
+        {.doc = "Replicas compare hashes of what they hold after every so many steps; 0: only at "
+                "checkpoints. With data_parallel 1 there is nothing to compare.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
   b.add("supervision.restart_intensity", c.restart_intensity,
         {.doc = "An agent is excluded after more restarts than this within restart_period; the run "
                 "goes on with the others or gives up.",
@@ -216,6 +223,28 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
   b.add("supervision.max_generations_without_progress", c.max_generations_without_progress,
         {.doc = "So many generations in a row without a counted step end the run.",
          .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+}
+
+void bind_network(Binder& b, NetworkSection& c) {
+  b.add("network.hosts", c.hosts,
+        {.doc = "Hosts of the agents, in their order, over and over; empty: all on this machine.",
+         .changeable = kMayChange});
+  b.add("network.agent_launcher", c.agent_launcher,
+        {.doc = "Command that runs an agent on its host, such as [\"ssh\", \"{host}\"]; {host} and "
+                "{agent} are filled in. The hosts share the run directory and the program's path.",
+         .changeable = kMayChange});
+  b.add("network.control_interface", c.control_interface,
+        {.doc = "Where the supervisor listens for agents, encrypted: an address, a subnet or an "
+                "interface of its host.",
+         .changeable = kMayChange});
+  b.add("network.control_port", c.control_port,
+        {.doc = "Port it listens on; 0 takes a free one.",
+         .range = between(0, 65535),
+         .changeable = kMayChange});
+  b.add("network.data_interface", c.data_interface,
+        {.doc = "What tensors travel over, in plaintext: an address, a subnet or an interface of "
+                "each host; beyond loopback it must be a trusted network.",
          .changeable = kMayChange});
 }
 
@@ -257,8 +286,10 @@ Binder bind(RunConfig& config) {
   bind_optimizer(b, config.optimizer);
   bind_checkpoint(b, config.checkpoint);
   bind_spikes(b, config.spikes);
+  bind_guard(b, config.guard);
   bind_faults(b, config.faults);
   bind_supervision(b, config.supervision);
+  bind_network(b, config.network);
   bind_dashboard(b, config.dashboard);
   bind_generate(b, config.generate);
   return b;

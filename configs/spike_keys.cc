@@ -78,6 +78,9 @@ void bind_spikes(Binder& b, scheduler::SpikeOptions& c) {
         row("First loss so far from the baseline: the restore failed.", "sigmas", above(0)));
   b.add("spikes.cooldown_samples", c.cooldown_samples,
         row("No second rollback for persistence within so many samples.", "samples", at_least(0)));
+  b.add("spikes.replay_steps", c.replay_steps,
+        row("Before a rollback so many steps may be computed again elsewhere; 0: none.", "steps",
+            between(0, 1e12)));
   b.add("spikes.margin_steps", c.margin_steps,
         row("Skip window: begins so far before the onset, ends so far after the verdict.", "steps",
             between(1, 1e12)));
@@ -98,6 +101,27 @@ void bind_spikes(Binder& b, scheduler::SpikeOptions& c) {
   b.add("spikes.soften_steps", c.soften_steps,
         row("So long after the skip window is the learning rate softened.", "steps",
             between(0, 1e12)));
+}
+
+void bind_guard(Binder& b, scheduler::GuardOptions& c) {
+  b.add("spikes.recompute", c.recompute,
+        row("Compute a suspicious step again before its update is skipped or applied."));
+  b.add("spikes.outlier_factor", c.outlier_factor,
+        row("A gradient norm so many times its usual level is held.", "", above(1)));
+  b.add("spikes.skip_outliers", c.skip_outliers,
+        row("Skip the update of an outlier that is computed again alike, instead of clipping it."));
+  b.add("spikes.outlier_pause", c.pause_steps,
+        row("After such an outlier no other one is held for so long.", "steps", at_least(0)));
+  b.add("optimizer.adaptive_clip", c.adaptive_clip,
+        {.doc = "Clip gradient norms that stand out from the recent ones (ZClip), too."});
+  b.add("optimizer.adaptive_clip_sigmas", c.adaptive_sigmas,
+        {.doc = "Standing out: so many deviations above the mean.", .range = above(0)});
+  b.add("optimizer.adaptive_clip_decay", c.adaptive_decay,
+        {.doc = "Of the mean and the variance, for each step.", .range = from_to_below(0, 1)});
+  b.add("optimizer.adaptive_clip_warmup", c.adaptive_warmup,
+        {.doc = "Steps that only teach the mean and the variance.",
+         .unit = "steps",
+         .range = at_least(2)});
 }
 
 }  // namespace tenax::configs

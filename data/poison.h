@@ -11,6 +11,7 @@ namespace tenax::data {
 enum class PoisonKind : std::uint8_t {
   kRandomTokens,  ///< the sample's tokens are replaced by uniformly random ones
   kNan,           ///< the sample's loss is to become NaN; data/ only marks it, the engine obeys
+  kDrift,         ///< a share of the tokens is random, from none at the begin to all at the end
 };
 
 /// Samples at absolute positions [begin, end) are bad; begin == end: none.
@@ -29,8 +30,8 @@ struct PoisonedSample {
   std::int64_t vocabulary_size = 0;
 };
 
-/// Overwrites `tokens` if the plan says kRandomTokens for the sample's position; otherwise changes
-/// nothing.
+/// Overwrites `tokens`, or with kDrift some of them, if the plan says so for the sample's position;
+/// otherwise changes nothing.
 void poison_tokens(const PoisonPlan& plan, const PoisonedSample& sample,
                    std::span<std::int32_t> tokens);
 

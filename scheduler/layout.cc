@@ -20,6 +20,13 @@ std::vector<int> data_parallel_group(const Degrees& d, int rank) {
   return group;
 }
 
+std::vector<int> tensor_parallel_group(const Degrees& d, int rank) {
+  Coordinates c = coordinates_of(d, rank);
+  std::vector<int> group;
+  for (c.tp = 0; c.tp < d.tp; ++c.tp) group.push_back(rank_of(d, c));
+  return group;
+}
+
 std::vector<int> pipeline_group(const Degrees& d, int rank) {
   Coordinates c = coordinates_of(d, rank);
   std::vector<int> group;

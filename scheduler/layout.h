@@ -1,5 +1,5 @@
-// Who sits where: ranks and their coordinates on the (dp, pp) mesh, and which layers a stage holds.
-// Pure functions.
+// Who sits where: ranks and their coordinates on the (dp, tp, pp) mesh, and which layers a stage
+// holds. Pure functions.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,9 @@ int rank_of(const Degrees& degrees, const Coordinates& c);
 
 /// Ranks with the same stage and tensor shard, in dp order: they hold the same weights.
 std::vector<int> data_parallel_group(const Degrees& degrees, int rank);
-/// Ranks of one replica, in stage order.
+/// Ranks that share the matrices of one stage of one replica, in the order of their parts.
+std::vector<int> tensor_parallel_group(const Degrees& degrees, int rank);
+/// Ranks of one replica and part of the matrices, in stage order.
 std::vector<int> pipeline_group(const Degrees& degrees, int rank);
 
 struct LayerRange {

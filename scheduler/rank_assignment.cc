@@ -17,14 +17,16 @@ int shard_of(const Degrees& degrees, int rank) {
 
 }  // namespace
 
-bool holds_shard_of(const RankState& held, const Degrees& degrees, int rank) {
+bool holds_shard_of(const RankState& held, const Degrees& degrees, int rank, int zero) {
+  if (zero > 0) return held.has_weights && held.rank == rank && held.degrees == degrees;
   if (!held.has_weights || held.rank < 0 || held.rank >= held.degrees.world_size()) return false;
   return held.degrees.pp == degrees.pp && held.degrees.tp == degrees.tp &&
          shard_of(held.degrees, held.rank) == shard_of(degrees, rank);
 }
 
 std::vector<int> assign_ranks(const RunState& state, const Degrees& degrees,
-                              const std::vector<int>& ready, const std::vector<bool>& has_weights) {
+                              const std::vector<int>& ready, const std::vector<bool>& has_weights,
+                              int zero) {
   const int world = degrees.world_size();
   TENAX_CHECK(ready.size() >= static_cast<std::size_t>(world));
   std::vector<int> seats(static_cast<std::size_t>(world), -1);
@@ -38,7 +40,7 @@ std::vector<int> assign_ranks(const RunState& state, const Degrees& degrees,
     }
   };
   const auto holds = [&](std::size_t i, int rank) {
-    return has_weights[i] && holds_shard_of(state.seats[ready[i]].held, degrees, rank);
+    return has_weights[i] && holds_shard_of(state.seats[ready[i]].held, degrees, rank, zero);
   };
   const auto played = [&](std::size_t i, int rank) { return state.seats[ready[i]].rank == rank; };
   // A pass over all ranks before the next: nobody loses its place to a rank with a weaker claim.
@@ -49,8 +51,15 @@ std::vector<int> assign_ranks(const RunState& state, const Degrees& degrees,
   return seats;
 }
 
-bool memory_suffices(const RunState& state, const Degrees& next, const std::vector<bool>& stays) {
+bool memory_suffices(const RunState& state, const Degrees& next, const std::vector<bool>& stays,
+                     int zero) {
   const Degrees& now = state.degrees;
+  if (zero > 0) {
+    for (std::size_t i = 0; i < state.seats.size(); ++i) {
+      if (state.seats[i].rank >= 0 && !stays[i]) return false;
+    }
+    return now == next;
+  }
   if (now.pp != next.pp || now.tp != next.tp) return false;
   std::vector<bool> held(static_cast<std::size_t>(now.pp * now.tp), false);
   for (std::size_t i = 0; i < state.seats.size(); ++i) {

@@ -81,17 +81,17 @@ std::vector<int> assign_without_memory(const RunState& state, const Degrees& deg
 }
 
 std::optional<RecoveryPlan> plan_from_memory(const RunState& state, const Degrees& degrees,
-                                             const std::vector<int>& ready) {
+                                             const std::vector<int>& ready, int zero) {
   const Memory memory(state, degrees, ready);
   const std::optional<LiveStep> live = memory.newest_step();
   if (!live) return std::nullopt;
   std::vector<bool> reaches;
   for (const int i : ready) reaches.push_back(memory.can_reach(state.seats[i], *live));
   RecoveryPlan out;
-  out.seats = assign_ranks(state, degrees, ready, reaches);
+  out.seats = assign_ranks(state, degrees, ready, reaches, zero);
   const auto has_weights = [&](int rank) {
     const Seat& seat = state.seats[out.seats[rank]];
-    return memory.can_reach(seat, *live) && holds_shard_of(seat.held, degrees, rank);
+    return memory.can_reach(seat, *live) && holds_shard_of(seat.held, degrees, rank, zero);
   };
   Plan& plan = out.plan;
   plan.step = live->step;
@@ -106,7 +106,8 @@ std::optional<RecoveryPlan> plan_from_memory(const RunState& state, const Degree
     }
     int peer = -1;
     for (int candidate : data_parallel_group(degrees, rank)) {
-      if (candidate != rank && has_weights(candidate)) {
+      // With ZeRO each holds a part of the optimizer's state that no other has.
+      if (zero == 0 && candidate != rank && has_weights(candidate)) {
         peer = candidate;
         break;
       }
@@ -134,7 +135,9 @@ RecoveryPlan plan_from_store(const RunState& state, const Degrees& degrees,
   RecoveryPlan out;
   out.seats = assign_without_memory(state, degrees, ready);
   Plan& plan = out.plan;
-  const CheckpointInfo* checkpoint = newest_checkpoint(state, state.counted_step);
+  const std::int64_t limit =
+      state.load_before < 0 ? state.counted_step : std::max<std::int64_t>(0, state.load_before - 1);
+  const CheckpointInfo* checkpoint = newest_checkpoint(state, std::min(limit, state.counted_step));
   if (checkpoint != nullptr) {
     plan.step = checkpoint->step;
     plan.checkpoint_id = checkpoint->id;
@@ -153,11 +156,47 @@ RecoveryPlan plan_from_store(const RunState& state, const Degrees& degrees,
   return out;
 }
 
+/// What the step guard knows after the plan's step.
+GuardState guard_of(const RunState& state, const ControllerOptions& options,
+                    const RecoveryPlan& recovery) {
+  const Plan& plan = recovery.plan;
+  const RankSource& first = plan.sources.front();
+  if (first.kind == SourceKind::kInitial) return {};
+  if (first.kind == SourceKind::kCheckpoint) {
+    for (const CheckpointInfo& c : state.checkpoints) {
+      if (c.id == plan.checkpoint_id) return c.guard;
+    }
+  }
+  GuardState guard = SpikeMonitor(options.spikes).guard_after(state.spikes, plan.step);
+  for (const StepReport& r : recovery.uncounted) observe_step(options.spikes.guard, r, guard);
+  return guard;
+}
+
 }  // namespace
 
-RecoveryPlan make_recovery_plan(const RunState& state, const Degrees& degrees,
-                                const std::vector<int>& ready) {
-  std::optional<RecoveryPlan> live = plan_from_memory(state, degrees, ready);
+std::string cost_of_a_lost_rank(const ControllerOptions& options) {
+  const std::string back =
+      options.checkpoint_interval > 0
+          ? fmt::format(
+                "the run goes back to the newest checkpoint (one every {} steps) and replays "
+                "the steps since",
+                options.checkpoint_interval)
+          : std::string("the run starts again, since checkpoint.interval is 0");
+  if (options.zero > 0) {
+    return fmt::format(
+        "a lost rank's share of the optimizer state has no second copy (ZeRO-{}): {}", options.zero,
+        back);
+  }
+  if (options.degrees.dp > 1)
+    return "a lost rank's state comes from a data-parallel peer, no step is lost";
+  return "a lost rank's state has no second copy (one replica): " + back;
+}
+
+RecoveryPlan make_recovery_plan(const RunState& state, const ControllerOptions& options,
+                                const Degrees& degrees, const std::vector<int>& ready) {
+  std::optional<RecoveryPlan> live;
+  if (!state.distrust_memory && state.load_before < 0)
+    live = plan_from_memory(state, degrees, ready, options.zero);
   // A spare may still hold what it had when it last took part.
   const CheckpointInfo* checkpoint = newest_checkpoint(state, state.counted_step);
   if (live && checkpoint != nullptr && checkpoint->step > live->plan.step) live.reset();
@@ -168,6 +207,7 @@ RecoveryPlan make_recovery_plan(const RunState& state, const Degrees& degrees,
   out.plan.degrees = degrees;
   out.plan.skip_windows = state.skip_windows;
   out.plan.softenings = state.softenings;
+  out.plan.guard = guard_of(state, options, out);
   return out;
 }
 

@@ -84,6 +84,28 @@ struct DeleteCheckpoint {
   std::uint64_t checkpoint_id = 0;
   std::string reason;
 };
+/// Evidence against a worker's device. Whoever chooses where ranks run may act on it.
+struct SuspectDevice {
+  std::uint32_t rank = 0;
+  std::uint32_t agent = 0;
+  std::uint32_t slot = 0;
+  std::string evidence;
+};
+/// Write the losses of these steps' samples, which the ranks have noted, to a file that stays.
+struct KeepSamples {
+  std::uint64_t branch = 0;
+  std::int64_t first_step = 0;
+  std::int64_t last_step = 0;  ///< inclusive
+  std::string name;            ///< of the file: "branch0-step30"
+};
+/// Compute steps from + 1 .. to again in a process of its own, from a checkpoint, and compare them
+/// with the journal; answered by ReplayEnded.
+struct ReplaySteps {
+  std::uint64_t id = 0;
+  std::uint64_t checkpoint_id = 0;  ///< 0: the initial weights
+  std::int64_t from = 0;            ///< the step whose weights it starts with
+  std::int64_t to = 0;
+};
 enum class Severity : std::uint8_t { kInfo = 0, kNotice = 1, kWarning = 2, kError = 3 };
 /// A sentence for the journal, the terminal and the dashboard.
 struct Note {
@@ -96,9 +118,9 @@ struct Finish {
   std::string reason;
 };
 
-using Command =
-    std::variant<SpawnAgent, SpawnWorker, KillWorker, KillAgent, AbortGeneration, StartGeneration,
-                 IssueCommand, CommitCheckpoint, DiscardCheckpoint, VerifyCheckpoint,
-                 DeleteCheckpoint, Note, Finish, AdmitAgent, ReleaseAgent>;
+using Command = std::variant<SpawnAgent, SpawnWorker, KillWorker, KillAgent, AbortGeneration,
+                             StartGeneration, IssueCommand, CommitCheckpoint, DiscardCheckpoint,
+                             VerifyCheckpoint, DeleteCheckpoint, Note, Finish, AdmitAgent,
+                             ReleaseAgent, SuspectDevice, KeepSamples, ReplaySteps>;
 
 }  // namespace tenax::scheduler

@@ -1,7 +1,8 @@
 // One call of RunController::decide(): the state being changed and the commands so far. Internal to
 // scheduler/; split over run_decision_membership.cc (start, takeover, agents, workers),
 // run_decision_elastic.cc (fewer and more workers), run_decision_generation.cc (from one generation
-// to the next) and run_decision_progress.cc (steps, spikes, checkpoints, the end).
+// to the next), run_decision_progress.cc (steps, checkpoints, the end), run_decision_spikes.cc
+// (what is done about spikes) and run_decision_replay.cc (steps computed a second time).
 #pragma once
 
 #include <fmt/format.h>
@@ -17,6 +18,9 @@
 #include "scheduler/run_state.h"
 
 namespace tenax::scheduler {
+
+/// How long the step being trained may take.
+SectionLimit step_limit(const RunState& state, const ControllerOptions& options);
 
 /// Lives for one event; holds references to the caller's state and options.
 class Decision {
@@ -46,6 +50,10 @@ class Decision {
   void on(const AgentAsked& e);
   void on(const DrainRequested& e);
   void on(const ScaleRequested& e);
+  void on(const ShardHashed& e);
+  void on(const PaceChanged& e);
+  void on(const RollbackRequested& e);
+  void on(const ReplayEnded& e);
 
  private:
   template <class... Args>
@@ -83,6 +91,7 @@ class Decision {
 
   std::optional<Degrees> layout_for(int workers) const;
   int count_wanted() const;
+  int count_wanted_without(std::uint32_t agent) const;
   void add_seats(std::uint32_t agent, int count);
   void exclude(std::uint32_t agent, const std::string& reason);
   void readmit_excluded();
@@ -97,8 +106,21 @@ class Decision {
   void blame(const std::string& reason, EvidenceStrength strength);
   void try_start();
   void count(const StepReport& report);
+  void note_progress(const StepReport& report);
+  void name_culprit();
   void compare_replay(const StepReport& report);
   void roll_back(const SpikeDecision& decision);
+  void tell_guard(const StepReport& report);
+  void suspect(int rank, const std::string& evidence);
+  void keep_samples(std::int64_t first_step, std::int64_t last_step);
+  /// False if nothing can be replayed: then the caller acts at once.
+  bool start_replay(PendingReplay::Cause cause, const SpikeDecision& d);
+  void issue_replay();
+  void blame_device(const PendingReplay& replay, const ReplayEnded& e);
+  void exclude_if_faulty_again(std::uint32_t agent);
+  void go_back_without_skipping(std::int64_t step, std::string reason);
+  void replicas_differ(std::int64_t step, const std::string& evidence);
+  void load_older(const std::string& reason);
   void command_stop();
   void check_finished();
   void save_failed(std::int64_t step, const std::string& error);

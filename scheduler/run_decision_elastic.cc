@@ -76,6 +76,8 @@ std::optional<Degrees> Decision::layout_for(int workers) const {
   return best_layout(o_.limits, s_.target, workers);
 }
 
+int Decision::count_wanted_without(std::uint32_t agent) const { return workers_without(s_, agent); }
+
 int Decision::count_wanted() const { return workers_without(s_, UINT32_MAX); }
 
 void Decision::add_seats(std::uint32_t agent, int count) {
@@ -156,7 +158,7 @@ void Decision::consider_regroup() {
   if (coming && !leaving) return;  // one change of layout for all that come
   const std::optional<Degrees> next = layout_for(present);
   if (!next || (*next == s_.degrees && !leaving)) return;
-  const bool in_memory = memory_suffices(s_, *next, stays);
+  const bool in_memory = memory_suffices(s_, *next, stays, o_.zero);
   s_.regroup = *next == s_.degrees ? std::string("other workers take over")
                                    : fmt::format("{} workers are there", present);
   note(Severity::kNotice, "{} instead of {} after this step{}: {}", layout_text(*next),

@@ -6,10 +6,29 @@
 
 #include "scheduler/checkpoint_decisions.h"
 #include "scheduler/exit_code.h"
+#include "scheduler/hang_culprit.h"
 #include "scheduler/recovery_plan.h"
 #include "scheduler/run_decision.h"
 
 namespace tenax::scheduler {
+
+namespace {
+
+/// A generation that is given up while it forms counts as one without progress: no haste.
+Duration setup_limit(const RunState& state, const ControllerOptions& options) {
+  const Duration learned =
+      section_limit(state.watch, options.watch, Section::kSetup, options.form_timeout).limit;
+  return std::clamp(learned, options.form_timeout / 3, options.form_timeout);
+}
+
+}  // namespace
+
+SectionLimit step_limit(const RunState& state, const ControllerOptions& options) {
+  return section_limit(state.watch, options.watch,
+                       section_of_next_step(options.watch, state.newest_report_step,
+                                            state.total_steps, state.first_of_generation),
+                       options.hang_timeout);
+}
 
 void Decision::blame(const std::string& reason, EvidenceStrength strength) {
   if (strength <= s_.culprit_strength) return;
@@ -26,6 +45,10 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
   s_.next_command = 1;
   s_.stop_issued = false;
   s_.regroup.clear();
+  s_.last_report_at.reset();
+  s_.flights.clear();
+  s_.hashes.clear();
+  s_.hashes_step = -1;
   s_.failed_step = -1;
   for (Seat& seat : s_.seats) {
     switch (seat.state) {
@@ -44,7 +67,7 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
 }
 
 void Decision::try_start() {
-  if (s_.phase != Phase::kGathering) return;
+  if (s_.phase != Phase::kGathering || s_.replay) return;
   std::vector<int> present;  // seats whose workers can take part
   int coming = 0;
   for (std::size_t i = 0; i < s_.seats.size(); ++i) {
@@ -73,7 +96,7 @@ void Decision::try_start() {
     return;
   }
   const std::uint64_t generation = s_.generation;
-  RecoveryPlan recovery = make_recovery_plan(s_, *degrees, present);
+  RecoveryPlan recovery = make_recovery_plan(s_, o_, *degrees, present);
   const bool imported = std::any_of(s_.checkpoints.begin(), s_.checkpoints.end(),
                                     [](const CheckpointInfo& c) { return c.step == 0; });
   if (imported && recovery.plan.sources.front().kind == SourceKind::kInitial) {
@@ -85,15 +108,29 @@ void Decision::try_start() {
     // A spike verdict began another gathering, or ended the run.
     if (s_.generation != generation || s_.phase == Phase::kFinished) return;
   }
+  name_culprit();
   const std::string change =
       *degrees == s_.degrees
           ? std::string()
           : fmt::format("{} instead of {}: ", layout_text(*degrees), layout_text(s_.degrees));
   note(Severity::kNotice, "generation {}: {}{}{}", s_.generation, change, recovery.reason,
        s_.culprit_strength > 0 ? fmt::format(" (cause: {})", s_.culprit) : std::string());
+  const bool loads = recovery.plan.sources.front().kind == SourceKind::kCheckpoint ||
+                     recovery.plan.sources.front().kind == SourceKind::kInitial;
+  s_.loaded_step = loads ? recovery.plan.step : -1;
+  s_.loaded_checkpoint = recovery.plan.checkpoint_id;
+  s_.load_before = -1;
+  // Where something is replayed, that is compared; else the next loss can only be judged.
+  const bool restored = std::any_of(
+      recovery.plan.sources.begin(), recovery.plan.sources.end(), [](const RankSource& source) {
+        return source.kind == SourceKind::kCheckpoint || source.kind == SourceKind::kPeer;
+      });
+  if (restored && recovery.plan.step == s_.counted_step)
+    SpikeMonitor(o_.spikes).note_resumed(s_.spikes);
   StartGeneration start;
   start.plan = std::move(recovery.plan);
   s_.degrees = *degrees;
+  s_.distrust_memory = false;
   for (Seat& seat : s_.seats) seat.rank = -1;
   for (std::size_t rank = 0; rank < recovery.seats.size(); ++rank) {
     Seat& seat = s_.seats[recovery.seats[rank]];
@@ -104,10 +141,29 @@ void Decision::try_start() {
   s_.phase = Phase::kForming;
   s_.fault_at.reset();
   s_.culprit_strength = 0;
-  s_.deadline = now_ + o_.form_timeout;
+  const bool in_memory = std::all_of(
+      start.plan.sources.begin(), start.plan.sources.end(), [](const RankSource& source) {
+        return source.kind == SourceKind::kMemory || source.kind == SourceKind::kPeer;
+      });
+  s_.setup_began = in_memory ? std::optional<Time>(now_) : std::nullopt;
+  s_.first_of_generation = true;
+  s_.newest_report_step = start.plan.step;
+  s_.deadline = now_ + (in_memory ? setup_limit(s_, o_) : o_.form_timeout);
   issue(std::move(start));
   release_drained();
   retire_surplus();
+}
+
+void Decision::name_culprit() {
+  if (s_.culprit_strength == 0 || s_.culprit_strength > kEvidenceHang) return;
+  std::vector<int> silent;
+  for (const Seat& seat : s_.seats) {
+    if (seat.rank >= 0 && !s_.flights.contains(seat.rank)) silent.push_back(seat.rank);
+  }
+  const std::optional<Culprit> culprit = find_culprit(s_.flights, silent);
+  if (!culprit) return;
+  note(Severity::kWarning, "first culprit: {}", culprit->evidence);
+  s_.culprit = fmt::format("{}; rank {} did not arrive", s_.culprit, culprit->rank);
 }
 
 void Decision::on(const RankFormed& e) {
@@ -123,7 +179,9 @@ void Decision::on(const RankFormed& e) {
   }
   s_.phase = Phase::kRunning;
   s_.deadline.reset();
-  s_.last_progress_at = now_;
+  s_.last_progress_at = s_.last_report_at = now_;
+  if (s_.setup_began) observe(s_.watch, Section::kSetup, to_seconds(now_ - *s_.setup_began));
+  s_.setup_began.reset();
   note(Severity::kInfo, "generation {} trains on branch {} after step {}", s_.generation, s_.branch,
        e.step);
   if (s_.stop_requested) command_stop();
@@ -139,9 +197,11 @@ void Decision::on(const RankStopped& e) {
     note(Severity::kWarning, "generation {} broke: {}", s_.generation, e.reason);
     seat->state = SeatState::kStopped;
     begin_gathering(e.reason, kEvidenceCollective);
+    s_.flights[seat->rank] = e.flight;
     return;
   }
   if (s_.phase != Phase::kGathering || seat->state != SeatState::kLeaving) return;
+  if (seat->rank >= 0 && !e.flight.empty()) s_.flights[seat->rank] = e.flight;
   seat->state = SeatState::kStopped;
   seat->held = e.state;
   try_start();
@@ -155,12 +215,14 @@ void Decision::on(const TimerFired&) {
   if (s_.phase == Phase::kFinished) return;
   readmit_excluded();
   if (s_.fault_at && now_ >= *s_.fault_at + o_.collect_window) s_.fault_at.reset();
-  if (s_.phase == Phase::kRunning && !s_.deadline && s_.last_progress_at &&
-      now_ >= *s_.last_progress_at + o_.hang_timeout) {
-    note(Severity::kWarning, "no step was reported for {:.1f} s: the generation hangs",
-         to_seconds(o_.hang_timeout));
-    begin_gathering("the step hangs", kEvidenceHang);
-    return;
+  if (s_.phase == Phase::kRunning && !s_.deadline && s_.last_progress_at) {
+    const SectionLimit limit = step_limit(s_, o_);
+    if (now_ >= *s_.last_progress_at + limit.limit) {
+      note(Severity::kWarning, "no step was reported for {:.1f} s, {}: the generation hangs",
+           to_seconds(limit.limit), limit.reason);
+      begin_gathering("the step hangs", kEvidenceHang);
+      return;
+    }
   }
   if (s_.deadline && now_ >= *s_.deadline) {
     s_.deadline = now_ + o_.abort_timeout;

@@ -4,6 +4,7 @@
 
 #include "scheduler/checkpoint_decisions.h"
 #include "scheduler/exit_code.h"
+#include "scheduler/recovery_plan.h"
 #include "scheduler/run_decision.h"
 
 namespace tenax::scheduler {
@@ -67,10 +68,11 @@ void Decision::first_start() {
   s_.branches.push_back({0, 0, 0});
   s_.generation = 1;
   s_.spikes = SpikeMonitor(o_.spikes).initial();
-  note(Severity::kNotice, "run starts: {} ranks (dp {} x pp {}), {} steps", world, o_.degrees.dp,
-       o_.degrees.pp, s_.total_steps);
+  note(Severity::kNotice, "run starts: {} ranks ({}), {} steps", world, layout_text(o_.degrees),
+       s_.total_steps);
   note(Severity::kInfo, "layouts by the number of workers: {}",
        templates_text(layout_templates(o_.limits, s_.target)));
+  note(Severity::kNotice, "recovery: {}", cost_of_a_lost_rank(o_));
   for (std::uint32_t agent = 0; agent < s_.agents.size(); ++agent) spawn_agent(agent);
 }
 
@@ -124,6 +126,7 @@ void Decision::take_over(const SupervisorStarted& e) {
       spawn_agent(id);
     }
   }
+  issue_replay();
   begin_gathering("the supervisor was restarted", kEvidenceDecision);
   if (alive > 0) s_.deadline = now_ + o_.takeover_wait;
 }
@@ -326,7 +329,9 @@ void Decision::on(const WorkerExited& e) {
   if (s_.agents[e.agent].excluded_until) played = played || plays(e.agent);  // all of it is lost
   const std::string death = fmt::format("{} died: {}", name, e.status);
   if (played) {
-    blame(death, kEvidenceProcess);
+    // Killed because it hangs: what hung is the cause.
+    const bool hung = s_.phase == Phase::kGathering && s_.culprit_strength == kEvidenceHang;
+    if (!hung) blame(death, kEvidenceProcess);
     if (active()) begin_gathering(death, kEvidenceProcess);
   }
   try_start();

@@ -59,6 +59,7 @@ struct WorkerExited {
   std::uint32_t slot = 0;
   std::uint64_t incarnation = 0;
   std::string status;
+  std::string log_tail = {};  ///< the last lines that it logged; may be empty
 };
 
 /// A rank has its weights in place and begins to train.
@@ -68,7 +69,8 @@ struct RankFormed {
   std::int64_t step = 0;
   std::string source;
   double seconds = 0;
-  std::uint64_t worker = 0;  ///< incarnation; 0: not said, the rank's seat is meant
+  std::uint64_t worker = 0;    ///< incarnation; 0: not said, the rank's seat is meant
+  double restore_seconds = 0;  ///< of these, putting the weights in place
   /// That each tier served: memory, slot, peer, buddy, store, seed.
   std::map<std::string, std::uint64_t> bytes = {};
   std::string rejected = {};  ///< nearer sources with other bytes than the manifest's; mostly empty
@@ -79,8 +81,9 @@ struct RankStopped {
   std::uint64_t generation = 0;
   RankState state;
   std::string reason;
-  std::uint64_t bad_checkpoint = 0;  ///< a checkpoint that it could not read back; 0: none
-  std::uint64_t worker = 0;          ///< as in RankFormed
+  std::uint64_t bad_checkpoint = 0;     ///< a checkpoint that it could not read back; 0: none
+  std::uint64_t worker = 0;             ///< as in RankFormed
+  std::vector<FlightNote> flight = {};  ///< its last transfers
 };
 /// A rank left its loop in good order.
 struct RankFinished {
@@ -167,6 +170,45 @@ struct ScaleRequested {
   std::string by;
 };
 
+/// A rank's hash of its parameters and optimizer state after a step; replicas must have the same.
+struct ShardHashed {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  std::string hash;
+};
+
+/// A rank began to hold the others up, or no longer does.
+struct PaceChanged {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  bool straggles = false;
+  double score = 1;
+  std::string text;  ///< the numbers, a sentence
+};
+
+/// The operator wants the run to go back, whatever the detector says. Steps are those of the
+/// current branch.
+struct RollbackRequested {
+  std::int64_t to = 0;          ///< the last step that stays
+  std::int64_t skip_first = 0;  ///< samples of these steps are never trained again; inclusive
+  std::int64_t skip_last = -1;  ///< before skip_first: none
+  double lr_factor = 1;         ///< of the learning rate, for `lr_steps` steps from to + 1 on
+  std::int64_t lr_steps = 0;
+  std::string by;
+};
+
+/// The answer to a ReplaySteps: how the steps computed again compare with the journal.
+struct ReplayEnded {
+  std::uint64_t id = 0;
+  std::int64_t compared = 0;         ///< steps that agree, bit for bit
+  std::int64_t difference_step = 0;  ///< the first step that does not; 0: none
+  std::int32_t replica = -1;         ///< whose loss alone differs there; -1: another number, or all
+  std::string detail;                ///< the difference, with its numbers
+  std::string error;                 ///< why nothing could be compared; empty if it could
+};
+
 /// The deadline that next_deadline() named has come.
 struct TimerFired {};
 
@@ -174,6 +216,7 @@ using Event =
     std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited, RankFormed,
                  RankStopped, RankFinished, StepReported, ShardWritten, ShardFailed, CommitEnded,
                  VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested,
-                 AgentAsked, DrainRequested, ScaleRequested>;
+                 AgentAsked, DrainRequested, ScaleRequested, ShardHashed, PaceChanged,
+                 RollbackRequested, ReplayEnded>;
 
 }  // namespace tenax::scheduler

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -64,7 +65,11 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SkipWindow, begin, end)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Softening, first, last, factor)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Degrees, dp, tp, pp)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankSource, kind, peer)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FlightNote, sequence, operation, within, peer, bytes, state,
+                                   seconds)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerCommand, number, kind)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(GuardState, samples, norm_level, norm_mean, norm_variance,
+                                   quiet_until)
 
 void to_json(json& j, const StepReport& r) {
   j = json{{"branch", r.branch},
@@ -76,8 +81,12 @@ void to_json(json& j, const StepReport& r) {
            {"position_begin", r.position_begin},
            {"position_end", r.position_end},
            {"update", r.update},
-           {"seconds", r.seconds}};
+           {"seconds", r.seconds},
+           {"clip_norm", r.clip_norm}};
   if (r.has_eval) j["eval_loss"] = number(r.eval_loss);
+  if (r.held != HoldOutcome::kNotHeld) j["held"] = r.held;
+  if (r.suspect_rank >= 0) j["suspect_rank"] = r.suspect_rank;
+  for (const double loss : r.replica_losses) j["replica_losses"].push_back(number(loss));
 }
 
 void from_json(const json& j, StepReport& r) {
@@ -93,14 +102,21 @@ void from_json(const json& j, StepReport& r) {
   j.at("seconds").get_to(r.seconds);
   r.has_eval = j.contains("eval_loss");
   if (r.has_eval) r.eval_loss = number(j.at("eval_loss"));
+  r.clip_norm = j.value("clip_norm", 0.0);
+  r.held = j.value("held", HoldOutcome::kNotHeld);
+  r.suspect_rank = j.value("suspect_rank", -1);
+  if (j.contains("replica_losses")) {
+    for (const json& loss : j.at("replica_losses")) r.replica_losses.push_back(number(loss));
+  }
 }
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankState, has_weights, branch, last_applied,
                                                 gradients_ready, verdict_known, verdict, reports,
                                                 rank, degrees)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Plan, generation, branch, step, total_steps, degrees, sources,
-                                   checkpoint_id, checkpoint_branch, has_half_step, half_step,
-                                   skip_windows, softenings)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Plan, generation, branch, step, total_steps,
+                                                degrees, sources, checkpoint_id, checkpoint_branch,
+                                                has_half_step, half_step, skip_windows, softenings,
+                                                guard)
 
 namespace scheduler {
 
@@ -110,11 +126,12 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerSeen, slot, incarnation, pid, rank, gen
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentJoined, agent, incarnation, pid, host, num_slots, workers)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentLost, agent, incarnation, evidence)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerUp, agent, slot, incarnation, pid)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerExited, agent, slot, incarnation, status)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(WorkerExited, agent, slot, incarnation, status,
+                                                log_tail)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFormed, rank, generation, step, source, seconds,
-                                                worker, bytes, rejected)
+                                                worker, restore_seconds, bytes, rejected)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankStopped, rank, generation, state, reason,
-                                                bad_checkpoint, worker)
+                                                bad_checkpoint, worker, flight)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFinished, rank, generation, step, cause, worker)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StepReported, generation, report)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardWritten, rank, generation, branch, step, checkpoint_id,
@@ -130,6 +147,12 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PruneRequested, keep_last, in_use, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentAsked, token, host, pid, num_slots)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DrainRequested, agent, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ScaleRequested, target, by)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardHashed, rank, generation, branch, step, hash)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PaceChanged, rank, generation, straggles, score, text)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRequested, to, skip_first, skip_last, lr_factor,
+                                   lr_steps, by)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReplayEnded, id, compared, difference_step, replica, detail,
+                                   error)
 void to_json(json& j, const TimerFired&) { j = json::object(); }
 void from_json(const json&, TimerFired&) {}
 
@@ -149,6 +172,9 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Note, severity, text)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Finish, exit_code, reason)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AdmitAgent, agent, incarnation, token, refusal)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReleaseAgent, agent, incarnation, reason)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SuspectDevice, rank, agent, slot, evidence)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KeepSamples, branch, first_step, last_step, name)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReplaySteps, id, checkpoint_id, from, to)
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RestartHistory, restarts)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Seat, agent, slot, rank, retired, incarnation, pid,
@@ -156,11 +182,13 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Seat, agent, slot, rank, retired
                                                 spawned_at, spawn_at)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AgentState, incarnation, pid, host, up, spawned_at,
                                                 asked, restarts, history, worker_history, joined,
-                                                token, draining, gone, excluded_until, exclusions)
+                                                token, draining, gone, excluded_until, exclusions,
+                                                wrong_computations)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SectionWatchState, seconds)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BranchInfo, id, parent, step)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckpointInfo, id, branch, step, generation, committing,
-                                   committed, read_back, sound, verified, quarantined, bytes,
-                                   seconds, shards)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(CheckpointInfo, id, branch, step, generation,
+                                                committing, committed, read_back, sound, verified,
+                                                quarantined, bytes, seconds, shards, guard)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SpikeBaselineState, losses, grad_norms, level, sigma, slope,
                                    grad_norm_level, stale)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SpikeDetectorState, phase, baseline, recent, first_losses,
@@ -173,27 +201,36 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SpikeDetectorState, phase, baseline, recent, 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRecord, branch, onset, branch_point, skip_first,
                                    skip_last)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LadderHistory, rollbacks, total_steps, restore_failures)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SpikeMonitorState, base, now, history, ladder)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(SpikeMonitorState, base, now, history, ladder,
+                                                guard_base, guard_base_step, unsound_steps)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SpikeDecision, roll_back, replay, load_older, stop, step, onset,
+                                   branch_point, skip, softening, reason)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PendingReplay, id, cause, decision, checkpoint_id, from, to)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReplayDispute, step, loss, grad_norm, checkpoint_id)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
     RunState, term, generation, branch, next_branch, next_incarnation, next_command, phase,
     total_steps, counted_step, last_progress_generation, seats, degrees, target, regroup,
     retire_surplus, agents, branches, checkpoints, skip_windows, softenings, spikes, fault_at,
     culprit, culprit_strength, deadline, last_progress_at, stop_requested, stop_issued, stop_kind,
     restarts, rollbacks, save_failures, failed_checkpoint, failed_step, save_error, exit_code,
-    finish_reason, config_digest)
+    finish_reason, config_digest, watch, last_report_at, newest_report_step, first_of_generation,
+    setup_began, flights, hashes_step, hashes, distrust_memory, replay, next_replay, dispute,
+    load_before, loaded_checkpoint, loaded_step)
 
 namespace {
 
 constexpr std::array<std::string_view, std::variant_size_v<Event>> kEventNames = {
-    "SupervisorStarted",  "AgentJoined",    "AgentLost",    "WorkerUp",       "WorkerExited",
-    "RankFormed",         "RankStopped",    "RankFinished", "StepReported",   "ShardWritten",
-    "ShardFailed",        "CommitEnded",    "VerifyEnded",  "StopRequested",  "TimerFired",
-    "CheckpointImported", "PruneRequested", "AgentAsked",   "DrainRequested", "ScaleRequested"};
+    "SupervisorStarted",  "AgentJoined",    "AgentLost",         "WorkerUp",       "WorkerExited",
+    "RankFormed",         "RankStopped",    "RankFinished",      "StepReported",   "ShardWritten",
+    "ShardFailed",        "CommitEnded",    "VerifyEnded",       "StopRequested",  "TimerFired",
+    "CheckpointImported", "PruneRequested", "AgentAsked",        "DrainRequested", "ScaleRequested",
+    "ShardHashed",        "PaceChanged",    "RollbackRequested", "ReplayEnded"};
 
 constexpr std::array<std::string_view, std::variant_size_v<Command>> kCommandNames = {
     "SpawnAgent",       "SpawnWorker",  "KillWorker",       "KillAgent",         "AbortGeneration",
     "StartGeneration",  "IssueCommand", "CommitCheckpoint", "DiscardCheckpoint", "VerifyCheckpoint",
-    "DeleteCheckpoint", "Note",         "Finish",           "AdmitAgent",        "ReleaseAgent"};
+    "DeleteCheckpoint", "Note",         "Finish",           "AdmitAgent",        "ReleaseAgent",
+    "SuspectDevice",    "KeepSamples",  "ReplaySteps"};
 
 template <class Variant, std::size_t N, std::size_t I = 0>
 Variant variant_from_json(const std::array<std::string_view, N>& names, const json& j) {
@@ -240,6 +277,11 @@ std::string_view to_string(Severity severity) {
       return "error";
   }
   return "info";
+}
+
+bool begins_a_generation(const std::vector<Command>& commands) {
+  return std::any_of(commands.begin(), commands.end(),
+                     [](const Command& c) { return std::holds_alternative<AbortGeneration>(c); });
 }
 
 Severity severity_of(const JournalEntry& entry) {
@@ -320,6 +362,25 @@ Result<JournalEntry> journal_entry_from_json(std::string_view text) {
     }
     return entry;
   });
+}
+
+std::string to_json(const ReplayEnded& result) { return json(result).dump(); }
+
+Result<ReplayEnded> replay_result_from_json(std::string_view text) {
+  return parse<ReplayEnded>(text, "the replay's result",
+                            [](const json& j) { return j.get<ReplayEnded>(); });
+}
+
+std::string to_json(const RollbackRequested& request) { return json(request).dump(); }
+
+Result<RollbackRequested> rollback_from_json(std::string_view text) {
+  const json j = json::parse(text, nullptr, false);
+  try {
+    return j.get<RollbackRequested>();
+  } catch (const json::exception& e) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      fmt::format("not an order to roll back: {}", e.what()));
+  }
 }
 
 std::string to_json(const RunState& state) {

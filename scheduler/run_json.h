@@ -34,6 +34,18 @@ Result<JournalEntry> journal_entry_from_json(std::string_view text);
 std::string to_json(const RunState& state);
 Result<RunState> run_state_from_json(std::string_view text);
 
+/// What the operator's program sends to a live supervisor; the same members as in the journal.
+std::string to_json(const RollbackRequested& request);
+/// kInvalidArgument for text that is not such an order.
+Result<RollbackRequested> rollback_from_json(std::string_view text);
+
+/// What a replay's process leaves for the supervisor.
+std::string to_json(const ReplayEnded& result);
+Result<ReplayEnded> replay_result_from_json(std::string_view text);
+
+/// Whether the commands of a decision leave the generation that trains.
+bool begins_a_generation(const std::vector<Command>& commands);
+
 /// The worst severity among an entry's notes; kInfo without any.
 Severity severity_of(const JournalEntry& entry);
 std::string_view to_string(Severity severity);

@@ -15,6 +15,7 @@
 #include "scheduler/restart_strategy.h"
 #include "scheduler/run_commands.h"
 #include "scheduler/run_events.h"
+#include "scheduler/section_watch.h"
 #include "scheduler/spike_monitor.h"
 
 namespace tenax::scheduler {
@@ -22,6 +23,7 @@ namespace tenax::scheduler {
 struct ControllerOptions {
   Degrees degrees;  ///< the layout asked for; the run may have another (RunState::degrees)
   LayoutLimits limits;
+  int zero = 0;  ///< ZeRO stage; above 0 a rank's optimizer state has no second copy in memory
   int num_agents = 1;
   int spares = 0;  ///< workers kept up beside those that train
   Duration exclusion_period = std::chrono::minutes(10);  ///< doubles with each exclusion
@@ -33,13 +35,15 @@ struct ControllerOptions {
   Duration collect_window = std::chrono::milliseconds(30);
   Duration abort_timeout = std::chrono::seconds(2);
   Duration form_timeout = std::chrono::seconds(30);
-  Duration hang_timeout = std::chrono::seconds(30);
+  Duration hang_timeout = std::chrono::seconds(30);  ///< until the times of steps are known
+  SectionWatchOptions watch;
   Duration takeover_wait = std::chrono::seconds(2);
   RestartStrategy worker_restarts;
   RestartStrategy agent_restarts{RestartKind::kRestForOne};
   int max_generations_without_progress = 5;
   int max_save_failures = 5;  ///< of the final checkpoint, before the run ends without it
   SpikeMonitorOptions spikes;
+  std::int64_t replay_limit = 0;  ///< steps that may be replayed to find a cause; 0: never
 };
 
 enum class Phase : std::uint8_t {
@@ -97,6 +101,7 @@ struct AgentState {
   bool gone = false;                   ///< for good
   std::optional<Time> excluded_until;  ///< failed too often
   int exclusions = 0;
+  int wrong_computations = 0;  ///< of its ranks, found by computing again
 };
 
 /// Whether a run plans with the workers of this agent.
@@ -125,7 +130,8 @@ struct CheckpointInfo {
   std::uint64_t bytes = 0;
   double seconds = 0;
   std::map<std::uint32_t, std::string>
-      shards;  ///< by rank: digest of what it holds, while being written
+      shards;        ///< by rank: digest of what it holds, while being written
+  GuardState guard;  ///< after `step`
 };
 
 /// How much a reason to leave a generation says about its cause: a dead process outranks the broken
@@ -135,6 +141,29 @@ enum EvidenceStrength : int {
   kEvidenceHang = 2,
   kEvidenceProcess = 3,
   kEvidenceDecision = 4
+};
+
+/// Steps are being computed again before a decision is carried out; nobody trains meanwhile.
+struct PendingReplay {
+  enum class Cause : std::uint8_t {
+    kSpike = 0,     ///< `decision` follows unless a device is found to be the cause
+    kReplicas = 1,  ///< data-parallel replicas hold different bytes
+    kReports = 2,   ///< reports without a loss
+  };
+  std::uint64_t id = 0;
+  Cause cause = Cause::kSpike;
+  SpikeDecision decision;
+  std::uint64_t checkpoint_id = 0;
+  std::int64_t from = 0;
+  std::int64_t to = 0;
+};
+
+/// A step that was replayed after a restore and is not what was journalled.
+struct ReplayDispute {
+  std::int64_t step = 0;
+  std::uint64_t loss = 0;  ///< its bits, as replayed
+  std::uint64_t grad_norm = 0;
+  std::uint64_t checkpoint_id = 0;  ///< from which; 0: the initial weights
 };
 
 struct RunState {
@@ -159,12 +188,27 @@ struct RunState {
   std::vector<SkipWindow> skip_windows;
   std::vector<Softening> softenings;
   SpikeMonitorState spikes;
+  std::optional<PendingReplay> replay;
+  std::uint64_t next_replay = 1;
+  std::optional<ReplayDispute> dispute;
+  std::int64_t load_before = -1;  ///< the next plan loads a checkpoint of an earlier step; -1: any
+  std::uint64_t loaded_checkpoint = 0;  ///< by the newest plan; 0: the initial weights
+  std::int64_t loaded_step = -1;        ///< of it; -1: the newest plan loaded none
 
   std::optional<Time> fault_at;  ///< first of the faults being collected
   std::string culprit;           ///< what began it, by the strongest evidence so far
   int culprit_strength = 0;
   std::optional<Time> deadline;  ///< of the current phase
   std::optional<Time> last_progress_at;
+  SectionWatchState watch;
+  std::optional<Time> last_report_at;           ///< from which the next report's time is measured
+  std::optional<Time> setup_began;              ///< of a generation whose weights are in memory
+  std::int64_t newest_report_step = 0;          ///< counted or replayed
+  bool first_of_generation = true;              ///< no step of it was reported yet
+  std::int64_t hashes_step = -1;                ///< of the hashes being compared
+  std::map<std::uint32_t, std::string> hashes;  ///< by rank
+  bool distrust_memory = false;  ///< replicas differed: the next plan takes nothing from memory
+  std::map<int, std::vector<FlightNote>> flights;  ///< by rank, of the generation that ended
   bool stop_requested = false;
   bool stop_issued = false;
   StopKind stop_kind = StopKind::kGraceful;

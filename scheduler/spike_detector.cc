@@ -124,7 +124,7 @@ void SpikeDetector::begin_excursion(const MetricPoint& point, bool loss_suspicio
                 point.loss, point.loss - state_.baseline.level, state_.baseline.level,
                 measure().suspicious_rise(point.step))
           : fmt::format(
-                "gradient norm {:.4g} is {:.1f} times its median {:.4g}; the loss {:.4g} is "
+                "gradient norm {:.4g} is {:.3g} times its median {:.4g}; the loss {:.4g} is "
                 "still normal",
                 *point.grad_norm, *point.grad_norm / state_.baseline.grad_norm_level,
                 state_.baseline.grad_norm_level, point.loss)));

@@ -48,6 +48,7 @@ Status validate(const SpikeOptions& options) {
   require(options.resume_hold >= 0, "resume_hold must not be negative");
   require(options.restore_sigmas > 0, "restore_sigmas must be positive");
   require(options.cooldown_samples >= 0, "cooldown_samples must not be negative");
+  require(options.replay_steps >= 0, "replay_steps must not be negative");
   require(options.margin_steps >= 1, "margin_steps must be positive");
   require(options.region_steps >= 0, "region_steps must not be negative");
   require(options.max_rollbacks_per_region >= 0, "max_rollbacks_per_region must not be negative");

@@ -82,6 +82,9 @@ struct SpikeOptions {
   std::int32_t cooldown_samples = 50;
 
   // The ladder.
+  /// Before a rollback at most so many steps are computed again elsewhere, to tell a faulty device
+  /// from data and weights; 0: never.
+  std::int64_t replay_steps = 500;
   /// The branch point lies so far before the onset; the skip window ends so far after the verdict.
   std::int64_t margin_steps = 100;
   /// An onset so near an earlier rollback is the same trouble again.
@@ -136,6 +139,7 @@ void for_each_spike_option(Options& options, Visitor&& visit) {
   visit("resume_hold", options.resume_hold);
   visit("restore_sigmas", options.restore_sigmas);
   visit("cooldown_samples", options.cooldown_samples);
+  visit("replay_steps", options.replay_steps);
   visit("margin_steps", options.margin_steps);
   visit("region_steps", options.region_steps);
   visit("max_rollbacks_per_region", options.max_rollbacks_per_region);

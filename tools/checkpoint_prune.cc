@@ -21,12 +21,11 @@
 #include "tools/checkpoint_commands.h"
 #include "tools/command_errors.h"
 #include "tools/run_checkpoints.h"
+#include "tools/run_state_at_end.h"
 
 namespace tenax::tools {
 
 namespace {
-
-constexpr std::uint64_t kJournalEntries = 20000;  // as many as a supervisor's takeover looks at
 
 struct Pruned {
   scheduler::JournalEntry entry;
@@ -38,20 +37,10 @@ struct Pruned {
 /// What the run controller decides on a PruneRequested, as of the journal's end.
 Result<Pruned> decide(const checkpoint::StoreView& store, const configs::RunConfig& config,
                       const PruneArguments& arguments, std::uint64_t term, Time now) {
-  TENAX_TRY(const auto saved, store.state());
-  if (!saved) return make_error(ErrorCode::kNotFound, "the run has no journal yet");
-  TENAX_TRY(scheduler::RunState state, scheduler::run_state_from_json(*saved));
-  TENAX_TRY(const auto last, store.last_journal_seq());
-  const std::uint64_t seq = last.value_or(0);
-  TENAX_TRY(const auto records,
-            store.read_journal(seq > kJournalEntries ? seq - kJournalEntries : 0));
-  std::vector<scheduler::JournalEntry> entries;
-  for (const checkpoint::JournalRecord& r : records) {
-    TENAX_TRY(entries.emplace_back(), scheduler::journal_entry_from_json(r.bytes));
-  }
   scheduler::ControllerOptions options = actors::controller_options(config);
   const scheduler::RunController controller(options);
-  controller.catch_up(state, entries);
+  TENAX_TRY(RunStateAtEnd at_end, read_run_state(store, controller));
+  scheduler::RunState& state = at_end.state;
 
   scheduler::PruneRequested request;
   request.keep_last =
@@ -65,7 +54,7 @@ Result<Pruned> decide(const checkpoint::StoreView& store, const configs::RunConf
   Pruned out;
   out.entry.event = request;
   out.entry.commands = controller.decide(state, out.entry.event, now);
-  out.entry.seq = seq + 1;
+  out.entry.seq = at_end.last_seq + 1;
   out.entry.time = now;
   out.entry.term = term;
   out.entry.generation = state.generation;

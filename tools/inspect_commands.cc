@@ -7,7 +7,10 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "actors/run_directory.h"
 #include "checkpoint/reader.h"
@@ -78,6 +81,24 @@ double tokens_per_second(const StepReport& r) {
   return r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
 }
 
+/// What a dead worker logged last, and what a rank that left its generation was transferring.
+std::vector<std::string> evidence_of(const scheduler::JournalEntry& entry) {
+  std::vector<std::string> lines;
+  if (const auto* exited = std::get_if<scheduler::WorkerExited>(&entry.event)) {
+    std::istringstream log(exited->log_tail);
+    for (std::string line; std::getline(log, line);) lines.push_back(line);
+  } else if (const auto* stopped = std::get_if<scheduler::RankStopped>(&entry.event)) {
+    for (const FlightNote& n : stopped->flight) {
+      lines.push_back(fmt::format(
+          "#{} {}{}{} {} bytes: {}, {:.3f} s", n.sequence, n.operation,
+          n.peer >= 0 ? fmt::format(" {} rank {}", n.operation == "send" ? "to" : "from", n.peer)
+                      : "",
+          n.within.empty() ? "" : " in " + n.within, n.bytes, n.state, n.seconds));
+    }
+  }
+  return lines;
+}
+
 /// The state as its last decision left it, for a run without a supervisor.
 int print_saved_state(const InspectArguments& arguments) {
   const auto store = open_run(arguments);
@@ -117,6 +138,12 @@ int print_saved_state(const InspectArguments& arguments) {
              finished ? state->finish_reason : "no supervisor is running; the run was interrupted",
              step, state->total_steps, state->restarts, state->rollbacks,
              newest != nullptr ? newest->step : -1);
+  for (std::size_t id = 0; id < state->agents.size(); ++id) {
+    const scheduler::AgentState& agent = state->agents[id];
+    if (!agent.excluded_until) continue;
+    fmt::print("  agent {}  {}  excluded until {}\n", id, agent.host,
+               format_time(*agent.excluded_until));
+  }
   return 0;
 }
 
@@ -143,10 +170,13 @@ int run_status(const InspectArguments& arguments) {
       p.at("tokens_per_second").get<double>(), p.at("goodput").get<double>(),
       p.at("restarts").get<int>(), p.at("rollbacks").get<int>());
   for (const json& r : j.at("ranks")) {
-    fmt::print("  rank {}  agent {} slot {}  pid {}  stage {} replica {}  {}\n",
+    fmt::print("  rank {}  agent {} slot {}  pid {}  stage {} replica {}  {}{}\n",
                r.at("rank").get<int>(), r.at("agent").get<int>(), r.at("slot").get<int>(),
                r.at("pid").get<std::int64_t>(), r.at("stage").get<int>(),
-               r.at("dp_rank").get<int>(), r.at("state").get<std::string>());
+               r.at("dp_rank").get<int>(), r.at("state").get<std::string>(),
+               r.at("straggles").get<bool>()
+                   ? fmt::format(", straggles: score {:.2f}", r.at("straggler_score").get<double>())
+                   : std::string());
   }
   for (const json& r : j.at("spares")) {
     fmt::print("  spare   agent {} slot {}  pid {}  {}\n", r.at("agent").get<int>(),
@@ -193,6 +223,7 @@ int run_journal(const InspectArguments& arguments) {
         } else if (arguments.all || worth_reading) {
           fmt::print("{}  {:<7}  {}\n", format_time(e.time),
                      scheduler::to_string(scheduler::severity_of(e)), scheduler::describe(e));
+          for (const std::string& line : evidence_of(e)) fmt::print("    | {}\n", line);
         }
       });
   return status ? 0 : fail(status.error());

@@ -14,7 +14,7 @@ packages=(
   libexpected-dev libxxhash-dev libzstd-dev libssl-dev zlib1g-dev
   # librocksdb-dev and libcpp-httplib-dev bring their compression libraries themselves
   # tests and benchmarks
-  libgtest-dev libbenchmark-dev
+  libgtest-dev libbenchmark-dev iproute2
 )
 
 if [[ $# -gt 1 || ( $# -eq 1 && $1 != --dry-run ) ]]; then

@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <string>
 
-#include "compute/parameters.h"
+#include "compute/optimizer_shards.h"
 #include "compute/stage.h"
+#include "compute/stage_layout.h"
+#include "compute/tensor_part.h"
 #include "compute/tree_accumulator.h"
 #include "scheduler/layout.h"
 #include "scheduler/pipeline_schedule.h"
@@ -31,44 +34,34 @@ std::vector<std::string> question_problems(const compute::ModelOptions& o,
   within("dp", q.dp, kMaxDegree);
   within("tp", q.tp, kMaxDegree);
   within("pp", q.pp, o.num_layers);
+  within("virtual_stages", q.virtual_stages, q.pp > 1 ? o.num_layers / q.pp : 1);
+  if (q.zero < 0 || q.zero > 1) found.push_back(fmt::format("zero is {}, must be 0 or 1", q.zero));
   within("microbatch", q.microbatch_size, 1 << 20);
   within("sequence", q.sequence_length, o.max_sequence_length);
   within("microbatches", q.num_microbatches, 1 << 20);
   return found;
 }
 
-/// Boundary tensors that an engine keeps for its neighbours: one that arrives and two that leave,
-/// on each side that has a neighbour.
+/// Boundary tensors that an engine keeps for the neighbours of a chunk: on each side that has one,
+/// one that arrives and those that leave.
 std::int64_t boundary_bytes(const compute::ModelOptions& o, const compute::StageSpec& spec,
-                            const compute::BatchShape& shape) {
+                            const compute::BatchShape& shape, int num_outboxes) {
   const std::int64_t sides = (spec.has_embedding ? 0 : 1) + (spec.has_head ? 0 : 1);
-  return sides * 3 * static_cast<std::int64_t>(sizeof(float)) * shape.microbatch_size *
-         shape.sequence_length * o.width;
+  return sides * (1 + num_outboxes) * static_cast<std::int64_t>(sizeof(float)) *
+         shape.microbatch_size * shape.sequence_length * o.width;
+}
+
+/// Of AdamW's two moments on the member of `num_members` that holds most.
+std::int64_t optimizer_bytes(const compute::ModelOptions& o, const compute::StageSpec& spec,
+                             int num_members) {
+  const auto layout = compute::lay_out_stage(o, spec);
+  const auto shards = compute::shard_optimizer(layout.parameters, num_members);
+  std::size_t most = 0;
+  for (const auto& pieces : shards.pieces) most = std::max(most, compute::moments_size(pieces));
+  return static_cast<std::int64_t>(2 * most * sizeof(float));
 }
 
 }  // namespace
-
-Result<compute::ModelOptions> tensor_parallel_part(const compute::ModelOptions& options, int tp) {
-  compute::ModelOptions o = compute::resolved(options);
-  if (tp == 1) return o;
-  std::vector<std::string> found;
-  const auto divide = [&](std::string_view name, std::int64_t& value) {
-    if (value % tp != 0)
-      found.push_back(fmt::format("{} {} is not a multiple of tp {}", name, value, tp));
-    value /= tp;
-  };
-  divide("heads", o.num_heads);
-  divide("ffn_width", o.ffn_width);
-  if (o.num_kv_heads < tp && tp % o.num_kv_heads == 0) {
-    o.num_kv_heads = 1;
-  } else {
-    divide("kv_heads", o.num_kv_heads);
-  }
-  o.padded_vocabulary_size = (o.padded_vocabulary_size + tp - 1) / tp;
-  o.vocabulary_size = o.padded_vocabulary_size;
-  if (!found.empty()) return invalid(found);
-  return o;
-}
 
 Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& options,
                                                    const LayoutQuestion& question) {
@@ -76,29 +69,34 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
   if (q.sequence_length == 0) q.sequence_length = static_cast<int>(options.max_sequence_length);
   if (q.num_microbatches == 0) q.num_microbatches = q.pp;
   if (const auto found = question_problems(options, q); !found.empty()) return invalid(found);
-  TENAX_TRY(const compute::ModelOptions part, tensor_parallel_part(options, q.tp));
-
+  if (const auto found = compute::tensor_problems(options, q.tp); !found.empty())
+    return invalid(found);
+  const compute::ModelOptions model = compute::resolved(options);
   const compute::BatchShape shape{q.microbatch_size, q.sequence_length};
-  const auto kind = scheduler::ScheduleKind::kOneForwardOneBackward;
+  const scheduler::Pipeline pipeline{q.pp, q.virtual_stages};
   const int num_buffers = compute::TreeAccumulator::num_buffers({0, q.num_microbatches}) + 1;
-  const auto layers = scheduler::split_layers(static_cast<int>(part.num_layers), q.pp);
+  const int num_outboxes = scheduler::num_outboxes(pipeline, q.num_microbatches);
+  const int num_stages = q.pp * q.virtual_stages;
+  const auto layers = scheduler::split_layers(static_cast<int>(model.num_layers), num_stages);
   std::vector<RankMemory> ranks;
   for (int stage = 0; stage < q.pp; ++stage) {
-    const auto& range = layers[static_cast<std::size_t>(stage)];
-    const compute::StageSpec spec{range.first, range.end, stage == 0, stage == q.pp - 1};
-    TENAX_TRY(const compute::StageMemory m, compute::plan_stage_memory(part, spec, shape));
+    const auto schedule = scheduler::make_schedule(scheduler::ScheduleKind::kOneForwardOneBackward,
+                                                   pipeline, stage, q.num_microbatches);
     RankMemory r;
-    r.first_layer = spec.first_layer;
-    r.end_layer = spec.end_layer;
-    for (const compute::ParameterSpec& p : compute::stage_parameters(
-             part, spec.first_layer, spec.end_layer, spec.has_embedding, spec.has_head)) {
-      r.num_parameters += p.num_elements();
+    for (int chunk = 0; chunk < q.virtual_stages; ++chunk) {
+      const int v = chunk * q.pp + stage;
+      const auto& range = layers[static_cast<std::size_t>(v)];
+      const compute::StageSpec spec{range.first, range.end, v == 0, v == num_stages - 1, {q.tp, 0}};
+      TENAX_TRY(const compute::StageMemory m, compute::plan_stage_memory(model, spec, shape));
+      r.layers.push_back({spec.first_layer, spec.end_layer});
+      for (const compute::StageParameter& p : compute::lay_out_stage(model, spec).parameters)
+        r.num_parameters += p.size;
+      r.weights += m.values;
+      r.gradients += num_buffers * m.gradient;
+      r.optimizer += optimizer_bytes(model, spec, q.zero > 0 ? q.dp : 1);
+      r.activations += scheduler::num_slots(schedule, chunk) * m.slot;
+      r.workspace += m.workspace + boundary_bytes(model, spec, shape, num_outboxes);
     }
-    r.weights = m.values;
-    r.gradients = num_buffers * m.gradient;
-    r.optimizer = 2 * m.values;
-    r.activations = scheduler::max_slots(kind, stage, q.pp, q.num_microbatches) * m.slot;
-    r.workspace = m.workspace + boundary_bytes(part, spec, shape);
     ranks.push_back(r);
   }
   return ranks;

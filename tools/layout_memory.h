@@ -14,6 +14,8 @@ struct LayoutQuestion {
   int dp = 1;
   int tp = 1;
   int pp = 1;
+  int virtual_stages = 1;   ///< chunks of layers that each pipeline rank holds
+  int zero = 0;             ///< ZeRO stage: 1 shards the optimizer state over dp
   int microbatch_size = 1;  ///< B
   int sequence_length = 0;  ///< T; 0: the model's longest
   int num_microbatches =
@@ -22,21 +24,19 @@ struct LayoutQuestion {
 
 /// Bytes of one rank.
 struct RankMemory {
-  int first_layer = 0;
-  int end_layer = 0;
+  struct Layers {
+    int first = 0;
+    int end = 0;
+  };
+  std::vector<Layers> layers;  ///< of each chunk
   std::int64_t num_parameters = 0;
   std::int64_t weights = 0;
   std::int64_t gradients = 0;  ///< the buffers of the fixed tree and the reduced sums
-  std::int64_t optimizer = 0;  ///< AdamW's two moments
+  std::int64_t optimizer = 0;  ///< AdamW's two moments; with ZeRO those of the largest share
   std::int64_t activations = 0;
   std::int64_t workspace = 0;  ///< of the kernels, and boundary tensors on their way
   std::int64_t total() const { return weights + gradients + optimizer + activations + workspace; }
 };
-
-/// The model that one of `tp` ranks computes: heads, feed-forward and vocabulary divided; key and
-/// value heads divided, or replicated where there are fewer than ranks; the vocabulary padded up to
-/// a multiple. kInvalidArgument with everything that cannot be divided.
-Result<compute::ModelOptions> tensor_parallel_part(const compute::ModelOptions& options, int tp);
 
 /// By stage, for 1F1B; every rank of a stage holds the same. fp32, as the engine computes.
 /// kInvalidArgument with every problem.

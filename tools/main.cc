@@ -14,7 +14,11 @@
 #include "tools/detect_command.h"
 #include "tools/eval_command.h"
 #include "tools/inspect_commands.h"
+#include "tools/journal_check.h"
 #include "tools/model_command.h"
+#include "tools/replay_command.h"
+#include "tools/rollback_command.h"
+#include "tools/spikes_command.h"
 #include "tools/tokenize_command.h"
 #include "tools/train_command.h"
 #include "tools/worker_commands.h"
@@ -119,6 +123,58 @@ int main(int argc, char** argv) {
                 "  tenax scale RUN --dp 4 --pp 1\n");
   scale_app->callback([&] { exit_code = tools::run_scale(scale); });
 
+  tools::RollbackArguments rollback;
+  CLI::App* rollback_app = app.add_subcommand(
+      "rollback", "Send a run back to a step; its samples after it may be left out");
+  rollback_app->add_option("RUN", rollback.run_dir, "the run's directory")->required();
+  rollback_app->add_option("--to", rollback.to, "the last step that stays")
+      ->required()
+      ->type_name("STEP");
+  rollback_app
+      ->add_option("--skip", rollback.skip,
+                   "never train the samples of these steps again (both inclusive, after --to)")
+      ->type_name("FIRST:LAST");
+  rollback_app->add_option("--lr-factor", rollback.lr_factor,
+                           "multiply the learning rate for --lr-steps steps");
+  rollback_app->add_option("--lr-steps", rollback.lr_steps, "from --to on");
+  rollback_app->add_flag("--dry-run", rollback.dry_run, "only say what would be done");
+  rollback_app->add_flag("--json", rollback.json, "print JSON");
+  show_examples(
+      rollback_app,
+      "  tenax rollback RUN --to 900 --skip 950:1010 --dry-run\n"
+      "  tenax rollback RUN --to 900 --skip 950:1010\n"
+      "  tenax rollback RUN --to 900 --lr-factor 0.5 --lr-steps 500\n\n"
+      "On a live run its supervisor decides; a stopped run goes on from there when it is\n"
+      "resumed. Steps are those of the branch the run is on (tenax metrics).\n");
+  rollback_app->callback([&] { exit_code = tools::run_rollback(rollback); });
+
+  tools::ReplayArguments replay;
+  CLI::App* replay_app = app.add_subcommand(
+      "replay", "Compute steps of a run again and compare them with its journal; 1 if they differ");
+  replay_app->add_option("RUN", replay.run_dir, "the run's directory")->required();
+  replay_app->add_option("--to", replay.to, "the last step (default: the newest)");
+  replay_app->add_option("--from", replay.from,
+                         "begin with the checkpoint of this step, 0: the initial weights "
+                         "(default: the newest before --to)");
+  replay_app->add_flag("--json", replay.json, "print JSON");
+  replay_app->add_option("--checkpoint", replay.checkpoint_id)->group("");
+  replay_app->add_option("--id", replay.id)->group("");
+  replay_app->add_option("--out", replay.out)->group("");
+  replay_app->add_option("--parent-pid", replay.parent_pid)->group("");
+  show_examples(replay_app, "  tenax replay RUN --from 100 --to 110\n");
+  replay_app->callback([&] { exit_code = tools::run_replay(replay); });
+
+  tools::SpikesArguments spikes;
+  CLI::App* spikes_app = app.add_subcommand(
+      "spikes", "What detector and guard said, and the samples behind rollbacks as text");
+  spikes_app->add_option("RUN", spikes.run_dir, "the run's directory")->required();
+  spikes_app->add_flag("--show", spikes.show, "the kept samples with the highest losses, as text");
+  spikes_app->add_option("--top", spikes.top, "so many of each file (default 5)");
+  spikes_app->add_option("--file", spikes.file, "only this one, such as branch0-step30");
+  spikes_app->add_flag("--json", spikes.json, "print JSON lines");
+  show_examples(spikes_app, "  tenax spikes RUN\n  tenax spikes RUN --show --top 3\n");
+  spikes_app->callback([&] { exit_code = tools::run_spikes(spikes, std::cout); });
+
   CLI::App* journal =
       run_command(app, "journal", "What happened to a run and what was decided", inspect);
   json_flag(journal);
@@ -127,7 +183,13 @@ int main(int argc, char** argv) {
   show_examples(journal,
                 "  tenax journal RUN\n"
                 "  tenax journal RUN --json | jq -r 'select(.severity == \"warning\") | .text'\n");
-  journal->callback([&] { exit_code = tools::run_journal(inspect); });
+  bool journal_check = false;
+  journal->add_flag("--check", journal_check,
+                    "decide every event again and compare; 1 if a decision differs");
+  journal->callback([&] {
+    exit_code = journal_check ? tools::run_journal_check(inspect.run_dir, inspect.json)
+                              : tools::run_journal(inspect);
+  });
 
   CLI::App* metrics =
       run_command(app, "metrics", "Loss, gradient norm and speed of every counted step", inspect);
@@ -255,6 +317,10 @@ int main(int argc, char** argv) {
   model_show->add_option("--dp", shown_model.layout.dp, "data-parallel replicas");
   model_show->add_option("--tp", shown_model.layout.tp, "ranks that share each matrix");
   model_show->add_option("--pp", shown_model.layout.pp, "pipeline stages");
+  model_show->add_option("--virtual-stages", shown_model.layout.virtual_stages,
+                         "chunks of layers that each pipeline rank holds");
+  model_show->add_option("--zero", shown_model.layout.zero,
+                         "ZeRO stage: 1 shards the optimizer state over the replicas");
   model_show->add_option("--microbatch", shown_model.layout.microbatch_size,
                          "samples that go through a stage at once");
   model_show->add_option("--sequence", shown_model.layout.sequence_length,

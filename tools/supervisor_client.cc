@@ -43,6 +43,11 @@ Error unanswered(const actors::SupervisorAddress& address) {
 
 }  // namespace
 
+bool supervisor_lives(const actors::RunDirectory& directory) {
+  const auto address = directory.read_address();
+  return address && actors::is_alive(static_cast<pid_t>(address->pid), "train");
+}
+
 Result<std::string> fetch_state(const actors::RunDirectory& directory) {
   TENAX_TRY(const actors::SupervisorAddress address, live_address(directory));
   const auto answer = client_of(address).Get("/api/state");

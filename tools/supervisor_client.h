@@ -12,6 +12,9 @@ namespace tenax::tools {
 /// /api/state of the run's supervisor. kUnavailable when none answers.
 Result<std::string> fetch_state(const actors::RunDirectory& directory);
 
+/// Whether the run has a supervisor, so that nobody else may decide.
+bool supervisor_lives(const actors::RunDirectory& directory);
+
 /// POST /api/stop. kUnavailable when none answers.
 Status post_stop(const actors::RunDirectory& directory, const std::string& kind);
 

@@ -96,6 +96,17 @@ Result<configs::RunConfig> resumed_config(const TrainArguments& arguments,
   return after;
 }
 
+/// Whether the same command as before goes on with the run by itself: it was preempted or, where
+/// the directory is named, broke off without an end. One that ended otherwise waits for --resume.
+bool goes_on_by_itself(const RunDirectory& directory, const configs::RunConfig& config,
+                       bool is_named) {
+  if (!directory.exists()) return false;
+  const std::optional<int> outcome = directory.read_outcome();
+  if (outcome ? *outcome != scheduler::kExitRequeue : !is_named) return false;
+  const auto before = configs::load_run_config(directory.config(), {});
+  return before && configs::diff(*before, config).fixed.empty();
+}
+
 Result<PreparedRun> prepare(const TrainArguments& arguments) {
   PreparedRun run;
   std::filesystem::path path = arguments.run_dir;
@@ -108,10 +119,13 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
       return make_error(ErrorCode::kInvalidArgument,
                         "--resume without a configuration needs --run-dir");
     }
-    path = default_run_dir(config->run.name, arguments.resume);
+    path = default_run_dir(config->run.name, /*resume=*/true);
+    if (!arguments.resume && !goes_on_by_itself(RunDirectory(path), *config, false))
+      path = default_run_dir(config->run.name, /*resume=*/false);
   }
   run.directory = RunDirectory(std::filesystem::absolute(path).lexically_normal());
-  run.resumed = arguments.resume && run.directory.exists();
+  const bool by_itself = config && goes_on_by_itself(run.directory, *config, true);
+  run.resumed = (arguments.resume || by_itself) && run.directory.exists();
   if (!run.resumed && run.directory.exists()) {
     return make_error(
         ErrorCode::kInvalidArgument,
@@ -149,9 +163,17 @@ void introduce(const PreparedRun& run, const std::string& dashboard_url) {
   fmt::print("data      {} documents, {:.2f} MB: {} training and {} held-out tokens of {}\n",
              run.data.num_documents, static_cast<double>(run.data.num_bytes) * 1e-6,
              run.data.train_tokens, run.data.heldout_tokens, run.data.vocabulary_size);
-  fmt::print("layout    {} workers on {} agent{}: data parallel {} x pipeline parallel {}\n",
+  fmt::print("layout    {} workers on {} agent{}: data parallel {}{} x pipeline parallel {}{}{}\n",
              c.layout.world_size(), c.layout.agents, c.layout.agents == 1 ? "" : "s",
-             c.layout.data_parallel, c.layout.pipeline_parallel);
+             c.layout.data_parallel,
+             c.layout.tensor_parallel > 1
+                 ? fmt::format(" x tensor parallel {}", c.layout.tensor_parallel)
+                 : std::string(),
+             c.layout.pipeline_parallel,
+             c.layout.virtual_stages > 1
+                 ? fmt::format(" in {} virtual stages each", c.layout.virtual_stages)
+                 : std::string(),
+             c.layout.zero > 0 ? fmt::format(", ZeRO-{}", c.layout.zero) : std::string());
   fmt::print("baselines uniform {:.4f}, unigram {:.4f} nats a token\n", run.data.uniform_loss,
              run.data.unigram_loss);
   if (!dashboard_url.empty()) fmt::print("dashboard {}\n", dashboard_url);
@@ -258,10 +280,13 @@ int run_train(const TrainArguments& arguments) {
   auto supervisor = actors::start_supervisor(std::move(options), clock);
   if (!supervisor) return fail(supervisor.error(), exit_code_of(supervisor.error()));
 
+  run->directory.forget_outcome();
   introduce(*run, (*supervisor)->dashboard_url());
   const actors::RunOutcome outcome = watch(**supervisor, signals, clock);
   const actors::Progress progress = (*supervisor)->view().progress();
   supervisor->reset();
+  if (const Status kept = run->directory.write_outcome(outcome.exit_code, outcome.reason); !kept)
+    fmt::print(stderr, "tenax: {}\n", kept.error().message);
   summarise(*run, progress, outcome);
   if (outcome.exit_code == scheduler::kExitDone) {
     print_sample(*run);

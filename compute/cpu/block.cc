@@ -47,9 +47,12 @@ class Block {
     gradient_ = gradient;
     if (o_.norm_placement == NormPlacement::kPost) {
       norm_backward(second_norm(a_.ffn_sum, nullptr), call_.at.ffn_norm, grad, grad, false);
-      feed_forward_backward(grad, a_.attention_normed, grad, Write::kAdd);
+      with_partial_sum(grad, [&](float* dx, Write write) {
+        feed_forward_backward(grad, a_.attention_normed, dx, write);
+      });
       norm_backward(first_norm(a_.middle, nullptr), call_.at.attention_norm, grad, grad, false);
-      attend_backward(grad, call_.x, grad, Write::kAdd);
+      with_partial_sum(grad,
+                       [&](float* dx, Write write) { attend_backward(grad, call_.x, dx, write); });
       return;
     }
     if (o_.parallel_block) {
@@ -57,9 +60,11 @@ class Block {
       attend_backward(grad, a_.attention_normed, w_.dnormed, Write::kAdd);
     } else {
       feed_forward_backward(grad, a_.ffn_normed, w_.dnormed, Write::kOverwrite);
+      all_reduce(w_.dnormed);
       norm_backward(second_norm(a_.middle, nullptr), call_.at.ffn_norm, w_.dnormed, grad, true);
       attend_backward(grad, a_.attention_normed, w_.dnormed, Write::kOverwrite);
     }
+    all_reduce(w_.dnormed);
     norm_backward(first_norm(call_.x, nullptr), call_.at.attention_norm, w_.dnormed, grad, true);
   }
 
@@ -108,8 +113,29 @@ class Block {
   }
   /// Adds a projection of (B, T, in) to the residual stream.
   void project(const float* x, const LinearOffsets& at, std::int64_t in, float* residual) const {
-    linear_forward(k_, {tokens_, in, o_.width}, x, value(at.weight), value(at.bias), residual,
-                   Write::kAdd);
+    const bool alone = c_.tensor_group == nullptr;
+    with_partial_sum(residual, [&](float* out, Write write) {
+      linear_forward(k_, {tokens_, in, o_.width}, x, value(at.weight),
+                     alone ? value(at.bias) : nullptr, out, write);
+    });
+    if (alone || at.bias < 0) return;
+    for (std::int64_t r = 0; r < tokens_; ++r)
+      k_.ops.add(o_.width, value(at.bias), residual + r * o_.width);
+  }
+
+  /// Of a (B, T, C) tensor, over the ranks that hold the other heads and feed-forward parts.
+  void all_reduce(float* x) const {
+    if (c_.tensor_group == nullptr) return;
+    c_.tensor_group->all_reduce({x, static_cast<std::size_t>(tokens_ * o_.width)});
+  }
+  /// `f` adds to `sum` (B, T, C) what this rank knows of a sum; what the others know is added too.
+  /// Uses dnormed as workspace.
+  template <class F>
+  void with_partial_sum(float* sum, F&& f) const {
+    if (c_.tensor_group == nullptr) return f(sum, Write::kAdd);
+    f(w_.dnormed, Write::kOverwrite);
+    all_reduce(w_.dnormed);
+    k_.ops.add(tokens_ * o_.width, w_.dnormed, sum);
   }
   void linear_weight_gradient(const float* dy, const float* x, const LinearOffsets& at,
                               std::int64_t in, std::int64_t out) const {

@@ -9,17 +9,19 @@
 #include "compute/model_options.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
+#include "compute/tensor_group.h"
 
 namespace tenax::compute::cpu {
 
-/// What all layers of a stage share. `options` are resolved().
+/// What all layers of a stage share. `options` are local_options().
 struct BlockContext {
   const ModelOptions& options;
   Kernels& kernels;
   BlockWorkspace workspace;
-  const float* cosine = nullptr;  // (max_sequence_length, D / 2) with RoPE
-  const float* sine = nullptr;    // (max_sequence_length, D / 2)
-  const float* slopes = nullptr;  // (H) with ALiBi
+  const float* cosine = nullptr;        // (max_sequence_length, D / 2) with RoPE
+  const float* sine = nullptr;          // (max_sequence_length, D / 2)
+  const float* slopes = nullptr;        // (H) with ALiBi
+  TensorGroup* tensor_group = nullptr;  ///< where other ranks hold the other heads
 };
 
 /// One layer at work: its place in the flat buffers and the batch it runs on.

@@ -10,17 +10,21 @@ namespace tenax::compute::cpu {
 
 CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
                    int num_slots, const StageSettings& settings)
-    : options_(resolved(options)),
+    : model_(resolved(options)),
+      options_(local_options(model_, spec.tensor)),
       spec_(spec),
       shape_(shape),
       settings_(settings),
-      layout_(lay_out_stage(options_, spec)),
+      layout_(lay_out_stage(model_, spec)),
       kernels_(settings.isa, settings.num_threads),
-      values_(static_cast<std::size_t>(layout_.values_size)) {
+      own_values_(settings.values.empty() ? static_cast<std::size_t>(layout_.values_size) : 0),
+      values_(settings.values.empty() ? own_values_.span() : settings.values) {
+  TENAX_CHECK(values_.size() == static_cast<std::size_t>(layout_.values_size));
+  TENAX_CHECK((settings.tensor_group != nullptr) == (spec.tensor.size > 1));
   tables_ = AlignedBuffer(measure([&](Arena& a) { PositionTables::place(a, options_); }));
   Arena table_arena(tables_.data());
   const PositionTables tables = PositionTables::place(table_arena, options_);
-  tables.fill(options_);
+  tables.fill(options_, options_.num_heads * spec.tensor.index, model_.num_heads);
 
   workspace_buffer_ = AlignedBuffer(measure(
       [&](Arena& a) { StageWorkspace::place(a, options_, spec_, shape_, settings_.num_threads); }));
@@ -41,8 +45,9 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
     slot.sample_losses.resize(spec_.has_head ? static_cast<std::size_t>(shape_.microbatch_size)
                                              : 0);
   }
-  context_ = std::make_unique<BlockContext>(BlockContext{
-      options_, kernels_, workspace_.block, tables.cosine, tables.sine, tables.slopes});
+  context_ = std::make_unique<BlockContext>(BlockContext{options_, kernels_, workspace_.block,
+                                                         tables.cosine, tables.sine, tables.slopes,
+                                                         settings.tensor_group});
 }
 
 std::size_t CpuStage::boundary_size() const { return stream_size(options_, shape_); }
@@ -54,10 +59,17 @@ std::string CpuStage::kernel_description() const {
 }
 
 void CpuStage::initialise(std::uint64_t seed) {
-  for (const StageParameter& p : layout_.parameters)
-    initial_values(
-        p.spec, seed, 0,
-        values().subspan(static_cast<std::size_t>(p.offset), static_cast<std::size_t>(p.size)));
+  for (const StageParameter& p : layout_.parameters) {
+    const Box& box = p.held.box;
+    // Rows of the box are contiguous in the whole tensor too.
+    const std::int64_t columns = box.extent.back();
+    const std::int64_t rows = box.extent.size() > 1 ? box.extent.front() : 1;
+    const std::int64_t first_row = box.extent.size() > 1 ? box.offset.front() : 0;
+    for (std::int64_t row = 0; row < rows; ++row)
+      initial_values(p.spec, seed, (first_row + row) * p.spec.shape.back() + box.offset.back(),
+                     values().subspan(static_cast<std::size_t>(p.offset + row * columns),
+                                      static_cast<std::size_t>(columns)));
+  }
 }
 
 const float* CpuStage::value(std::int64_t offset) const {
@@ -71,7 +83,7 @@ StageSlot& CpuStage::slot_at(int slot) {
 
 void CpuStage::check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const {
   for (const std::int32_t token : tokens)
-    TENAX_CHECK(token >= lowest && token < options_.vocabulary_size);
+    TENAX_CHECK(token >= lowest && token < model_.vocabulary_size);
 }
 
 NormCall CpuStage::norm_call(const BatchShape& shape, const NormOffsets& at, const float* x,
@@ -88,13 +100,28 @@ NormCall CpuStage::norm_call(const BatchShape& shape, const NormOffsets& at, con
   return call;
 }
 
+const float* CpuStage::token_row(std::int32_t token) const {
+  const std::int64_t rows = options_.padded_vocabulary_size;
+  const std::int64_t row = token - first_token();
+  return row >= 0 && row < rows ? value(layout_.token) + row * options_.width : nullptr;
+}
+
 void CpuStage::embed(const BatchShape& shape, std::span<const std::int32_t> tokens, float* raw,
                      float* mean, float* rstd, float* out) {
   const std::int64_t width = options_.width;
   float* rows = options_.embedding_norm ? raw : out;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     float* row = rows + static_cast<std::int64_t>(i) * width;
-    std::copy_n(value(layout_.token) + tokens[i] * width, width, row);
+    if (const float* from = token_row(tokens[i]); from != nullptr) {
+      std::copy_n(from, width, row);
+    } else {
+      std::fill_n(row, width, 0.0f);
+    }
+  }
+  if (settings_.tensor_group != nullptr)
+    settings_.tensor_group->all_reduce({rows, tokens.size() * static_cast<std::size_t>(width)});
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    float* row = rows + static_cast<std::int64_t>(i) * width;
     if (options_.embedding_scale != 1)
       kernels_.ops.scale(width, static_cast<float>(options_.embedding_scale), row);
     if (layout_.position >= 0) {
@@ -127,7 +154,8 @@ void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradien
     }
     if (options_.embedding_scale != 1)
       kernels_.ops.scale(width, static_cast<float>(options_.embedding_scale), row);
-    kernels_.ops.add(width, row, gradient + layout_.token + slot.tokens[i] * width);
+    if (const float* at = token_row(slot.tokens[i]); at != nullptr)
+      kernels_.ops.add(width, row, gradient + (at - values_.data()));
   }
 }
 
@@ -183,6 +211,8 @@ void CpuStage::backward(int slot_index, std::span<const float> output_grad,
     call.x = final_norm(shape_, slot.inputs.back());
     call.weight = value(layout_.output);
     call.targets = slot.targets.data();
+    call.tensor_group = settings_.tensor_group;
+    call.first_token = first_token();
     call.dx = grad;
     call.dweight = gradient.data() + layout_.output_gradient;
     call.sample_losses = slot.sample_losses;
@@ -255,12 +285,14 @@ LossSum CpuStage::evaluate(std::span<const std::int32_t> tokens,
   call.x = final_norm(shape_, x);
   call.weight = value(layout_.output);
   call.targets = targets.data();
+  call.tensor_group = settings_.tensor_group;
+  call.first_token = first_token();
   call.sample_losses = sample_losses;
   return head_loss(kernels_, options_, call, workspace_.head);
 }
 
 void CpuStage::next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) {
-  TENAX_CHECK(spec_.has_embedding && spec_.has_head);
+  TENAX_CHECK(spec_.has_embedding && spec_.has_head && spec_.tensor.size == 1);
   TENAX_CHECK(!tokens.empty() && tokens.size() <= static_cast<std::size_t>(shape_.sequence_length));
   TENAX_CHECK(logits.size() == static_cast<std::size_t>(options_.vocabulary_size));
   const BatchShape one_sequence{1, static_cast<int>(tokens.size())};

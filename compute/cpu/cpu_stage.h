@@ -23,7 +23,8 @@ class CpuStage final : public Stage {
   CpuStage& operator=(const CpuStage&) = delete;
 
   const std::vector<StageParameter>& parameters() const override { return layout_.parameters; }
-  std::span<float> values() override { return values_.span(); }
+  std::shared_ptr<Device> device() const override { return device_; }
+  std::span<float> values() override { return values_; }
   std::size_t gradient_size() const override {
     return static_cast<std::size_t>(layout_.gradient_size);
   }
@@ -59,13 +60,21 @@ class CpuStage final : public Stage {
   StageSlot& slot_at(int slot);
   void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
 
-  ModelOptions options_;
+  /// Of this rank's part of the vocabulary.
+  std::int64_t first_token() const { return options_.padded_vocabulary_size * spec_.tensor.index; }
+  /// A row of the embedding, or nullptr if it is another rank's.
+  const float* token_row(std::int32_t token) const;
+
+  ModelOptions model_;    ///< the whole model
+  ModelOptions options_;  ///< this rank's part of it
   StageSpec spec_;
   BatchShape shape_;
   StageSettings settings_;
   StageLayout layout_;
   Kernels kernels_;
-  AlignedBuffer values_;
+  std::shared_ptr<Device> device_ = std::make_shared<HostDevice>();
+  AlignedBuffer own_values_;
+  std::span<float> values_;
   AlignedBuffer tables_;
   AlignedBuffer workspace_buffer_;
   StageWorkspace workspace_;

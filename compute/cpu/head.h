@@ -9,6 +9,7 @@
 #include "compute/cpu/linear.h"
 #include "compute/model_options.h"
 #include "compute/stage.h"
+#include "compute/tensor_group.h"
 
 namespace tenax::compute::cpu {
 
@@ -16,14 +17,20 @@ struct HeadWorkspace {
   float* logits = nullptr;   // (chunk, V)
   double* loss = nullptr;    // (chunk)
   double* z_term = nullptr;  // (chunk)
+  // With tensor parallelism: of each row the log of the sum of exponentials and the target's logit.
+  double* row_sums = nullptr;      // (chunk, 2)
+  double* all_row_sums = nullptr;  // (ranks, chunk, 2)
 
-  static HeadWorkspace place(Arena& arena, const ModelOptions& options, const BatchShape& shape);
+  static HeadWorkspace place(Arena& arena, const ModelOptions& options, const BatchShape& shape,
+                             const TensorPart& part);
 };
 
 struct HeadCall {
   BatchShape shape;
   const float* x = nullptr;               // (B, T, C) after the final norm
   const float* weight = nullptr;          // (P, C); its first V rows are used
+  TensorGroup* tensor_group = nullptr;    ///< where other ranks hold other rows of the vocabulary
+  std::int64_t first_token = 0;           ///< of the first row
   const std::int32_t* targets = nullptr;  // (B, T)
   float* dx = nullptr;                    // (B, T, C), overwritten; nullptr = loss only
   float* dweight = nullptr;               // (P, C), added to; with dx

@@ -84,7 +84,7 @@ inline void cross_entropy(const CrossEntropyCall& c) {
       top = max16(top, keep(load(row + i, lanes) * c.logit_scale, kLowest, lanes));
     });
     const float largest = max_lanes(top);
-    const float at_target = row[target] * c.logit_scale;
+    const float at_target = c.target_elsewhere ? 0.0f : row[target] * c.logit_scale;
     Float16 sum = {};
     for_lanes(c.n, [&](std::int64_t i, auto lanes) TENAX_LAMBDA {
       const Float16 e = exp16(load(row + i, lanes) * c.logit_scale - largest);
@@ -101,7 +101,7 @@ inline void cross_entropy(const CrossEntropyCall& c) {
         total;
     for_lanes(c.n, [&](std::int64_t i, auto lanes)
                        TENAX_LAMBDA { store(row + i, load(row + i, lanes) * factor, lanes); });
-    row[target] -= c.logit_scale;
+    if (!c.target_elsewhere) row[target] -= c.logit_scale;
   }
 }
 

@@ -32,7 +32,7 @@ StageWorkspace StageWorkspace::place(Arena& arena, const ModelOptions& o, const 
   if (o.norm == NormKind::kLayerNorm) w.mean = arena.take(num_tokens(shape));
   w.rstd = arena.take(num_tokens(shape));
   w.grad = arena.take(stream_size(o, shape));
-  if (spec.has_head) w.head = HeadWorkspace::place(arena, o, shape);
+  if (spec.has_head) w.head = HeadWorkspace::place(arena, o, shape, spec.tensor);
   return w;
 }
 
@@ -48,7 +48,8 @@ PositionTables PositionTables::place(Arena& arena, const ModelOptions& o) {
   return t;
 }
 
-void PositionTables::fill(const ModelOptions& o) const {
+void PositionTables::fill(const ModelOptions& o, std::int64_t first_head,
+                          std::int64_t num_heads) const {
   if (cosine != nullptr) {
     const std::int64_t half = o.head_dim / 2;
     for (std::int64_t position = 0; position < o.max_sequence_length; ++position)
@@ -61,12 +62,14 @@ void PositionTables::fill(const ModelOptions& o) const {
       }
   }
   if (slopes != nullptr)
-    for (std::int64_t h = 0; h < o.num_heads; ++h) slopes[h] = alibi_slope(h, o.num_heads);
+    for (std::int64_t h = 0; h < o.num_heads; ++h)
+      slopes[h] = alibi_slope(first_head + h, num_heads);
 }
 
-StageMemory plan_memory(const ModelOptions& o, const StageSpec& spec, const BatchShape& shape,
+StageMemory plan_memory(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
                         const StageSettings& settings) {
-  const StageLayout layout = lay_out_stage(o, spec);
+  const StageLayout layout = lay_out_stage(options, spec);
+  const ModelOptions o = local_options(options, spec.tensor);
   const auto bytes = [](std::size_t floats) {
     return static_cast<std::int64_t>(floats * sizeof(float));
   };

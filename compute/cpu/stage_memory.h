@@ -1,5 +1,5 @@
 // Where the activations, the workspace and the tables of a stage lie in its memory, and how large
-// they are. Views into memory that the stage owns. Options are resolved().
+// they are. Views into memory that the stage owns. Options are local_options(): a rank's own sizes.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +61,8 @@ struct PositionTables {
   float* slopes = nullptr;  // (H)
 
   static PositionTables place(Arena& arena, const ModelOptions& options);
-  void fill(const ModelOptions& options) const;
+  /// For heads [first_head, ...) of a model of `num_heads`.
+  void fill(const ModelOptions& options, std::int64_t first_head, std::int64_t num_heads) const;
 };
 
 /// Floats that a placing function takes.
@@ -72,7 +73,7 @@ std::size_t measure(Place&& place) {
   return counting.used();
 }
 
-/// Bytes of a stage of the CPU.
+/// Bytes of a stage of the CPU; `options` are resolved() and of the whole model.
 StageMemory plan_memory(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
                         const StageSettings& settings);
 

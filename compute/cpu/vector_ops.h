@@ -68,6 +68,9 @@ struct CrossEntropyCall {
   double* loss = nullptr;      ///< (rows), overwritten
   double* z_term = nullptr;    ///< (rows), overwritten
   bool with_gradient = false;  ///< replace the logits by the gradient of loss + z_term
+  /// The targets' logits are another rank's: loss is the log of the sum of exponentials alone, and
+  /// its gradient the softmax.
+  bool target_elsewhere = false;
 };
 
 /// Rotates neighbouring pairs of each head: (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin), or

@@ -71,6 +71,18 @@ TEST(KilledRun, OfWhichTwoWorkersDieAtOnceEndsWithTheUndisturbedWeights) {
   });
 }
 
+TEST(KilledRun, OfWhichAWorkerWithAnOptimizerShardDiesEndsWithTheUndisturbedWeights) {
+  for_each_seed(kBudget, [](const Shape& shape, Choices& choices) {
+    const std::string hash = undisturbed_hash(shape);  // of a run that does not shard
+    RunUnderTest run(shape, {"layout.zero=1"});
+    run.start();
+    wait_for_random_moment(run, choices, RunUnderTest::kSteps - 5);
+    kill_one(run.workers(), choices);
+    expect_done_with(run, hash);
+    EXPECT_NE(run.output().find("ZeRO-1"), std::string::npos) << run.output();
+  });
+}
+
 TEST(KilledRun, OfWhichAWorkerDiesDuringRecoveryEndsWithTheUndisturbedWeights) {
   for_each_seed(kBudget, [](const Shape& shape, Choices& choices) {
     const std::string hash = undisturbed_hash(shape);

@@ -107,7 +107,7 @@ void ControlledRun::check_plan(const StartGeneration& start) {
   const auto reaches = [&](int rank) {
     const Worker* w = worker_at(start.seats[rank]);
     if (w == nullptr || w->held.branch != plan.branch ||
-        !holds_shard_of(w->held, plan.degrees, rank)) {
+        !holds_shard_of(w->held, plan.degrees, rank, options_.controller.zero)) {
       return false;
     }
     return w->held.last_applied == plan.step ||

@@ -119,6 +119,7 @@ class ControlledRun {
                                                   const std::vector<SkipWindow>& skips) const;
   /// Changes what a rank computes from now on: a faulty device.
   void make_faulty(int rank) { faulty_.insert(rank); }
+  void heal(int rank) { faulty_.erase(rank); }
   /// What went against an invariant so far; empty: nothing.
   const std::string& violation() const { return violation_; }
   int world() const {

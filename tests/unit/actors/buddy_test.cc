@@ -34,7 +34,7 @@ class BuddyTest : public ::testing::Test {
 
   void open_store() {
     store_.reset();
-    auto store = BuddyStore::open(run_, "secret", 1);
+    auto store = BuddyStore::open(identity(), "127.0.0.1", 1);
     ASSERT_TRUE(store) << store.error().message;
     store_ = *std::move(store);
   }
@@ -50,6 +50,10 @@ class BuddyTest : public ::testing::Test {
     ASSERT_TRUE(pair_->seal(index, header));
   }
 
+  RunIdentity identity(const std::string& secret = "secret") const {
+    return {run_, "test", secret, keys_};
+  }
+
   /// Copies one step and waits for the outcome.
   Status copy(std::int64_t step, const std::string& secret = "secret",
               Duration timeout = std::chrono::seconds(30)) {
@@ -57,8 +61,7 @@ class BuddyTest : public ::testing::Test {
     CondVar changed;
     std::optional<Status> outcome;
     BuddySenderOptions options;
-    options.run_id = run_;
-    options.secret = secret;
+    options.identity = identity(secret);
     options.timeout = timeout;
     options.endpoint = [this]() -> Result<std::string> { return store_->endpoint(); };
     options.on_done = [&](const CopyJob&, const Status& status) {
@@ -78,7 +81,7 @@ class BuddyTest : public ::testing::Test {
   Result<std::vector<std::byte>> fetch(std::int64_t step, std::size_t bytes = kBytes) {
     FetchCopyOptions options;
     options.endpoint = store_->endpoint();
-    options.secret = "secret";
+    options.identity = identity();
     options.id = {0, 3, 2, step};
     options.name = "test" + std::to_string(step);
     options.timeout = std::chrono::seconds(30);
@@ -89,6 +92,7 @@ class BuddyTest : public ::testing::Test {
     return out;
   }
 
+  const wire::KeyPair keys_ = *wire::make_key_pair();
   std::string run_ = "buddytest-" + std::to_string(::getpid());
   std::unique_ptr<SlotPair> pair_;
   std::unique_ptr<BuddyStore> store_;

@@ -71,8 +71,6 @@ EngineOptions engine_options(const ModelOptions& model, int dp, int pp, int rank
   o.pp_group = o.replicas[static_cast<std::size_t>(o.replica)];
   o.num_microbatches = kMicrobatches;
   o.schedule = schedule(o.stage, pp, o.ranges[static_cast<std::size_t>(o.replica)].size());
-  o.num_slots = pp - o.stage;
-  o.clip_norm = 0.5;
   return o;
 }
 
@@ -105,7 +103,7 @@ void train_step(Engine& engine, Communicator& comm, std::int64_t step, Outcome* 
   EXPECT_EQ(verdict->command, 0) << "the least of all ranks";
   EXPECT_EQ(verdict->slots_free, o.world_size == 1);
   EXPECT_TRUE(verdict->finite);
-  engine.apply_update(verdict->grad_norm, verdict->targets, 1e-2, step);
+  engine.apply_update({verdict->grad_norm, 0.5, verdict->targets, 1e-2, step});
   if (out == nullptr) return;
   out->losses.push_back(verdict->loss);
   out->norms.push_back(verdict->grad_norm);
@@ -162,6 +160,56 @@ TEST(Engine, EveryLayoutGivesTheSameBits) {  // T2
       }
     }
   }
+}
+
+// A held step: both computations must be the same bits, and a rank that differs is named.
+TEST(Engine, AFlippedGradientBitIsSeenByItsRankAloneAndByTheVerdict) {
+  const ModelOptions m = model(true);
+  test::run_world(2, [&](Communicator& comm) {
+    auto engine = Engine::create(engine_options(m, 2, 1, comm.rank()));
+    ASSERT_TRUE(engine);
+    (*engine)->initialise(11);
+    const MicrobatchRange mine = (*engine)->options().ranges[static_cast<std::size_t>(comm.rank())];
+    std::vector<TestBatch> batches;
+    for (int mb = mine.begin; mb < mine.end; ++mb)
+      batches.emplace_back(m, kShape, static_cast<std::uint64_t>(mb));
+    std::vector<Microbatch> microbatches;
+    for (const TestBatch& b : batches) microbatches.push_back({b.tokens, b.targets, false});
+    const auto compute = [&](std::uint32_t bits, const Hash128* first) {
+      microbatches.front().set_gradient_bits = comm.rank() == 1 ? bits : 0;
+      EXPECT_TRUE((*engine)->compute_gradients(comm, microbatches));
+      VerdictPart part = (*engine)->verdict_part();
+      part.step = 1;
+      part.differs = first != nullptr && (*engine)->own_gradient_hash() != *first;
+      return *(*engine)->exchange_verdict(comm, part);
+    };
+    const Verdict wrong = compute(1U << 30, nullptr);
+    const Hash128 wrong_hash = (*engine)->own_gradient_hash();
+    const Verdict right = compute(0, &wrong_hash);
+    const Hash128 right_hash = (*engine)->own_gradient_hash();
+    EXPECT_EQ(right_hash == wrong_hash, comm.rank() == 0);
+    EXPECT_EQ(right.num_differing, 1);
+    EXPECT_EQ(right.differing_rank, 1);
+    EXPECT_EQ(right.loss, wrong.loss);
+    EXPECT_GT(wrong.grad_norm, 1e6 * right.grad_norm);
+    const Verdict again = compute(0, &right_hash);
+    EXPECT_EQ(again.num_differing, 0);
+    EXPECT_EQ(again.grad_norm, right.grad_norm);
+    // Each replica's mean, and its samples' sums.
+    ASSERT_EQ(again.replica_losses.size(), 2u);
+    const VerdictPart part = (*engine)->verdict_part();
+    double loss = 0;
+    std::int64_t targets = 0;
+    for (std::size_t i = 0; i < part.loss_sums.size(); ++i) {
+      loss += part.loss_sums[i];
+      targets += part.target_counts[i];
+    }
+    EXPECT_EQ(again.replica_losses[static_cast<std::size_t>(comm.rank())],
+              loss / static_cast<double>(targets));
+    double sum = 0;
+    for (const double sample : (*engine)->sample_losses()) sum += sample;
+    EXPECT_NEAR(sum, loss, 1e-9 * loss);
+  });
 }
 
 TEST(Engine, AReplacedReplicaFedByItsPeerGoesOnAsIfNothingHadHappened) {

@@ -35,17 +35,44 @@ TEST(CrossCheck, RefusesMoreStagesThanLayers) {
                                      "stage needs at least one layer"});
 }
 
+TEST(CrossCheck, RefusesVirtualStagesWithoutAPipelineThatInterleavesThem) {
+  RunConfig c = sound();
+  c.layout.virtual_stages = 2;
+  c.model.num_layers = 3;
+  EXPECT_EQ(cross_check(c),
+            Messages{"layout.virtual_stages 2 needs layout.pipeline_parallel above 1"});
+  c.layout.pipeline_parallel = 2;
+  c.train.schedule = scheduler::ScheduleKind::kGpipe;
+  EXPECT_EQ(
+      cross_check(c),
+      (Messages{"layout.virtual_stages 2 x layout.pipeline_parallel 2 is more than model.layers 3: "
+                "a virtual stage needs at least one layer",
+                "layout.virtual_stages 2 is built for train.schedule \"1f1b\", not for "
+                "\"gpipe\""}));
+}
+
 TEST(CrossCheck, RefusesParallelismThatIsNotBuilt) {
   RunConfig c = sound();
-  c.layout.tensor_parallel = 2;
   c.layout.context_parallel = 4;
   c.layout.expert_parallel = 8;
   EXPECT_EQ(
       cross_check(c),
-      (Messages{
-          "layout.tensor_parallel = 2 is not built yet: only data and pipeline parallelism are",
-          "layout.context_parallel = 4 is not built yet: only data and pipeline parallelism are",
-          "layout.expert_parallel = 8 is not built yet: only data and pipeline parallelism are"}));
+      (Messages{"layout.context_parallel = 4 is not built yet: only data, tensor and pipeline "
+                "parallelism are",
+                "layout.expert_parallel = 8 is not built yet: only data, tensor and pipeline "
+                "parallelism are"}));
+}
+
+TEST(CrossCheck, RefusesMatricesThatCannotBeShared) {
+  RunConfig c = sound();
+  c.layout.tensor_parallel = 3;
+  c.model.num_heads = 4;
+  c.model.width = 64;
+  c.model.ffn_width = 100;
+  EXPECT_EQ(cross_check(c),
+            (Messages{"layout.tensor_parallel 3: heads 4 is not a multiple of tp 3",
+                      "layout.tensor_parallel 3: ffn_width 100 is not a multiple of tp 3",
+                      "layout.tensor_parallel 3: kv_heads 4 is not a multiple of tp 3"}));
 }
 
 TEST(CrossCheck, RefusesAgentsThatDoNotDivideTheWorkers) {

@@ -27,6 +27,21 @@ TEST(Poison, ReplacesTokensByOnesFromTheWholeVocabulary) {
   EXPECT_EQ(*seen.rbegin(), 256);
 }
 
+TEST(Poison, ADriftReplacesMoreAndMoreTokens) {
+  const PoisonPlan drift{100, 200, PoisonKind::kDrift};
+  double before = -1;
+  for (const std::int64_t position : {100, 125, 150, 175, 199}) {
+    std::vector<std::int32_t> tokens(20000, 300);  // no token of the vocabulary
+    poison_tokens(drift, {1, position, 257}, tokens);
+    double changed = 0;
+    for (const std::int32_t t : tokens) changed += t != 300 ? 1 : 0;
+    const double share = changed / 20000;
+    EXPECT_NEAR(share, static_cast<double>(position - 100) / 100, 0.02);  // 4 deviations
+    EXPECT_GT(share, before);
+    before = share;
+  }
+}
+
 TEST(Poison, IsAFunctionOfSeedAndPositionOnly) {
   const auto poisoned = [](std::uint64_t seed, std::int64_t position) {
     std::vector<std::int32_t> tokens(64, 0);

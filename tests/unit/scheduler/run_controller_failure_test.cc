@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "scheduler/exit_code.h"
+#include "scheduler/recovery_plan.h"
 #include "scheduler/run_json.h"
 #include "tests/unit/scheduler/run_controller_cases.h"
 
@@ -72,6 +73,61 @@ TEST(RunController, ADeadWorkerIsReplacedAndFedByItsDataParallelPeer) {
   EXPECT_EQ(run.plan().sources[2].peer, 3);
   EXPECT_EQ(run.plan().step, 3);
   expect_a_clean_end(run);
+}
+
+TEST(RunController, WithAShardedOptimizerALostRankSendsAllBackToTheCheckpoint) {
+  test::ControlledRunOptions options = run_of(3, 1);
+  options.controller.zero = 1;
+  ControlledRun run(options);
+  run.start();
+  run.run_until_training();
+  ASSERT_TRUE(run.train_to(3));
+  run.kill_worker(1);
+  ASSERT_TRUE(run.deliver_from_agent(0));
+  recover(run);
+  const CheckpointInfo* checkpoint = newest_checkpoint(run.state, run.state.counted_step);
+  const SourceKind source = checkpoint != nullptr ? kCheckpoint : kInitial;
+  EXPECT_EQ(kinds(run.plan()), (std::vector{source, source, source}));
+  EXPECT_EQ(run.plan().step, checkpoint != nullptr ? checkpoint->step : 0);
+  expect_a_clean_end(run);
+}
+
+TEST(RunController, WithAShardedOptimizerSurvivorsWithoutALossGoOnFromMemory) {
+  test::ControlledRunOptions options = run_of(3, 1);
+  options.controller.zero = 1;
+  ControlledRun run(options);
+  run.start();
+  run.run_until_training();
+  ASSERT_TRUE(run.train_to(4));
+  ASSERT_TRUE(run.train_to_gradients_of(5));
+  ASSERT_TRUE(run.advance(1));  // its update is made, the others only hold their gradients
+  ASSERT_TRUE(run.stop_on_error(1));
+  run.settle();
+  recover(run);
+  EXPECT_EQ(kinds(run.plan()), (std::vector{kMemory, kMemory, kMemory}));
+  EXPECT_EQ(run.plan().step, 5);
+  EXPECT_TRUE(run.plan().has_half_step);
+  expect_a_clean_end(run);
+}
+
+TEST(CostOfALostRank, SaysWhatTheLayoutCanAndCannotReplace) {
+  ControllerOptions o;
+  o.checkpoint_interval = 20;
+  EXPECT_EQ(cost_of_a_lost_rank(o),
+            "a lost rank's state has no second copy (one replica): the run goes back to the newest "
+            "checkpoint (one every 20 steps) and replays the steps since");
+  o.degrees.dp = 2;
+  EXPECT_EQ(cost_of_a_lost_rank(o),
+            "a lost rank's state comes from a data-parallel peer, no step is lost");
+  o.zero = 1;
+  EXPECT_EQ(cost_of_a_lost_rank(o),
+            "a lost rank's share of the optimizer state has no second copy (ZeRO-1): the run goes "
+            "back to the newest checkpoint (one every 20 steps) and replays the steps since");
+  o.checkpoint_interval = 0;
+  EXPECT_EQ(
+      cost_of_a_lost_rank(o),
+      "a lost rank's share of the optimizer state has no second copy (ZeRO-1): the run starts "
+      "again, since checkpoint.interval is 0");
 }
 
 TEST(RunController, WaitsForSimultaneousFaultsBeforeReplanning) {

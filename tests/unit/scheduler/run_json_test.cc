@@ -45,7 +45,7 @@ std::vector<Event> events() {
           AgentLost{1, 2, "silent"},
           WorkerUp{1, 2, 3, 4},
           WorkerExited{1, 2, 3, "killed by signal 9"},
-          RankFormed{1, 2, 3, "memory", 0.5, 9, {{"memory", 12}}, "a slot"},
+          RankFormed{1, 2, 3, "memory", 0.5, 9, 0.25, {{"memory", 12}}, "a slot"},
           RankStopped{1, 2, held(), "abort", 9},
           RankFinished{1, 2, 3, FinishCause::kStopped},
           StepReported{4, report(5)},
@@ -57,7 +57,11 @@ std::vector<Event> events() {
           TimerFired{},
           AgentAsked{"token", "host", 7, 2},
           DrainRequested{1, "tenax drain"},
-          ScaleRequested{{3, 1, 2}, "tenax scale"}};
+          ScaleRequested{{3, 1, 2}, "tenax scale"},
+          ShardHashed{1, 2, 3, 4, "hash"},
+          PaceChanged{1, 2, true, 1.75, "slow"},
+          RollbackRequested{4, 6, 8, 0.5, 100, "tenax rollback"},
+          ReplayEnded{2, 11, 12, 1, "replica 1 differs", "no"}};
 }
 
 std::vector<Command> commands() {
@@ -75,7 +79,10 @@ std::vector<Command> commands() {
           Note{Severity::kWarning, "text with \"quotes\", \n lines and \x01"},
           Finish{5, "why"},
           AdmitAgent{1, 2, "token", "why not"},
-          ReleaseAgent{1, 2, "drained"}};
+          ReleaseAgent{1, 2, "drained"},
+          SuspectDevice{1, 0, 2, "why"},
+          KeepSamples{1, 5, 9, "branch1-step9"},
+          ReplaySteps{2, 77, 10, 12}};
 }
 
 TEST(RunJson, EveryEventAndCommandSurvivesTheJournal) {

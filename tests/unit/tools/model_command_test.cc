@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "compute/stage.h"
+#include "compute/tensor_part.h"
 #include "configs/model_card.h"
 
 namespace tenax::tools {
@@ -91,13 +92,32 @@ TEST(PlanLayoutMemory, TensorParallelismDividesWhatItDivides) {
   EXPECT_LT(ranks[0].activations, memory("gpt2-124m", {})[0].activations);
 }
 
+TEST(PlanLayoutMemory, ZeroDividesTheOptimizerStateOverTheReplicas) {
+  const auto whole = memory("gpt2-124m", {.dp = 4});
+  const auto shared = memory("gpt2-124m", {.dp = 4, .zero = 1});
+  EXPECT_EQ(shared[0].weights, whole[0].weights);
+  EXPECT_GE(shared[0].optimizer, whole[0].optimizer / 4);
+  // Two sections are cut at chunks of 4096 elements each.
+  EXPECT_LT(shared[0].optimizer, whole[0].optimizer / 4 + 2 * 2 * 4096 * 8);
+}
+
+TEST(PlanLayoutMemory, VirtualStagesOfARankAreAddedUp) {
+  const auto plain = memory("gpt2-124m", {.pp = 2, .num_microbatches = 8});
+  const auto chunks = memory("gpt2-124m", {.pp = 2, .virtual_stages = 3, .num_microbatches = 8});
+  ASSERT_EQ(chunks.size(), 2u);
+  ASSERT_EQ(chunks[1].layers.size(), 3u);
+  EXPECT_EQ(chunks[1].layers[2].end, 12);
+  EXPECT_EQ(chunks[0].num_parameters, plain[0].num_parameters);
+  EXPECT_EQ(chunks[1].optimizer, plain[1].optimizer);
+  EXPECT_GT(chunks[0].activations, plain[0].activations) << "more microbatches are on their way";
+}
+
 TEST(PlanLayoutMemory, FewerKeyAndValueHeadsThanRanksAreReplicated) {
-  const auto part = tensor_parallel_part(model("palm-540b"), 8);
-  ASSERT_TRUE(part) << part.error().message;
-  EXPECT_EQ(part->num_kv_heads, 1);
-  EXPECT_EQ(part->num_heads, 6);
-  EXPECT_EQ(part->head_dim, 256);
-  EXPECT_EQ(part->width, 18432);
+  const auto part = compute::local_options(model("palm-540b"), {8, 3});
+  EXPECT_EQ(part.num_kv_heads, 1);
+  EXPECT_EQ(part.num_heads, 6);
+  EXPECT_EQ(part.head_dim, 256);
+  EXPECT_EQ(part.width, 18432);
 }
 
 TEST(PlanLayoutMemory, ImpossibleLayoutsAreRefusedWithEveryReason) {

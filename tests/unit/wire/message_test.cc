@@ -31,7 +31,8 @@ Plan plan() {
           true,
           report(11),
           {{4, 8}, {20, 30}},
-          {{1, 5, 0.5}}};
+          {{1, 5, 0.5}},
+          {9, 0.5, 0.25, 0.125, 40}};
 }
 
 std::vector<Message> one_of_each() {
@@ -47,14 +48,14 @@ std::vector<Message> one_of_each() {
   held.degrees = {2, 1, 2};
   const std::vector<Body> bodies = {
       AgentHello{1, "host", 2, {{0, 5, 6, -1, 0, false}, {1, 7, 8, 3, 9, true}}},
-      Heartbeat{5},
+      Heartbeat{5, {{1, 0.25, 0.5, 40}}},
       WorkerUp{4},
       WorkerExited{4, "killed", true},
-      RankFormed{1, 3, "memory", 0.5, {{"memory", 12}, {"store", 5}}, "a slot"},
+      RankFormed{1, 3, "memory", 0.5, 0.25, {{"memory", 12}, {"store", 5}}, "a slot"},
       StepDone{report(5)},
       RankStopped{-1, held, "abort", 9},
       RankFinished{1, 3, FinishCause::kStopped},
-      SnapshotSealed{1, 2, 3, 1, std::string("table\0bytes", 11), {0, 3, 5}},
+      SnapshotSealed{1, 2, 3, 1, std::string("table\0bytes", 11), {0, 3, 5}, 4096},
       ShardWritten{1, 2, 3, 4, std::string("\0\xff shard", 8), 6, 0.5, "digest"},
       ShardFailed{1, 2, 3, 4, "disk full"},
       RendezvousValue{3, "key", std::string("\0value", 6)},
@@ -68,7 +69,10 @@ std::vector<Message> one_of_each() {
       CheckpointClosed{1, 5, true},
       Shutdown{"why"},
       JoinRequest{"token", 7, "host", 2},
-      Admitted{"token", "why not"}};
+      Admitted{"token", "why not"},
+      ShardHash{1, 2, 3, "hash"},
+      Leaving{"why"},
+      Pace{0.25}};
   std::vector<Message> messages;
   for (const Body& body : bodies) messages.push_back({"run", 1, 2, 3, 4, 5, 6, body});
   return messages;
@@ -117,6 +121,7 @@ TEST(Message, ValuesOfTheLargeBodiesAreAllThere) {
   EXPECT_EQ(p.degrees, plan().degrees);
   EXPECT_EQ(p.skip_windows, plan().skip_windows);
   EXPECT_EQ(p.softenings, plan().softenings);
+  EXPECT_EQ(p.guard, plan().guard);
   EXPECT_EQ(p.checkpoint_id, 77u);
   EXPECT_EQ(p.checkpoint_branch, 1u);
   EXPECT_TRUE(p.has_half_step);
@@ -125,6 +130,22 @@ TEST(Message, ValuesOfTheLargeBodiesAreAllThere) {
   const auto sealed = std::get<SnapshotSealed>(decode(bytes_of(encode(messages[8])))->body);
   EXPECT_EQ(sealed.table, std::string("table\0bytes", 11));
   EXPECT_EQ(sealed.writes, (std::vector<std::uint32_t>{0, 3, 5}));
+}
+
+TEST(Message, WhatTheGuardDidIsInTheReport) {
+  StepReport r = report(7);
+  r.update = UpdateKind::kSkippedOutlier;
+  r.clip_norm = 0.75;
+  r.held = HoldOutcome::kDiffered;
+  r.suspect_rank = 3;
+  r.replica_losses = {2.25, 2.75};
+  const Message message{"run", 1, 2, 3, 4, 5, 6, StepDone{r}};
+  const StepReport read = std::get<StepDone>(decode(bytes_of(encode(message)))->body).report;
+  EXPECT_EQ(read.update, r.update);
+  EXPECT_EQ(read.clip_norm, r.clip_norm);
+  EXPECT_EQ(read.held, r.held);
+  EXPECT_EQ(read.suspect_rank, r.suspect_rank);
+  EXPECT_EQ(read.replica_losses, r.replica_losses);
 }
 
 TEST(Message, DamagedFramesAreNeverMoreThanAnError) {
@@ -155,7 +176,7 @@ TEST(Message, AnEmptyOrUnalignedFrameIsDataLoss) {
 TEST(Message, TheDigestOfAPlanSeesEveryPart) {
   const Hash128 digest = plan_digest(plan());
   EXPECT_EQ(plan_digest(plan()), digest);
-  std::vector<Plan> changed(8, plan());
+  std::vector<Plan> changed(9, plan());
   changed[0].step += 1;
   changed[1].sources[1].peer = 2;
   changed[2].skip_windows.pop_back();
@@ -164,6 +185,7 @@ TEST(Message, TheDigestOfAPlanSeesEveryPart) {
   changed[5].branch += 1;
   changed[6].generation += 1;
   changed[7].total_steps += 1;
+  changed[8].guard.norm_level += 0.01;
   for (const Plan& p : changed) EXPECT_NE(plan_digest(p), digest);
 }
 

@@ -1,0 +1,153 @@
+#include "actors/engine_payload.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "checkpoint/box.h"
+#include "checkpoint/tensor_hash.h"
+
+namespace tenax::actors {
+
+namespace {
+
+std::array<std::span<float>, 3> parts_of(compute::Engine& engine) {
+  return {engine.values(), engine.adam_m(), engine.adam_v()};
+}
+
+/// Fills the table part by part.
+class TableBuilder {
+ public:
+  explicit TableBuilder(compute::Engine& engine)
+      : engine_(engine),
+        replica_(static_cast<std::size_t>(engine.options().replica)),
+        num_replicas_(engine.options().dp_group.size()) {}
+
+  EnginePayload build() {
+    const std::span<float> values = engine_.values();
+    add_weights();
+    payload_.bytes = values.size_bytes();
+    for (const char* kind : {checkpoint::kAdamM, checkpoint::kAdamV}) {
+      add_moments(kind);
+      payload_.bytes += engine_.adam_m().size_bytes();
+    }
+    payload_.replicated_bytes = sharded() ? values.size_bytes() : payload_.bytes;
+    return std::move(payload_);
+  }
+
+ private:
+  bool sharded() const { return engine_.options().zero > 0; }
+
+  /// The last stage's copy of a tied embedding is the first stage's tensor: written there. Replicas
+  /// share the work tensor by tensor.
+  bool is_written(std::size_t parameter) const {
+    return is_ours(parameter) && parameter % num_replicas_ == replica_;
+  }
+  /// What several tensor-parallel ranks hold alike belongs to the first.
+  bool is_ours(std::size_t parameter) const {
+    return !is_copy(parameter) && engine_.parameters()[parameter].held.first;
+  }
+  bool is_copy(std::size_t parameter) const {
+    return engine_.parameters()[parameter].gradients.front().kind ==
+           compute::GradientPartKind::kEmbeddingOutput;
+  }
+
+  void add_weights() {
+    for (std::size_t i = 0; i < engine_.parameters().size(); ++i) {
+      const compute::StageParameter& p = engine_.parameters()[i];
+      add(checkpoint::kParameter, i, p.held.box,
+          static_cast<std::uint64_t>(p.offset) * sizeof(float), is_written(i));
+    }
+  }
+
+  void add_moments(const char* kind) {
+    for (const compute::MomentPiece& piece : engine_.moments()) {
+      const compute::StageParameter& p = engine_.parameters()[piece.parameter];
+      const bool written = sharded() ? is_ours(piece.parameter) : is_written(piece.parameter);
+      const Box& held = p.held.box;
+      const std::int64_t end = std::min(piece.end, checkpoint::volume(held));
+      // A stretch of elements is a few boxes: the end of a row, whole rows, the start of a row.
+      for (std::int64_t begin = piece.begin; begin < end;) {
+        Box box = checkpoint::slab_at(held.extent, begin, end - begin);
+        const auto at = static_cast<std::uint64_t>(piece.offset + begin - piece.begin);
+        begin += checkpoint::volume(box);
+        for (std::size_t dim = 0; dim < box.offset.size(); ++dim)
+          box.offset[dim] += held.offset[dim];
+        add(kind, piece.parameter, box, payload_.bytes + at * sizeof(float), written);
+      }
+    }
+  }
+
+  void add(const char* kind, std::size_t parameter, const Box& box, std::uint64_t offset,
+           bool written) {
+    if (checkpoint::volume(box) == 0) return;
+    const compute::ParameterSpec& spec = engine_.parameters()[parameter].spec;
+    checkpoint::TensorShard shard;
+    shard.name = spec.name;
+    shard.kind = kind;
+    shard.global_shape = spec.shape;
+    shard.box = box;
+    shard.offset = offset;
+    shard.bytes = static_cast<std::uint64_t>(checkpoint::volume(box)) * sizeof(float);
+    if (written) payload_.writes.push_back(static_cast<std::uint32_t>(payload_.table.size()));
+    payload_.table.push_back(std::move(shard));
+  }
+
+  compute::Engine& engine_;
+  const std::size_t replica_;
+  const std::size_t num_replicas_;
+  EnginePayload payload_;
+};
+
+}  // namespace
+
+EnginePayload payload_of(compute::Engine& engine) { return TableBuilder(engine).build(); }
+
+std::span<float> shard_values(compute::Engine& engine, const checkpoint::TensorShard& shard) {
+  std::size_t at = shard.offset / sizeof(float);
+  for (const std::span<float> part : parts_of(engine)) {
+    if (at < part.size()) return part.subspan(at, shard.bytes / sizeof(float));
+    at -= part.size();
+  }
+  return {};
+}
+
+void copy_to_payload(compute::Engine& engine, std::span<std::byte> payload) {
+  std::byte* to = payload.data();
+  for (const std::span<float> part : parts_of(engine)) {
+    if (!part.empty()) std::memcpy(to, part.data(), part.size_bytes());
+    to += part.size_bytes();
+  }
+}
+
+void copy_from_payload(std::span<const std::byte> payload, compute::Engine& engine) {
+  const std::byte* from = payload.data();
+  for (const std::span<float> part : parts_of(engine)) {
+    if (!part.empty()) std::memcpy(part.data(), from, part.size_bytes());
+    from += part.size_bytes();
+  }
+}
+
+bool slot_matches(const checkpoint::SlotReader& slot,
+                  const std::vector<checkpoint::TensorShard>& table,
+                  const checkpoint::Manifest& manifest) {
+  std::multimap<std::pair<std::string, std::string>, const checkpoint::StoredShard*> stored;
+  for (const checkpoint::StoredShard& s : manifest.shards)
+    stored.emplace(std::pair(s.shard.kind, s.shard.name), &s);
+  for (const checkpoint::TensorShard& shard : table) {
+    if (shard.offset + shard.bytes > slot.payload().size()) return false;
+    const auto [first, last] = stored.equal_range({shard.kind, shard.name});
+    const auto at =
+        std::find_if(first, last, [&](const auto& s) { return s.second->shard.box == shard.box; });
+    if (at == last) return false;
+    const Hash128 hash = checkpoint::shard_hash(slot.payload().subspan(shard.offset, shard.bytes),
+                                                manifest.chunk_bytes);
+    if (hash != at->second->hash) return false;
+  }
+  return slot.still_sealed();
+}
+
+}  // namespace tenax::actors

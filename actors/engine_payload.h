@@ -1,0 +1,41 @@
+// What a rank's engine holds as the payload of a shared-memory slot: weights, then AdamW's first
+// and second moments. The table of logical tensors in it, and copies both ways. Pure but for the
+// copies.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "checkpoint/manifest.h"
+#include "checkpoint/slot.h"
+#include "checkpoint/tensor_shard.h"
+#include "compute/engine.h"
+
+namespace tenax::actors {
+
+struct EnginePayload {
+  std::vector<checkpoint::TensorShard> table;  ///< all that the rank holds
+  std::vector<std::uint32_t> writes;  ///< entries of the table that this rank writes to checkpoints
+  std::uint64_t bytes = 0;
+  /// The first so many bytes are equal on all data-parallel replicas: all of it, or without the
+  /// moments where those are sharded (ZeRO).
+  std::uint64_t replicated_bytes = 0;
+};
+
+EnginePayload payload_of(compute::Engine& engine);
+
+/// The engine's floats behind an entry of the table.
+std::span<float> shard_values(compute::Engine& engine, const checkpoint::TensorShard& shard);
+
+/// `payload` holds EnginePayload::bytes.
+void copy_to_payload(compute::Engine& engine, std::span<std::byte> payload);
+void copy_from_payload(std::span<const std::byte> payload, compute::Engine& engine);
+
+/// Whether every tensor in a slot has the hash that the checkpoint's manifest gives for it.
+bool slot_matches(const checkpoint::SlotReader& slot,
+                  const std::vector<checkpoint::TensorShard>& table,
+                  const checkpoint::Manifest& manifest);
+
+}  // namespace tenax::actors

@@ -1,0 +1,39 @@
+// Faults that a run commits on purpose ([faults] of its recipe), for demonstrations and tests: what
+// a bad device or a bug would do, at a named step of a named rank. A device's fault happens once:
+// on branch 0 and in the first computation of the step, so that what is computed again is right;
+// after a restart it happens again at the same step, so that an interrupted run stays the same run.
+// Poisoned samples are data (data/poison.h), not devices. Immutable value.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "compute/engine.h"
+#include "configs/run_config.h"
+
+namespace tenax::actors {
+
+class FaultInjection {
+ public:
+  FaultInjection() = default;
+  FaultInjection(const configs::FaultsSection& faults, int rank) : faults_(faults), rank_(rank) {}
+
+  /// Sets a bit of one of the rank's weights before `step`; the same if the step is begun again.
+  void before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine) const;
+  /// Marks a microbatch whose gradients are to be wrong in this computation of `step`; `attempt` is
+  /// 0 for the first one.
+  void mark(std::uint64_t branch, std::int64_t step, int attempt,
+            std::span<compute::Microbatch> microbatches) const;
+  /// The factor of a learning-rate bug: of the software, so on every branch and rank.
+  double learning_rate_factor(std::int64_t step) const;
+
+ private:
+  bool strikes(std::int64_t fault_step, std::uint64_t branch, std::int64_t step) const {
+    return fault_step > 0 && step == fault_step && branch == 0 && rank_ == faults_.rank;
+  }
+
+  configs::FaultsSection faults_;
+  int rank_ = 0;
+};
+
+}  // namespace tenax::actors

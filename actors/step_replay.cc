@@ -1,0 +1,242 @@
+#include "actors/step_replay.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "actors/engine_payload.h"
+#include "actors/engine_setup.h"
+#include "actors/step_data.h"
+#include "checkpoint/reader.h"
+#include "checkpoint/store_reader.h"
+#include "checkpoint/tensor_hash.h"
+#include "compute/solo_communicator.h"
+#include "configs/run_config.h"
+#include "scheduler/layout.h"
+#include "scheduler/run_controller.h"
+#include "scheduler/run_json.h"
+
+namespace tenax::actors {
+
+namespace {
+
+constexpr std::size_t kJournalBatch = 4096;
+
+using Reports = std::map<std::int64_t, StepReport>;
+
+bool same_bits(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) || (a != a && b != b);
+}
+
+/// The first report of every step on the way to the state's current branch.
+Result<Reports> journalled_reports(const checkpoint::StoreReader& store,
+                                   const scheduler::RunState& state) {
+  Reports reports;
+  const auto take = [&](const StepReport& r) {
+    if (scheduler::on_ancestry(state, r.branch, r.step)) reports.try_emplace(r.step, r);
+  };
+  std::uint64_t next = 0;
+  while (true) {
+    TENAX_TRY(const auto records, store.read_journal(next, kJournalBatch));
+    for (const checkpoint::JournalRecord& record : records) {
+      next = record.seq + 1;
+      TENAX_TRY(const auto entry, scheduler::journal_entry_from_json(record.bytes));
+      if (const auto* e = std::get_if<scheduler::StepReported>(&entry.event)) take(e->report);
+      if (const auto* e = std::get_if<scheduler::RankStopped>(&entry.event)) {
+        for (const StepReport& r : e->state.reports) take(r);
+      }
+    }
+    if (records.size() < kJournalBatch) return reports;
+  }
+}
+
+class Replay {
+ public:
+  static Result<std::unique_ptr<Replay>> open(const RunDirectory& directory) {
+    std::unique_ptr<Replay> replay(new Replay);
+    TENAX_TRY([[maybe_unused]] const RunIdentity identity, directory.identity());
+    TENAX_TRY(replay->config_, configs::load_run_config(directory.config(), {}));
+    TENAX_TRY(replay->store_, checkpoint::StoreReader::open_read_only(directory.path().string()));
+    TENAX_TRY(const auto saved, replay->store_->state());
+    if (!saved) return make_error(ErrorCode::kNotFound, "the run has no journal yet");
+    TENAX_TRY(replay->state_, scheduler::run_state_from_json(*saved));
+    TENAX_TRY(replay->reports_, journalled_reports(*replay->store_, replay->state_));
+    TENAX_TRY(replay->data_, StepData::open(replay->config_, directory.train_tokens(),
+                                            directory.heldout_tokens()));
+    replay->data_->set_skip_windows(replay->state_.skip_windows);
+    TENAX_TRY(replay->engine_, compute::Engine::create(engine_options(
+                                   replay->config_, replay->data_->vocabulary_size(), {}, 0)));
+    return replay;
+  }
+
+  /// The step whose weights the engine then holds.
+  Result<std::int64_t> load(const ReplayOptions& options) {
+    std::uint64_t id = 0;
+    if (options.checkpoint_id) {
+      id = *options.checkpoint_id;
+    } else if (const auto* c = scheduler::newest_checkpoint(state_, options.to - 1)) {
+      id = c->id;
+    }
+    if (id == 0) {
+      engine_->initialise(static_cast<std::uint64_t>(config_.run.seed));
+      return 0;
+    }
+    TENAX_TRY(const checkpoint::Manifest manifest, store_->manifest(id));
+    const std::int64_t step = manifest.step;
+    const checkpoint::CheckpointReader reader(*store_, manifest);
+    std::vector<checkpoint::BoxRequest> requests;
+    for (const checkpoint::TensorShard& shard : payload_of(*engine_).table)
+      requests.push_back({shard.kind, shard.name, shard.box, shard_values(*engine_, shard)});
+    TENAX_RETURN_IF_ERROR(reader.read_boxes(requests, 1));
+    return step;
+  }
+
+  /// The next step; `replayed` gets its numbers. The difference, if there is one.
+  Result<std::optional<scheduler::ReplayEnded>> step(std::int64_t step, StepReport& replayed) {
+    const auto known = reports_.find(step);
+    if (known == reports_.end()) {
+      return make_error(ErrorCode::kNotFound,
+                        fmt::format("step {} is not in the journal of the current branch", step));
+    }
+    const StepReport& before = known->second;
+    TENAX_RETURN_IF_ERROR(engine_->compute_gradients(
+        comm_, data_->microbatches(step, 0, engine_->options().num_microbatches)));
+    compute::VerdictPart part = engine_->verdict_part();
+    part.step = step;
+    TENAX_TRY(const compute::Verdict verdict, engine_->exchange_verdict(comm_, part));
+    replayed = before;
+    replayed.loss = verdict.loss;
+    replayed.grad_norm = verdict.grad_norm;
+    replayed.replica_losses = replica_losses(part, before.replica_losses.size());
+    if (auto found = difference(before, replayed)) return found;
+    if (before.update == UpdateKind::kApplied) {
+      engine_->apply_update(
+          {before.grad_norm, before.clip_norm, before.tokens, before.learning_rate, step});
+    }
+    TENAX_RETURN_IF_ERROR(engine_->share_weights(comm_));
+    return compare_weights(step);
+  }
+
+ private:
+  Replay() = default;
+
+  /// As the run's layout cuts the microbatches into replicas.
+  std::vector<double> replica_losses(const compute::VerdictPart& part, std::size_t replicas) const {
+    std::vector<double> losses;
+    for (std::size_t r = 0; r < replicas; ++r) {
+      const auto share = scheduler::even_share(static_cast<std::int64_t>(part.loss_sums.size()),
+                                               static_cast<int>(replicas), static_cast<int>(r));
+      double sum = 0;
+      std::int64_t targets = 0;
+      for (auto i = static_cast<std::size_t>(share.begin); i < static_cast<std::size_t>(share.end);
+           ++i) {
+        sum += part.loss_sums[i];
+        targets += part.target_counts[i];
+      }
+      losses.push_back(sum / static_cast<double>(targets));
+    }
+    return losses;
+  }
+
+  static std::optional<scheduler::ReplayEnded> difference(const StepReport& before,
+                                                          const StepReport& now) {
+    scheduler::ReplayEnded found;
+    found.difference_step = before.step;
+    std::vector<std::size_t> odd;
+    for (std::size_t r = 0; r < before.replica_losses.size(); ++r) {
+      if (!same_bits(before.replica_losses[r], now.replica_losses[r])) odd.push_back(r);
+    }
+    if (odd.size() == 1) {
+      found.replica = static_cast<std::int32_t>(odd.front());
+      found.detail = fmt::format(
+          "replica {} reported the loss {:.9g}, another process finds {:.9g}; the other replicas "
+          "were right",
+          odd.front(), before.replica_losses[odd.front()], now.replica_losses[odd.front()]);
+      return found;
+    }
+    if (!same_bits(before.loss, now.loss)) {
+      found.detail = fmt::format("the journalled loss is {:.9g}, another process finds {:.9g}",
+                                 before.loss, now.loss);
+      return found;
+    }
+    if (!same_bits(before.grad_norm, now.grad_norm)) {
+      found.detail = fmt::format(
+          "the losses are right, but the journalled gradient norm is {:.9g} and another process "
+          "finds {:.9g}",
+          before.grad_norm, now.grad_norm);
+      return found;
+    }
+    return std::nullopt;
+  }
+
+  /// With the checkpoint of this step, if there is one.
+  Result<std::optional<scheduler::ReplayEnded>> compare_weights(std::int64_t step) {
+    for (const scheduler::CheckpointInfo& c : state_.checkpoints) {
+      if (!c.committed || c.quarantined || c.step != step ||
+          !scheduler::on_ancestry(state_, c.branch, c.step))
+        continue;
+      auto manifest = store_->manifest(c.id);
+      if (!manifest) continue;  // deleted meanwhile
+      const checkpoint::CheckpointReader reader(*store_, *std::move(manifest));
+      const auto stored = checkpoint::hash_tensors(reader, 1);
+      if (!stored) continue;  // damage is the verifier's matter
+      for (const checkpoint::TensorShard& shard : payload_of(*engine_).table) {
+        const auto it = std::find_if(stored->begin(), stored->end(), [&](const auto& t) {
+          return t.kind == shard.kind && t.name == shard.name && t.shape == shard.box.extent;
+        });
+        const std::span<const float> values = shard_values(*engine_, shard);
+        if (it == stored->end() || it->hash == hash128(std::as_bytes(values))) continue;
+        scheduler::ReplayEnded found;
+        found.difference_step = step;
+        found.detail = fmt::format(
+            "losses and gradient norms are right, but {} {} in the checkpoint of step {} is not "
+            "what "
+            "another process finds",
+            shard.kind, shard.name, step);
+        return std::optional(found);
+      }
+    }
+    return std::optional<scheduler::ReplayEnded>();
+  }
+
+  configs::RunConfig config_;
+  std::unique_ptr<checkpoint::StoreReader> store_;
+  scheduler::RunState state_;
+  Reports reports_;
+  std::unique_ptr<StepData> data_;
+  std::unique_ptr<compute::Engine> engine_;
+  compute::SoloCommunicator comm_;
+};
+
+}  // namespace
+
+Result<scheduler::ReplayEnded> replay_steps(const ReplayOptions& options) {
+  TENAX_TRY(const auto replay, Replay::open(options.directory));
+  TENAX_TRY(const std::int64_t from, replay->load(options));
+  if (options.to <= from) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      fmt::format("step {} is not after step {}, where the replay would begin",
+                                  options.to, from));
+  }
+  for (std::int64_t step = from + 1; step <= options.to; ++step) {
+    StepReport replayed;
+    TENAX_TRY(auto found, replay->step(step, replayed));
+    if (found) {
+      found->id = options.id;
+      found->compared = step - 1 - from;
+      return *std::move(found);
+    }
+    if (options.on_step) options.on_step(replayed);
+  }
+  scheduler::ReplayEnded same;
+  same.id = options.id;
+  same.compared = options.to - from;
+  return same;
+}
+
+}  // namespace tenax::actors

@@ -1,0 +1,106 @@
+// Tensor-parallel engines against one process, for each way of building a decoder.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/support/grid_model.h"
+
+namespace tenax::test {
+namespace {
+
+struct NamedModel {
+  std::string name;
+  std::function<void(compute::ModelOptions&)> change;
+};
+
+std::vector<NamedModel> models() {
+  using namespace compute;
+  return {
+      {"gpt2", [](ModelOptions&) {}},
+      {"llama with fewer key heads than ranks",
+       [](ModelOptions& o) {
+         o.norm = NormKind::kRmsNorm;
+         o.positions = PositionKind::kRope;
+         o.activation = ActivationKind::kSwiglu;
+         o.biases = false;
+         o.tied_output = false;
+         o.qk_norm = true;
+       }},
+      {"bloom",
+       [](ModelOptions& o) {
+         o.positions = PositionKind::kAlibi;
+         o.embedding_norm = true;
+         o.num_kv_heads = 0;
+       }},
+      {"palm",
+       [](ModelOptions& o) {
+         o.num_kv_heads = 1;
+         o.parallel_block = true;
+         o.activation = ActivationKind::kSwiglu;
+         o.z_loss = 0.01;
+         o.logit_scale = 0.5;
+       }},
+      {"post norm", [](ModelOptions& o) { o.norm_placement = NormPlacement::kPost; }},
+  };
+}
+
+TEST(TensorParallel, RanksStartWithTheBitsOfOneProcess) {
+  for (const NamedModel& m : models()) {
+    SCOPED_TRACE(m.name);
+    WorldOptions o = world_options();
+    m.change(o.config.model);
+    o.steps = 0;
+    const TrainedWorld alone = train_world(o);
+    for (const int tp : {2, 4}) {
+      o.config.layout.tensor_parallel = tp;
+      expect_same_tensors(train_world(o), alone);
+    }
+  }
+}
+
+TEST(TensorParallel, GradientsAreThoseOfOneProcessWithinTheBound) {
+  for (const NamedModel& m : models()) {
+    SCOPED_TRACE(m.name);
+    WorldOptions o = world_options();
+    m.change(o.config.model);
+    o.steps = 1;
+    const TrainedWorld alone = train_world(o);
+    for (const int tp : {2, 4}) {
+      SCOPED_TRACE(testing::Message() << "tp " << tp);
+      o.config.layout.tensor_parallel = tp;
+      expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
+    }
+  }
+}
+
+TEST(TensorParallel, AVocabularyOfFewerTokensThanRowsMayLeaveARankWithoutAny) {
+  WorldOptions o = world_options();
+  o.vocabulary_size = 11;
+  o.config.model.padded_vocabulary_size = 17;  // 5 rows a rank: 5, 5, 1 and no tokens
+  o.steps = 1;
+  const TrainedWorld alone = train_world(o);
+  o.config.layout.tensor_parallel = 4;
+  expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
+}
+
+TEST(TensorParallel, OtherDegreesDoNotChangeTheBits) {
+  for (const NamedModel& m : models()) {
+    SCOPED_TRACE(m.name);
+    WorldOptions o = world_options();
+    m.change(o.config.model);
+    o.config.layout.tensor_parallel = 2;
+    const TrainedWorld one_replica = train_world(o);
+    expect_same_bits(train_world(o), one_replica);  // it repeats itself
+    o.config.layout.data_parallel = 3;
+    o.config.layout.zero = 1;
+    expect_same_bits(train_world(o), one_replica);
+    o.config.layout.pipeline_parallel = 2;
+    o.config.layout.virtual_stages = 2;
+    expect_same_bits(train_world(o), one_replica);
+  }
+}
+
+}  // namespace
+}  // namespace tenax::test
