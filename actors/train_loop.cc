@@ -94,7 +94,8 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
   };
   const Status status = body();
   if (status) return std::nullopt;
-  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_};
+  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_,
+                 status.error().code == ErrorCode::kDeviceLost};
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
@@ -102,7 +103,8 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
-    TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_));
+    TENAX_TRY(gpu_, open_gpu(config_, static_cast<int>(options_.slot), gpu_));
+    TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_, gpu_.get()));
     guard_options_ = configs::guard_options(config_);
     TENAX_TRY(data_,
               StepData::open(config_, options_.directory.corpora(config_.data.num_corpora())));
@@ -138,6 +140,7 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     if (!keeps) reports_.clear();
   }
   compute::EngineOptions options = engine_options(config_, data_->vocabulary_size(), degrees, rank);
+  options.settings.cuda = gpu_;
   options.trace = &trace_;
   TENAX_TRY(engine_, compute::Engine::create(std::move(options)));
   if (keeps) {

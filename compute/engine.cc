@@ -260,6 +260,7 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
   if (tensor_group_) tensor_group_->use(comm);
   // Transfers left over from a failed step belong to a dead communicator.
   for (Chunk& chunk : chunks_) {
+    chunk.stage->begin_step();
     for (Outbox& box : chunk.forward_boxes) box.transfer.reset();
     for (Outbox& box : chunk.backward_boxes) box.transfer.reset();
   }
@@ -302,6 +303,7 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
   for (Chunk& chunk : chunks_) {
     TENAX_RETURN_IF_ERROR(drain(chunk.forward_boxes));
     TENAX_RETURN_IF_ERROR(drain(chunk.backward_boxes));
+    TENAX_RETURN_IF_ERROR(chunk.stage->status());
   }
   return {};
 }

@@ -5,11 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 
+#include "actors/engine_setup.h"
 #include "actors/run_directory.h"
 #include "actors/supervisor.h"
 #include "common/clock.h"
@@ -40,6 +42,7 @@ int exit_code_of(const Error& error) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kUnsupported:
     case ErrorCode::kNotFound:
+    case ErrorCode::kUnavailable:  // a GPU that was asked for
       return scheduler::kExitConfig;
     case ErrorCode::kInternal:
       return scheduler::kExitInternal;
@@ -112,8 +115,13 @@ double peak_flops(const configs::RunConfig& config) {
 
 /// Lets a run go on only where it computes the same bits, or where that is waived.
 Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
-  const std::string here =
-      compute::arithmetic(compute::cpu::best_isa(), run.config.train.precision);
+  std::shared_ptr<compute::CudaDevice> gpu;
+  if (run.config.train.device == configs::ComputeDevice::kCuda) {
+    // What the GPUs of other hosts are is theirs to say.
+    if (!run.config.network.hosts.empty()) return {};
+    TENAX_TRY(gpu, actors::open_gpu(0));
+  }
+  const std::string here = actors::arithmetic_of(run.config, gpu.get());
   if (run.identity.arithmetic == here && run.identity.peak_flops > 0) return {};
   const bool other = !run.identity.arithmetic.empty() && run.identity.arithmetic != here;
   if (other && !arguments.other_arithmetic) {

@@ -1,6 +1,7 @@
 // Fibers for the threads of a block, and the runtime's calls over plain memory.
 #include <cuda_runtime.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +15,7 @@ namespace {
 
 constexpr std::size_t kStackBytes = 256 << 10;
 constexpr unsigned kLanes = 32;
+constexpr int kIllegalAddress = 700;
 
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "emulated device: %s (block %u,%u,%u thread %u)\n", what, blockIdx.x,
@@ -145,6 +147,10 @@ void Block::enter() {
 void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread) {
   Machine& m = machine();
   const std::scoped_lock lock(m.mutex);
+  // A fault for one of several processes: whoever gets to remove the file has it.
+  if (const char* fault = std::getenv("TENAX_EMULATED_FAULT");
+      fault != nullptr && m.broken == cudaSuccess && unlink(fault) == 0)
+    m.broken = kIllegalAddress;
   if (m.broken != cudaSuccess) return;
   blockIdx = threadIdx = dim3(0, 0, 0);
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) fail("an empty grid");
@@ -196,6 +202,10 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
 }
 cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int) {
   std::snprintf(id, static_cast<std::size_t>(size), "0000:00:00.0");
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
+  *can = 0;
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int) { return machine().broken; }
