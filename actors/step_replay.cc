@@ -17,6 +17,7 @@
 #include "checkpoint/tensor_hash.h"
 #include "compute/solo_communicator.h"
 #include "configs/run_config.h"
+#include "data/token_file.h"
 #include "scheduler/layout.h"
 #include "scheduler/run_controller.h"
 #include "scheduler/run_json.h"
@@ -66,6 +67,14 @@ class Replay {
     if (!saved) return make_error(ErrorCode::kNotFound, "the run has no journal yet");
     TENAX_TRY(replay->state_, scheduler::run_state_from_json(*saved));
     TENAX_TRY(replay->reports_, journalled_reports(*replay->store_, replay->state_));
+    // Other tokens than were trained would look like a wrong computation.
+    data::TokenFile::OpenOptions verify;
+    verify.verify = data::TokenFile::Verify::kContent;
+    TENAX_RETURN_IF_ERROR([&]() -> Status {
+      TENAX_TRY([[maybe_unused]] const auto tokens,
+                data::TokenFile::open(directory.train_tokens(), verify));
+      return {};
+    }());
     TENAX_TRY(replay->data_, StepData::open(replay->config_, directory.train_tokens(),
                                             directory.heldout_tokens()));
     replay->data_->set_skip_windows(replay->state_.skip_windows);
@@ -216,7 +225,9 @@ class Replay {
 }  // namespace
 
 Result<scheduler::ReplayEnded> replay_steps(const ReplayOptions& options) {
-  TENAX_TRY(const auto replay, Replay::open(options.directory));
+  const auto opened = Replay::open(options.directory);
+  if (!opened) return opened.error();
+  const auto& replay = *opened;
   TENAX_TRY(const std::int64_t from, replay->load(options));
   if (options.to <= from) {
     return make_error(ErrorCode::kInvalidArgument,

@@ -154,6 +154,7 @@ struct PendingReplay {
   std::uint64_t checkpoint_id = 0;
   std::int64_t from = 0;
   std::int64_t to = 0;
+  bool tokens_damaged = false;  ///< an earlier try found the token file damaged and ended the run
 };
 
 /// A step that was replayed after a restore and is not what was journalled.

@@ -59,7 +59,7 @@ std::vector<Event> events() {
           DrainRequested{1, "tenax drain"},
           ScaleRequested{{3, 1, 2}, "tenax scale"},
           RollbackRequested{4, 6, 8, 0.5, 100, "tenax rollback"},
-          ReplayEnded{2, 11, 12, 1, "replica 1 differs", "no"}};
+          ReplayEnded{2, 11, 12, 1, "replica 1 differs", "no", true}};
 }
 
 std::vector<Command> commands() {
