@@ -133,6 +133,7 @@ def overwrite_tokens(run_dir):
 
 
 def train(program, recipe, run_dir, overrides, corrupt):
+    """The exit code, or the codes of the run and of its resumption with the tokens as they were."""
     settings = []
     for o in overrides:
         settings += ["--set", o]
@@ -143,13 +144,17 @@ def train(program, recipe, run_dir, overrides, corrupt):
                                stderr=subprocess.STDOUT, text=True)
     overwritten = False
     for line in process.stdout:
-        if not overwritten and re.search(r"generation 1 trains", line):
+        if not overwritten and re.search(r"verified", line):
+            shutil.copy(os.path.join(run_dir, "data", "train.tok"), run_dir + ".tok")
             overwrite_tokens(run_dir)
             overwritten = True
     process.wait(timeout=400)
-    if not overwritten:  # its progress is not told line by line: the journal says when it began
+    if not overwritten:
         print("warning: the tokens were not overwritten", file=sys.stderr)
-    return process.returncode
+    if process.returncode != 4:
+        return process.returncode
+    shutil.copy(run_dir + ".tok", os.path.join(run_dir, "data", "train.tok"))
+    return f"4, then {run(program, 'train', '--resume', '--run-dir', run_dir).returncode}"
 
 
 VERDICT = re.compile(r"step (\d+): (armed|outlier|spike|recovered|rollback|divergence|level_shift|abnormal_drop|loss_zero|"
@@ -165,8 +170,8 @@ def story(program, run_dir, fault_step):
             text = command.get("text", "")
             if command["type"] == "SuspectDevice":
                 rungs.append(f"rank {command['rank']} suspect")
-            if command["type"] == "Finish" and command["exit_code"] == 6:
-                rungs.append("stop")
+            if command["type"] == "Finish" and command["exit_code"] in (4, 6):
+                rungs.append("damaged tokens found, stop, file restored" if command["exit_code"] == 4 else "stop")
             if command["type"] != "Note":
                 continue
             if match := HELD.match(text):
