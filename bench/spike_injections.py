@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 FAULT_STEP = 80
 STEPS = 200
@@ -132,6 +133,15 @@ def overwrite_tokens(run_dir):
         out.write(bytes(noise))
 
 
+def samples_noted(ring):
+    """How many losses of samples a rank has noted so far (actors/sample_log.h)."""
+    try:
+        with open(ring, "rb") as file:
+            return int.from_bytes(file.read(24)[16:24], "little")
+    except OSError:
+        return 0
+
+
 def train(program, recipe, run_dir, overrides, corrupt):
     """The exit code, or the codes of the run and of its resumption with the tokens as they were."""
     settings = []
@@ -140,15 +150,15 @@ def train(program, recipe, run_dir, overrides, corrupt):
     if not corrupt:
         return run(program, "train", recipe, "--run-dir", run_dir, *settings).returncode
     # The tokens are overwritten while the run trains; a restart would compare their digest and refuse.
-    process = subprocess.Popen([program, "train", recipe, "--run-dir", run_dir, *settings], stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)
-    overwritten = False
-    for line in process.stdout:
-        if not overwritten and re.search(r"verified", line):
+    process = subprocess.Popen([program, "train", recipe, "--run-dir", run_dir, *settings], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    ring, overwritten = os.path.join(run_dir, "samples", "rank0.ring"), False
+    while process.poll() is None:
+        if not overwritten and samples_noted(ring) > 30 * 8:
             shutil.copy(os.path.join(run_dir, "data", "train.tok"), run_dir + ".tok")
             overwrite_tokens(run_dir)
             overwritten = True
-    process.wait(timeout=400)
+        time.sleep(0.002)
     if not overwritten:
         print("warning: the tokens were not overwritten", file=sys.stderr)
     if process.returncode != 4:
