@@ -200,6 +200,15 @@ void Decision::compare_replay(const StepReport& report) {
     SpikeMonitor(o_.spikes).observe_forgotten(s_.spikes, report);
     return;
   }
+  if (known->learning_rate != report.learning_rate && !s_.replays_another_schedule) {
+    s_.replays_another_schedule = true;
+    note(Severity::kWarning,
+         "step {} is replayed with the learning rate {:.9g}, before it had {:.9g}: the "
+         "configuration "
+         "was changed since, and replayed steps are not compared",
+         report.step, report.learning_rate, known->learning_rate);
+  }
+  if (s_.replays_another_schedule) return;
   const bool disputed = s_.dispute && s_.dispute->step == report.step;
   const auto exact = compare_replayed(point_of(*known), point_of(report), 0);
   if (!exact) {

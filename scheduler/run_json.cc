@@ -208,8 +208,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
     retire_surplus, agents, branches, checkpoints, skip_windows, softenings, spikes, fault_at,
     culprit, culprit_strength, deadline, last_progress_at, stop_requested, stop_issued, stop_kind,
     restarts, rollbacks, save_failures, failed_checkpoint, failed_step, save_error, exit_code,
-    finish_reason, config_digest, replay, next_replay, dispute, load_before, loaded_checkpoint,
-    loaded_step)
+    finish_reason, config_digest, replay, next_replay, dispute, replays_another_schedule,
+    load_before, loaded_checkpoint, loaded_step)
 
 namespace {
 

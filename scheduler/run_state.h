@@ -190,6 +190,9 @@ struct RunState {
   std::optional<PendingReplay> replay;
   std::uint64_t next_replay = 1;
   std::optional<ReplayDispute> dispute;
+  /// This generation replays steps with another learning rate than they had: the configuration was
+  /// changed since, so their numbers say nothing about restores and devices.
+  bool replays_another_schedule = false;
   std::int64_t load_before = -1;  ///< the next plan loads a checkpoint of an earlier step; -1: any
   std::uint64_t loaded_checkpoint = 0;  ///< by the newest plan; 0: the initial weights
   std::int64_t loaded_step = -1;        ///< of it; -1: the newest plan loaded none

@@ -377,6 +377,32 @@ TEST(ReplayMismatch, OfRoundingOnlyIsToldAndNothingElse) {
   expect_a_clean_end(run);
 }
 
+TEST(ReplayMismatch, OfAChangedLearningRateSaysNothingAboutDevices) {
+  ControlledRun run(run_of(1, 1));
+  go_back_to_step_10(run);
+  StepReport report = run.state.spikes.history.at(10);
+  report.learning_rate *= 1.01;
+  report.loss = 9;
+  run.feed(StepReported{run.state.generation, report});
+  EXPECT_TRUE(run.noted("the configuration was changed since"));
+  EXPECT_FALSE(run.state.dispute);
+  EXPECT_EQ(run.state.phase, Phase::kRunning);
+}
+
+TEST(RestoredWeights, AreJudgedByTheNextLossOnlyWhereNothingIsReplayed) {
+  const auto after_a_death = [](int dp) {
+    ControlledRun run(run_of(dp, 1));
+    run.start();
+    run.run_until_training();
+    EXPECT_TRUE(run.train_to(12));
+    run.kill_worker(0);
+    run.run_until_training();
+    return run.state.spikes.now.check_restore;
+  };
+  EXPECT_FALSE(after_a_death(1)) << "steps 11 and 12 are replayed and compared";
+  EXPECT_TRUE(after_a_death(2)) << "weights from the peer";
+}
+
 TEST(Guard, AStepThatWasNotTheSameTwiceMakesItsRankSuspect) {
   ControlledRun run(run_of(2, 1));
   run.start();
