@@ -58,6 +58,16 @@ void expect_the_journal_decides_alike(const RunUnderTest& run) {
   EXPECT_EQ(check.ended, Ended({0, 0})) << check.output;
 }
 
+/// Overwrites all training tokens.
+void damage_tokens(const RunUnderTest& run, char byte) {
+  const auto path = run.directory() / "data" / "train.tok";
+  const auto bytes = std::filesystem::file_size(path);
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(80);
+  const std::string noise(bytes - 80, byte);
+  file.write(noise.data(), static_cast<std::streamsize>(noise.size()));
+}
+
 }  // namespace
 
 TEST(TransientFault, OfAGradientIsComputedAgainAndLeavesNoTrace) {
@@ -163,16 +173,6 @@ TEST(LearningRateBug, IsNamedAndWhatCannotBeHelpedStopsTheRun) {
   EXPECT_GE(history.count("the learning rate went from"), 1);
   EXPECT_GE(history.count("rollback 1: "), 1);
   expect_checkpoints_sound_and_finite(run);
-}
-
-/// Overwrites all training tokens.
-void damage_tokens(const RunUnderTest& run, char byte) {
-  const auto path = run.directory() / "data" / "train.tok";
-  const auto bytes = std::filesystem::file_size(path);
-  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
-  file.seekp(80);
-  const std::string noise(bytes - 80, byte);
-  file.write(noise.data(), static_cast<std::streamsize>(noise.size()));
 }
 
 TEST(DamagedTokens, NeverReachTheWeightsAndAreUndoneOnceTheFileIsRestored) {
