@@ -15,11 +15,12 @@ namespace tenax::actors {
 
 class FaultInjection {
  public:
-  /// At the start of a generation, and once more if the weights were not in the rank's memory.
+  /// At the start of a generation.
   void set(const configs::FaultsSection& faults, int rank) {
     faults_ = faults;
     rank_ = rank;
   }
+  /// The rank's weights came from elsewhere: what was flipped in them is gone.
   void weights_replaced() { flipped_ = false; }
 
   /// Flips a bit from 0 to 1 in one of the rank's weights before `step`; not again if the step is

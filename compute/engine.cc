@@ -307,7 +307,7 @@ Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& ba
     const auto begin = static_cast<std::size_t>(p.gradients.front().offset);
     for (float& hit : gradient.subspan(begin, static_cast<std::size_t>(p.size))) {
       const auto bits = std::bit_cast<std::uint32_t>(hit);
-      if ((bits & batch.set_gradient_bits) != 0) continue;
+      if (hit == 0 || (bits & batch.set_gradient_bits) != 0) continue;
       hit = std::bit_cast<float>(bits | batch.set_gradient_bits);
       break;
     }
