@@ -66,6 +66,12 @@ class Replay {
     TENAX_TRY(const auto saved, replay->store_->state());
     if (!saved) return make_error(ErrorCode::kNotFound, "the run has no journal yet");
     TENAX_TRY(replay->state_, scheduler::run_state_from_json(*saved));
+    if (replay->state_.degrees.tp != 1) {
+      return make_error(ErrorCode::kUnsupported,
+                        fmt::format("one process does not round like {} tensor-parallel ranks: "
+                                    "their steps cannot be compared bit for bit",
+                                    replay->state_.degrees.tp));
+    }
     TENAX_TRY(replay->reports_, journalled_reports(*replay->store_, replay->state_));
     // Other tokens than were trained would look like a wrong computation.
     data::TokenFile::OpenOptions verify;
