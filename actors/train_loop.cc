@@ -118,7 +118,7 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);
   const int rank = static_cast<int>(message.rank);
-  faults_ = FaultInjection(config_.faults, rank);
+  faults_.set(config_.faults, rank);
   if (!engine_ || engine_->options().rank != rank || !(degrees_ == message.plan.degrees)) {
     TENAX_RETURN_IF_ERROR(build_engine(message.plan, rank));
   }
@@ -186,6 +186,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     MutexLock lock(state_mutex_);
     held_.has_weights = false;
   }
+  if (mine.kind != SourceKind::kMemory) faults_.weights_replaced();
   switch (mine.kind) {
     case SourceKind::kMemory: {
       std::int64_t last = 0;

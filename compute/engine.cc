@@ -341,8 +341,13 @@ Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& ba
   if (batch.set_gradient_bits != 0) {
     const auto& parameters = chunk.stage->parameters();
     const StageParameter& p = parameters[parameters.size() / 2];
-    float& hit = gradient[static_cast<std::size_t>(p.gradients.front().offset + p.size / 2)];
-    hit = std::bit_cast<float>(std::bit_cast<std::uint32_t>(hit) | batch.set_gradient_bits);
+    const auto begin = static_cast<std::size_t>(p.gradients.front().offset);
+    for (float& hit : gradient.subspan(begin, static_cast<std::size_t>(p.size))) {
+      const auto bits = std::bit_cast<std::uint32_t>(hit);
+      if (hit == 0 || (bits & batch.set_gradient_bits) != 0) continue;
+      hit = std::bit_cast<float>(bits | batch.set_gradient_bits);
+      break;
+    }
   }
   chunk.accumulator->commit();
   if (spec(chunk).has_head) {
