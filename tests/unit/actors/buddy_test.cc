@@ -51,7 +51,11 @@ class BuddyTest : public ::testing::Test {
   }
 
   RunIdentity identity(const std::string& secret = "secret") const {
-    return {run_, "test", secret, keys_};
+    RunIdentity identity;
+    identity.id = run_;
+    identity.secret = secret;
+    identity.keys = keys_;
+    return identity;
   }
 
   /// Copies one step and waits for the outcome.
