@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "compute/layer_cost.h"
 #include "scheduler/layout.h"
 #include "scheduler/pipeline_schedule.h"
 
@@ -44,7 +45,11 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   o.model = configs::model_options(config, vocabulary_size);
   const scheduler::Pipeline pipeline = pipeline_of(config, degrees);
   const int num_stages = pipeline.num_stages * pipeline.num_chunks;
-  const auto layers = scheduler::split_layers(static_cast<int>(o.model.num_layers), num_stages);
+  const double layer =
+      compute::layer_products(o.model, static_cast<int>(config.train.sequence_length));
+  const auto layers =
+      scheduler::split_layers(static_cast<int>(o.model.num_layers), num_stages,
+                              {0, compute::head_products(o.model) / layer}, pipeline.num_chunks);
   for (int s = 0; s < num_stages; ++s) {
     const auto& range = layers[static_cast<std::size_t>(s)];
     o.stages.push_back({range.first, range.end, s == 0, s == num_stages - 1});

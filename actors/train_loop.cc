@@ -118,7 +118,7 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);
   const int rank = static_cast<int>(message.rank);
-  faults_ = FaultInjection(config_.faults, rank);
+  faults_.set(config_.faults, rank);
   if (!engine_ || engine_->options().rank != rank || !(degrees_ == message.plan.degrees)) {
     TENAX_RETURN_IF_ERROR(build_engine(message.plan, rank));
   }
@@ -186,6 +186,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     MutexLock lock(state_mutex_);
     held_.has_weights = false;
   }
+  if (mine.kind != SourceKind::kMemory) faults_.weights_replaced();
   switch (mine.kind) {
     case SourceKind::kMemory: {
       std::int64_t last = 0;
@@ -482,9 +483,11 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
 void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
   const std::int64_t interval = config_.supervision.integrity_interval;
   if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
-  std::string hashes;
-  for (const std::span<float> part : {engine_->values(), engine_->adam_m(), engine_->adam_v()})
-    hashes += hash128(std::as_bytes(part)).hex();
+  std::string hashes = hash128(std::as_bytes(engine_->values())).hex();
+  if (engine_->options().zero == 0) {  // else each replica has moments of its own
+    for (const std::span<float> part : {engine_->adam_m(), engine_->adam_v()})
+      hashes += hash128(std::as_bytes(part)).hex();
+  }
   send_(
       wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
 }

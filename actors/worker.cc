@@ -200,6 +200,8 @@ class Worker {
 
   void on_abort(const wire::Abort& abort) {
     s_.generation = abort.generation;
+    // A spare has no plan that would clear them.
+    s_.early.erase(s_.early.begin(), s_.early.lower_bound(abort.generation));
     if (s_.engine_busy) {
       s_.unanswered = abort;
       s_.flight = parts_.loop.flight();  // before the abort ends what it waits for

@@ -131,7 +131,7 @@ Status Engine::set_batch(Batch batch) {
                       fmt::format("rank {}: no memory for the sums of {} microbatches",
                                   options_.rank, range.size()));
   }
-  if (spec(chunks_.back()).has_head) {
+  if (keeps_sample_losses()) {
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));
   }
@@ -215,22 +215,22 @@ void Engine::build_buffers() {
   reduced_ = AlignedBuffer(num_gradients);
 
   std::size_t tied = 0;
-  std::size_t addends = 0;
+  std::size_t partial = 0;
   first_chunk_.push_back(0);
   for (const StageParameter& p : parameters_) {
     const auto size = static_cast<std::size_t>(p.size);
     first_chunk_.push_back(first_chunk_.back() + num_norm_chunks(size));
     if (p.gradients.size() == 1 && p.gradients.front().kind != GradientPartKind::kWhole)
       tied = std::max(tied, size);
-    addends = std::max(
-        addends, all_reduce_workspace(size, std::max(p.held.end_addend - p.held.first_addend, 1)));
+    if (p.held.end_addend - p.held.first_addend > 1) partial = std::max(partial, size);
   }
   tied_ = AlignedBuffer(tied);
-  addends_ = AlignedBuffer(addends);
+  partial_sums_ =
+      std::make_unique<OrderedAllReduce>(partial, std::max(static_cast<int>(o.tp_group.size()), 1));
   part_bytes_.resize(o.dp_group.size() + 1);
   chunk_squares_.resize(first_chunk_.back());
   square_sums_.resize(parameters_.size());
-  if (spec(chunks_.back()).has_head)
+  if (keeps_sample_losses())
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));
 }
@@ -341,20 +341,25 @@ Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& ba
   if (batch.set_gradient_bits != 0) {
     const auto& parameters = chunk.stage->parameters();
     const StageParameter& p = parameters[parameters.size() / 2];
-    float& hit = gradient[static_cast<std::size_t>(p.gradients.front().offset + p.size / 2)];
-    hit = std::bit_cast<float>(std::bit_cast<std::uint32_t>(hit) | batch.set_gradient_bits);
+    const auto begin = static_cast<std::size_t>(p.gradients.front().offset);
+    for (float& hit : gradient.subspan(begin, static_cast<std::size_t>(p.size))) {
+      const auto bits = std::bit_cast<std::uint32_t>(hit);
+      if (hit == 0 || (bits & batch.set_gradient_bits) != 0) continue;
+      hit = std::bit_cast<float>(bits | batch.set_gradient_bits);
+      break;
+    }
   }
   chunk.accumulator->commit();
   if (spec(chunk).has_head) {
     LossSum loss = chunk.stage->loss(action.slot);
-    const std::span<const double> samples = chunk.stage->sample_losses(action.slot);
-    const auto place =
-        sample_losses_.begin() +
-        static_cast<std::ptrdiff_t>(static_cast<std::size_t>(action.microbatch) * samples.size());
-    std::copy(samples.begin(), samples.end(), place);
-    if (batch.poison_nan) {
-      loss.sum = std::numeric_limits<double>::quiet_NaN();
-      std::fill_n(place, samples.size(), loss.sum);
+    if (batch.poison_nan) loss.sum = std::numeric_limits<double>::quiet_NaN();
+    if (!sample_losses_.empty()) {
+      const std::span<const double> samples = chunk.stage->sample_losses(action.slot);
+      const auto place = std::span(sample_losses_)
+                             .subspan(static_cast<std::size_t>(action.microbatch) * samples.size(),
+                                      samples.size());
+      std::ranges::copy(samples, place.begin());
+      if (batch.poison_nan) std::ranges::fill(place, loss.sum);
     }
     on_loss(action.microbatch, loss);
   }

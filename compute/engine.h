@@ -91,8 +91,8 @@ class Engine {
   Status compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches);
   /// What this rank contributes to the verdict of the gradients it keeps.
   VerdictPart verdict_part() const;
-  /// At the head: cross-entropy sums of the samples of the newest compute_gradients(), microbatch
-  /// by microbatch in order; empty elsewhere.
+  /// At the head, of the first tensor-parallel rank: cross-entropy sums of the samples of the
+  /// newest compute_gradients(), microbatch by microbatch in order; empty elsewhere.
   std::span<const double> sample_losses() const { return sample_losses_; }
   Result<Verdict> exchange_verdict(Communicator& comm, const VerdictPart& part);
   /// Of what this rank alone computed for the newest compute_gradients(): its losses and its
@@ -164,6 +164,9 @@ class Engine {
   Status build_chunks();
   void build_buffers();
   void adopt_parameters(const Chunk& chunk);
+  bool keeps_sample_losses() const {
+    return spec(chunks_.back()).has_head && options_.tensor_rank == 0;
+  }
   const StageSpec& spec(const Chunk& chunk) const { return options_.stages[chunk.virtual_stage]; }
 
   Result<std::span<float>> free_outbox(std::vector<Outbox>& boxes, std::size_t index);
@@ -200,8 +203,8 @@ class Engine {
   AlignedBuffer m_;
   AlignedBuffer v_;
   AlignedBuffer reduced_;  ///< summed gradients, layout of the gradient buffer
-  AlignedBuffer addends_;  ///< workspace of combine_partial_gradients()
-  AlignedBuffer tied_;     ///< the other part of a tied embedding's gradient
+  std::unique_ptr<OrderedAllReduce> partial_sums_;  ///< of combine_partial_gradients()
+  AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient
   std::unique_ptr<TreeReducer> reducer_;
   std::unique_ptr<VerdictExchange> verdicts_;
   std::vector<UpdateRule> rules_;  ///< by parameter

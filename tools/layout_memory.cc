@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <string>
 
+#include "compute/layer_cost.h"
 #include "compute/optimizer_shards.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
@@ -85,7 +86,10 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
   const int num_buffers = compute::TreeAccumulator::num_buffers({0, q.num_microbatches}) + 1;
   const int num_outboxes = scheduler::num_outboxes(pipeline, q.num_microbatches);
   const int num_stages = q.pp * q.virtual_stages;
-  const auto layers = scheduler::split_layers(static_cast<int>(model.num_layers), num_stages);
+  const double head = compute::head_products(model);
+  const auto layers = scheduler::split_layers(
+      static_cast<int>(model.num_layers), num_stages,
+      {0, head / compute::layer_products(model, q.sequence_length)}, q.virtual_stages);
   std::vector<RankMemory> ranks;
   for (int stage = 0; stage < q.pp; ++stage) {
     const auto schedule = scheduler::make_schedule(scheduler::ScheduleKind::kOneForwardOneBackward,

@@ -23,7 +23,7 @@ struct LayoutQuestion {
   int sequence_length = 0;  ///< T; 0: the model's longest
   int num_microbatches =
       0;  ///< of each replica in a step; 0: pp, the fewest that fill the pipeline
-  compute::StageSettings settings;
+  compute::StageSettings settings = {};
 };
 
 /// Bytes of one rank.

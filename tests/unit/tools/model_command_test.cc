@@ -66,7 +66,8 @@ TEST(PlanLayoutMemory, OneRankHoldsTheWholeModel) {
 }
 
 TEST(PlanLayoutMemory, AnEarlierStageHoldsMoreMicrobatches) {
-  // 12 layers each; 1F1B keeps 4, 3, 2, 1 microbatches. The middle stages differ in nothing else.
+  // The head is worth two layers: 12, 13, 13, 10. 1F1B keeps 4, 3, 2, 1 microbatches; the middle
+  // stages differ in nothing else.
   const auto ranks = memory("gpt2-1.5b", {.pp = 4, .num_microbatches = 16});
   ASSERT_EQ(ranks.size(), 4u);
   EXPECT_EQ(ranks[1].weights, ranks[2].weights);
@@ -108,6 +109,7 @@ TEST(PlanLayoutMemory, VirtualStagesOfARankAreAddedUp) {
   ASSERT_EQ(chunks[1].layers.size(), 3u);
   EXPECT_EQ(chunks[1].layers[2].end, 12);
   EXPECT_EQ(chunks[0].num_parameters, plain[0].num_parameters);
+  EXPECT_EQ(chunks[1].num_parameters, plain[1].num_parameters);
   EXPECT_EQ(chunks[1].optimizer, plain[1].optimizer);
   EXPECT_GT(chunks[0].activations, plain[0].activations) << "more microbatches are on their way";
 }
