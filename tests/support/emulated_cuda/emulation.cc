@@ -185,6 +185,7 @@ using tenax::emulation::machine;
 namespace {
 constexpr std::size_t kMemory = std::size_t{1} << 30;
 constexpr std::size_t kHeader = 64;
+constexpr std::size_t kDeviceHeader = 256;  // holds the size; keeps CUDA's alignment
 }  // namespace
 
 cudaError_t cudaGetDeviceCount(int* count) {
@@ -230,17 +231,21 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     return cudaErrorMemoryAllocation;
   }
   if (machine().allocated + bytes > kMemory) return cudaErrorMemoryAllocation;
-  auto* const block = static_cast<char*>(std::aligned_alloc(256, (bytes + 256 + 255) / 256 * 256));
-  std::memset(block, 0xFF, bytes + 256);  // NaN until written
+  void* whole = nullptr;
+  // To the byte, so that address sanitizer sees the first one behind the end.
+  if (posix_memalign(&whole, kDeviceHeader, kDeviceHeader + bytes) != 0)
+    return cudaErrorMemoryAllocation;
+  auto* const block = static_cast<char*>(whole);
+  std::memset(block, 0xFF, bytes + kDeviceHeader);  // NaN until written
   std::memcpy(block, &bytes, sizeof bytes);
   machine().allocated += bytes;
-  *memory = block + 256;
+  *memory = block + kDeviceHeader;
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {
   if (memory == nullptr) return cudaSuccess;
   const std::scoped_lock lock(machine().mutex);
-  auto* const block = static_cast<char*>(memory) - 256;
+  auto* const block = static_cast<char*>(memory) - kDeviceHeader;
   std::size_t bytes = 0;
   std::memcpy(&bytes, block, sizeof bytes);
   machine().allocated -= bytes;
