@@ -85,7 +85,7 @@ void train_rank(const WorldOptions& options, compute::Communicator& comm, RankRe
     const auto verdict = engine.exchange_verdict(comm, part);
     ASSERT_TRUE(verdict) << verdict.error().message;
     EXPECT_TRUE(verdict->finite);
-    engine.apply_update(verdict->grad_norm, verdict->targets, 1e-2, step);
+    engine.apply_update({verdict->grad_norm, 1.0, verdict->targets, 1e-2, step});
     if (options.after_update) options.after_update(engine);
     const Status shared = engine.share_weights(comm);
     ASSERT_TRUE(shared) << shared.error().message;
