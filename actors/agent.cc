@@ -5,12 +5,19 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
 #include <deque>
 #include <map>
+#include <memory>
+#include <thread>
 #include <utility>
 
+#include "actors/buddy_copies.h"
 #include "actors/caf_messages.h"
+#include "actors/network_interface.h"
 #include "actors/process.h"
+#include "actors/process_evidence.h"
 #include "actors/process_watcher.h"
 #include "actors/run_directory.h"
 #include "actors/slot_writer.h"
@@ -20,17 +27,30 @@
 
 namespace tenax::actors {
 
+/// A worker's threads have had time to write their stacks.
+struct KillNow {
+  std::uint64_t incarnation = 0;
+};
+
+/// A signal asks an agent that joined to leave the run.
+struct LeaveRun {
+  std::string reason;
+};
+
+}  // namespace tenax::actors
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::KillNow)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::LeaveRun)
+
+namespace tenax::actors {
+
 namespace {
 
 constexpr std::size_t kMaxReports = 100000;
 constexpr auto kExitWait = std::chrono::seconds(2);
+constexpr auto kStackWait = std::chrono::milliseconds(150);  ///< for the threads to answer
+constexpr std::size_t kLogTailBytes = 4096;
 constexpr auto kJoinWait = std::chrono::seconds(15);
-
-std::string host_name() {
-  char host[256] = "localhost";
-  gethostname(host, sizeof host - 1);
-  return host;
-}
 
 struct WorkerRecord {
   std::uint64_t incarnation = 0;
@@ -39,6 +59,17 @@ struct WorkerRecord {
   std::uint64_t generation = 0;
   bool training = false;
   bool expected_to_end = false;
+  double busy_seconds = 0;  ///< moving averages over some 20 and some 200 steps
+  double past_seconds = 0;
+  std::int64_t steps = 0;
+
+  void add_pace(double seconds) {
+    ++steps;
+    busy_seconds +=
+        (seconds - busy_seconds) / static_cast<double>(std::min<std::int64_t>(steps, 20));
+    past_seconds +=
+        (seconds - past_seconds) / static_cast<double>(std::min<std::int64_t>(steps, 200));
+  }
 };
 
 struct AgentState {
@@ -59,6 +90,7 @@ struct AgentState {
   std::string endpoint;  ///< that workers dial
   std::chrono::steady_clock::time_point last_heard;
   std::uint64_t heartbeats = 0;
+  bool leaving = false;  ///< it asked to be drained
   bool ending = false;
   std::chrono::steady_clock::time_point ending_since;
   caf::actor writer;
@@ -105,8 +137,13 @@ class Agent {
     } else if (s_.incarnation == 0) {
       ask_again(now);
     } else {
-      wire::Message beat = message(wire::Heartbeat{++s_.heartbeats});
-      send_up(std::move(beat));
+      wire::Heartbeat beat{++s_.heartbeats, {}};
+      for (const auto& [slot, w] : s_.workers) {
+        if (w.training && w.steps > 0)
+          beat.paces.push_back(
+              {static_cast<std::uint32_t>(w.rank), w.busy_seconds, w.past_seconds, w.steps});
+      }
+      send_up(message(std::move(beat)));
       const auto silent = now - s_.last_heard;
       if (silent > 2 * scaled(e_.config.supervision.heartbeat_interval)) look_for_supervisor();
       if (silent > scaled(e_.config.supervision.supervisor_grace)) {
@@ -136,8 +173,9 @@ class Agent {
     for (auto& [slot, w] : s_.workers) {
       if (w.incarnation != exited.token) continue;
       spdlog::info("worker {} (pid {}) {}", slot, exited.pid, exited.status);
-      wire::Message m = message(wire::WorkerExited{static_cast<std::uint32_t>(exited.pid),
-                                                   exited.status, w.expected_to_end});
+      wire::Message m = message(wire::WorkerExited{
+          static_cast<std::uint32_t>(exited.pid), exited.status, w.expected_to_end,
+          w.expected_to_end ? std::string() : tail_of(log_of(slot), kLogTailBytes)});
       m.slot = slot;
       m.worker_incarnation = w.incarnation;
       s_.workers.erase(slot);
@@ -145,6 +183,19 @@ class Agent {
       return;
     }
   }
+
+  /// The host is wanted back: the workers leave at a step boundary. A second time ends at once.
+  void leave(const std::string& reason) {
+    if (s_.incarnation == 0 || std::exchange(s_.leaving, true)) {
+      spdlog::warn("{}: leaving at once", reason);
+      begin_end(130);
+      return;
+    }
+    spdlog::info("{}: the workers leave after the step being trained", reason);
+    send_up(message(wire::Leaving{reason}));
+  }
+
+  void on(const KillNow& kill) { e_.watcher.signal(kill.incarnation, SIGKILL); }
 
   void on(SlotWritten& written) {
     wire::Message m = message(std::move(written.answer));
@@ -187,9 +238,21 @@ class Agent {
   }
 
   void start_writer() {
-    s_.writer =
-        self_->spawn<caf::detached + caf::linked>(slot_writer, e_.options.run_dir, e_.identity.id,
-                                                  s_.agent, caf::actor_cast<caf::actor>(self_));
+    SlotWriterOptions options;
+    options.run_dir = e_.options.run_dir;
+    options.run_id = e_.identity.id;
+    options.agent = s_.agent;
+    options.num_threads = static_cast<int>(e_.config.checkpoint.writer_threads);
+    if (e_.config.checkpoint.compression == configs::CompressionKind::kZstd) {
+      options.compression = checkpoint::Compression::kZstd;
+    }
+    s_.writer = self_->spawn<caf::detached + caf::linked>(slot_writer, std::move(options),
+                                                          caf::actor_cast<caf::actor>(self_));
+    const auto num_agents = static_cast<std::uint32_t>(e_.config.layout.agents);
+    if (e_.config.checkpoint.buddy_copies > 0 && num_agents > 1) {
+      buddy_ = std::make_unique<BuddyCopies>(e_.directory, e_.identity, e_.config.network, s_.agent,
+                                             num_agents, scaled(std::chrono::seconds(5)));
+    }
   }
 
   /// Dials the supervisor of the newest term, if the run directory names a newer one than the one
@@ -277,6 +340,10 @@ class Agent {
     wire::Message m = in;
     m.term = s_.term;
     m.agent_incarnation = s_.incarnation;
+    if (const auto* pace = std::get_if<wire::Pace>(&m.body)) {
+      if (m.generation == s_.generation) w.add_pace(pace->busy_seconds);
+      return;
+    }
     if (const auto* up = std::get_if<wire::WorkerUp>(&m.body)) {
       w.pid = up->pid;
     } else if (std::holds_alternative<wire::RankFormed>(m.body)) {
@@ -287,6 +354,11 @@ class Agent {
     } else if (const auto* sealed = std::get_if<wire::SnapshotSealed>(&m.body)) {
       if (m.generation == s_.generation) {
         self_->send(s_.writer, WriteSlot{m.generation, m.slot, m.worker_incarnation, *sealed});
+        if (buddy_) {
+          buddy_->copy({{s_.agent, m.slot, sealed->branch, sealed->step},
+                        m.generation,
+                        m.worker_incarnation});
+        }
       }
       return;
     } else if (const auto* done = std::get_if<wire::StepDone>(&m.body)) {
@@ -305,8 +377,7 @@ class Agent {
     if (std::holds_alternative<wire::SpawnWorker>(m.body)) {
       spawn(m.slot, m.worker_incarnation);
     } else if (const auto* kill = std::get_if<wire::KillWorker>(&m.body)) {
-      spdlog::warn("worker {} is killed: {}", m.slot, kill->reason);
-      e_.watcher.signal(m.worker_incarnation, SIGKILL);
+      kill_worker(m.slot, m.worker_incarnation, kill->reason);
     } else if (const auto* plan = std::get_if<wire::PlanFor>(&m.body)) {
       enter(m.generation);
       const auto it = s_.workers.find(m.slot);
@@ -314,6 +385,7 @@ class Agent {
       it->second.rank = static_cast<std::int32_t>(plan->rank);
       it->second.generation = m.generation;
       it->second.training = false;
+      it->second.steps = 0;  // another rank, another load
       send_down(m.slot, m);
     } else if (std::holds_alternative<wire::Abort>(m.body)) {
       enter(m.generation);
@@ -333,6 +405,21 @@ class Agent {
                std::holds_alternative<wire::Command>(m.body)) {
       send_to_all(m);
     }
+  }
+
+  std::filesystem::path log_of(std::uint32_t slot) const {
+    return e_.directory.logs() / fmt::format("worker-{}.{}.log", s_.agent, slot);
+  }
+
+  /// Its log gets what it was doing first.
+  void kill_worker(std::uint32_t slot, std::uint64_t incarnation, const std::string& reason) {
+    const auto it = s_.workers.find(slot);
+    if (it == s_.workers.end() || it->second.incarnation != incarnation) return;
+    spdlog::warn("worker {} is killed: {}", slot, reason);
+    const auto pid = static_cast<pid_t>(it->second.pid);
+    append_to(log_of(slot), fmt::format("killed: {}\n{}", reason, thread_states(pid)));
+    ask_for_stacks(pid);
+    self_->delayed_send(self_, kStackWait, KillNow{incarnation});
   }
 
   /// Reports of an older generation reach the supervisor with the ranks' answers to the abort.
@@ -367,8 +454,7 @@ class Agent {
                        std::to_string(incarnation),
                        "--parent-pid",
                        std::to_string(getpid())};
-    spawn.log_path =
-        (e_.directory.logs() / fmt::format("worker-{}.{}.log", s_.agent, slot)).string();
+    spawn.log_path = log_of(slot).string();
     auto process = Process::spawn(spawn);
     WorkerRecord record;
     record.incarnation = incarnation;
@@ -404,6 +490,7 @@ class Agent {
 
   void finish(int code) {
     e_.exit_code = code;
+    buddy_.reset();
     if (s_.incarnation == 0) {
       self_->quit();
       return;
@@ -418,6 +505,7 @@ class Agent {
   caf::stateful_actor<AgentState>* self_;
   AgentState& s_;
   Environment e_;
+  std::unique_ptr<BuddyCopies> buddy_;
 };
 
 caf::behavior agent_actor(caf::stateful_actor<AgentState>* self, const Environment& environment) {
@@ -426,8 +514,11 @@ caf::behavior agent_actor(caf::stateful_actor<AgentState>* self, const Environme
   auto agent = std::make_shared<Agent>(self, environment);
   return {[agent](const Frame& frame) { agent->on(frame); },
           [agent](const ChildExited& exited) { agent->on(exited); },
+          [agent](const KillNow& kill) { agent->on(kill); },
+          [agent](const LeaveRun& leave) { agent->leave(leave.reason); },
           [agent](SlotWritten& written) { agent->on(written); },
-          [agent](StartAtom) { agent->start(); }, [agent](TickAtom) { agent->tick(); }};
+          [agent](StartAtom) { agent->start(); },
+          [agent](TickAtom) { agent->tick(); }};
 }
 
 }  // namespace
@@ -447,13 +538,19 @@ int run_agent(const AgentOptions& options) {
     spdlog::error("{}", config.error().message);
     return 1;
   }
+  sigset_t signals;
+  sigemptyset(&signals);
+  if (options.join) {
+    for (const int s : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&signals, s);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread is started
+  }
   int exit_code = 1;
   const std::string join_token = options.join ? random_token() : std::string();
   caf::actor agent;
   ActorConfig actor_config(2);
   caf::actor_system system(actor_config);
   wire::PeerSockets sockets(
-      [&](int socket, const std::string& peer, std::span<const std::byte> frame) {
+      identity->keys, [&](int socket, const std::string& peer, std::span<const std::byte> frame) {
         auto message = wire::decode(frame);
         if (!message) {
           spdlog::warn("dropped a frame: {}", message.error().message);
@@ -468,6 +565,13 @@ int run_agent(const AgentOptions& options) {
   agent = system.spawn(agent_actor, Environment{options, directory, *identity, join_token, *config,
                                                 sockets, watcher, exit_code});
   caf::anon_send(agent, StartAtom::value);  // only now may frames arrive
+  std::thread signal_waiter;                // never joined: the process ends with _exit
+  if (options.join) {
+    signal_waiter = std::thread([&signals, &agent] {
+      for (int number = 0; sigwait(&signals, &number) == 0;)
+        caf::anon_send(agent, LeaveRun{fmt::format("signal {} ({})", number, strsignal(number))});
+    });
+  }
   {
     caf::scoped_actor self(system);
     self->wait_for(agent);

@@ -3,8 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
+#include "actors/run_directory.h"
 #include "common/run_types.h"
+#include "compute/cuda_device.h"
 #include "compute/engine.h"
 #include "compute/lr_schedule.h"
 #include "configs/run_config.h"
@@ -15,6 +18,20 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       std::int64_t vocabulary_size, const Degrees& degrees,
                                       int rank);
 
+/// The GPU of a host's worker of this number; workers share one when they are more. kUnavailable or
+/// kUnsupported with what is missing and what to do.
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker);
+/// The same where the configuration wants a GPU and `open` is none yet, else `open`.
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(const configs::RunConfig& config, int worker,
+                                                      std::shared_ptr<compute::CudaDevice> open);
+
+/// How a rank goes through a global batch of so many microbatches.
+compute::Engine::Batch batch_of(const configs::RunConfig& config, const Degrees& degrees, int rank,
+                                int num_microbatches);
+/// Lets the engine's next step have so many microbatches (train.batch_ramp).
+Status use_batch_of(compute::Engine& engine, const configs::RunConfig& config,
+                    const Degrees& degrees, int num_microbatches);
+
 /// Of `num_microbatches` held-out microbatches, those that this rank's replica computes.
 compute::MicrobatchRange heldout_share(const compute::EngineOptions& options, int num_microbatches);
 /// The forward-only schedule of that share.
@@ -23,5 +40,12 @@ PipelineSchedule forward_schedule(const compute::EngineOptions& options, int num
 compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config);
 
 Degrees degrees_of(const configs::RunConfig& config);
+
+/// kUnsupported where this processor computes other bits than the run was begun with.
+Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config,
+                        const compute::CudaDevice* gpu);
+/// What the bits of a run depend on besides its configuration, of the GPU that computes or, where
+/// there is none, of the processor.
+std::string arithmetic_of(const configs::RunConfig& config, const compute::CudaDevice* gpu);
 
 }  // namespace tenax::actors

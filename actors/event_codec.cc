@@ -20,15 +20,18 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
     return Event(scheduler::WorkerUp{m.agent, m.slot, m.worker_incarnation, b->pid});
   }
   if (const auto* b = std::get_if<wire::WorkerExited>(&m.body)) {
-    return Event(scheduler::WorkerExited{m.agent, m.slot, m.worker_incarnation, b->status});
+    return Event(
+        scheduler::WorkerExited{m.agent, m.slot, m.worker_incarnation, b->status, b->log_tail});
   }
   if (const auto* b = std::get_if<wire::RankFormed>(&m.body)) {
     return Event(scheduler::RankFormed{b->rank, m.generation, b->step, b->source, b->seconds,
-                                       m.worker_incarnation});
+                                       m.worker_incarnation, b->restore_seconds, b->bytes,
+                                       b->rejected});
   }
   if (const auto* b = std::get_if<wire::RankStopped>(&m.body)) {
     return Event(scheduler::RankStopped{static_cast<std::uint32_t>(b->rank), m.generation, b->state,
-                                        b->reason, b->bad_checkpoint, m.worker_incarnation});
+                                        b->reason, b->bad_checkpoint, m.worker_incarnation,
+                                        b->flight});
   }
   if (const auto* b = std::get_if<wire::RankFinished>(&m.body)) {
     return Event(
@@ -41,6 +44,12 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
   if (const auto* b = std::get_if<wire::ShardFailed>(&m.body)) {
     return Event(scheduler::ShardFailed{b->rank, m.generation, b->branch, b->step, b->checkpoint_id,
                                         b->error});
+  }
+  if (const auto* b = std::get_if<wire::Leaving>(&m.body)) {
+    return Event(scheduler::DrainRequested{m.agent, "the agent itself: " + b->reason});
+  }
+  if (const auto* b = std::get_if<wire::ShardHash>(&m.body)) {
+    return Event(scheduler::ShardHashed{b->rank, m.generation, b->branch, b->step, b->hash});
   }
   if (const auto* b = std::get_if<wire::JoinRequest>(&m.body)) {
     return Event(scheduler::AgentAsked{b->token, b->host, b->pid, b->num_slots});

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace tenax::actors {
@@ -63,6 +64,7 @@ struct AgentProxyState {
   static inline const char* name = "agent_proxy";
   std::map<std::uint64_t, caf::actor> workers;  ///< by incarnation
   Time last_heard;
+  Time last_tick;
 };
 
 caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxyOptions options,
@@ -73,7 +75,7 @@ caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxy
                  fmt::format("incarnation {}", options.incarnation), options.pid,
                  options.clock->now()});
   self->attach_functor([registry, id] { registry->remove(id); });
-  self->state.last_heard = options.clock->now();
+  self->state.last_heard = self->state.last_tick = options.clock->now();
   self->set_exception_handler(
       [](caf::scheduled_actor*, std::exception_ptr& e) { return to_exit_reason(e); });
   self->set_down_handler([self](const caf::down_msg& down) {
@@ -112,7 +114,10 @@ caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxy
   return {[=](const Frame& frame) {
             self->state.last_heard = options.clock->now();
             const wire::Message& m = *frame.message;
-            if (std::holds_alternative<wire::Heartbeat>(m.body)) return;
+            if (const auto* beat = std::get_if<wire::Heartbeat>(&m.body)) {
+              if (!beat->paces.empty()) self->send(supervisor, frame);
+              return;
+            }
             // Step reports of several workers keep the order in which the agent sent them.
             if (m.worker_incarnation == 0 || std::holds_alternative<wire::StepDone>(m.body)) {
               self->send(supervisor, frame);
@@ -123,7 +128,12 @@ caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxy
           [=](const ChildExited& exited) { end(exited.status); },
           [=](TickAtom) {
             options.beat();
-            const Duration silent = options.clock->now() - self->state.last_heard;
+            // After a pause of this process what came meanwhile is heard first.
+            const Time now = options.clock->now();
+            if (now - self->state.last_tick > 3 * options.heartbeat_interval)
+              self->state.last_heard = std::max(self->state.last_heard, now);
+            self->state.last_tick = now;
+            const Duration silent = now - self->state.last_heard;
             if (silent > options.heartbeat_timeout) {
               end(fmt::format("silent for {:.1f} s", to_seconds(silent)));
               return;

@@ -110,9 +110,20 @@ Result<RunIdentity> RunDirectory::create(const std::string& name) const {
   TENAX_TRY(const std::string id, random_hex(6));
   identity.id = id;
   TENAX_TRY(identity.secret, random_hex(16));
-  const json j = {{"id", identity.id}, {"name", identity.name}, {"secret", identity.secret}};
-  TENAX_RETURN_IF_ERROR(write_file(path_ / "run.json", j.dump(2) + "\n", 0600));
+  TENAX_TRY(identity.keys, wire::make_key_pair());
+  TENAX_RETURN_IF_ERROR(write_identity(identity));
   return identity;
+}
+
+Status RunDirectory::write_identity(const RunIdentity& identity) const {
+  const json j = {{"id", identity.id},
+                  {"name", identity.name},
+                  {"secret", identity.secret},
+                  {"public_key", identity.keys.public_key},
+                  {"secret_key", identity.keys.secret_key},
+                  {"arithmetic", identity.arithmetic},
+                  {"peak_flops", identity.peak_flops}};
+  return write_file(path_ / "run.json", j.dump(2) + "\n", 0600);
 }
 
 Result<RunIdentity> RunDirectory::identity() const {
@@ -121,9 +132,36 @@ Result<RunIdentity> RunDirectory::identity() const {
         ErrorCode::kNotFound,
         fmt::format("{} is not a run directory (it has no run.json)", path_.string()));
   }
-  return parse_file(path_ / "run.json", [](const json& j) {
-    return RunIdentity{j.at("id"), j.at("name"), j.at("secret")};
-  });
+  TENAX_TRY(RunIdentity identity, parse_file(path_ / "run.json", [](const json& j) {
+              return RunIdentity{j.at("id"),
+                                 j.at("name"),
+                                 j.at("secret"),
+                                 {j.at("public_key"), j.at("secret_key")},
+                                 j.value("arithmetic", std::string()),
+                                 j.value("peak_flops", 0.0)};
+            }));
+  if (!wire::is_valid(identity.keys)) {
+    return make_error(ErrorCode::kDataLoss, fmt::format("{} is damaged: public_key and secret_key "
+                                                        "are no pair",
+                                                        (path_ / "run.json").string()));
+  }
+  return identity;
+}
+
+Status RunDirectory::write_outcome(int exit_code, const std::string& reason) const {
+  return write_file(path_ / "outcome.json",
+                    json{{"exit_code", exit_code}, {"reason", reason}}.dump() + "\n", 0644);
+}
+
+std::optional<int> RunDirectory::read_outcome() const {
+  const auto code = parse_file(path_ / "outcome.json",
+                               [](const json& j) { return j.at("exit_code").get<int>(); });
+  return code ? std::optional<int>(*code) : std::nullopt;
+}
+
+void RunDirectory::forget_outcome() const {
+  std::error_code ec;
+  std::filesystem::remove(path_ / "outcome.json", ec);
 }
 
 Status RunDirectory::write_address(const SupervisorAddress& a) const {
@@ -134,6 +172,22 @@ Status RunDirectory::write_address(const SupervisorAddress& a) const {
                   {"term", a.term},
                   {"host", a.host}};
   return write_file(path_ / "supervisor.json", j.dump(2) + "\n", 0600);
+}
+
+Status RunDirectory::write_bulk_endpoint(std::uint32_t agent, const std::string& endpoint) const {
+  std::error_code ec;
+  std::filesystem::create_directories(path_ / "bulk", ec);
+  if (ec) {
+    errno = ec.value();
+    return file_error(path_ / "bulk", "create");
+  }
+  return write_file(path_ / "bulk" / fmt::format("agent-{}.json", agent),
+                    json{{"endpoint", endpoint}}.dump() + "\n", 0600);
+}
+
+Result<std::string> RunDirectory::read_bulk_endpoint(std::uint32_t agent) const {
+  return parse_file(path_ / "bulk" / fmt::format("agent-{}.json", agent),
+                    [](const json& j) { return j.at("endpoint").get<std::string>(); });
 }
 
 Result<SupervisorAddress> RunDirectory::read_address() const {

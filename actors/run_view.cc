@@ -105,6 +105,8 @@ void RunView::measure(const scheduler::RunState& s) {
     tokens += static_cast<double>(reports[i].tokens);
   }
   p.tokens_per_second = seconds > 0 ? tokens / seconds : 0;
+  p.tflops = p.tokens_per_second * facts_.flops_per_token * 1e-12;
+  p.mfu = facts_.peak_flops > 0 ? p.tflops * 1e12 / facts_.peak_flops : 0;
   const double per_step = seconds / static_cast<double>(std::min(reports.size(), kRateSteps));
   p.eta_seconds = per_step * static_cast<double>(std::max<std::int64_t>(0, p.total_steps - p.step));
   if (reports.back().has_eval) {
@@ -142,6 +144,11 @@ void RunView::show(const scheduler::RunState& state, HttpServer* http) {
   if (http != nullptr) http->publish("state", state.generation, state_json());
 }
 
+void RunView::set_scores(std::map<int, scheduler::StragglerScore> scores) {
+  MutexLock lock(mutex_);
+  scores_ = std::move(scores);
+}
+
 scheduler::RunState RunView::state() const {
   MutexLock lock(mutex_);
   return state_;
@@ -177,6 +184,8 @@ std::string RunView::state_json() const {
                    {"grad_norm", number(p.grad_norm)},
                    {"learning_rate", p.learning_rate},
                    {"tokens_per_second", p.tokens_per_second},
+                   {"tflops", p.tflops},
+                   {"mfu", p.mfu},
                    {"eta_seconds", p.eta_seconds},
                    {"goodput", p.goodput},
                    {"restarts", p.restarts},
@@ -225,6 +234,9 @@ std::string RunView::state_json() const {
     row["dp_rank"] = place.dp;
     row["tp_rank"] = place.tp;
     row["last_step"] = s.counted_step;
+    const auto score = scores_.find(seat.rank);
+    row["straggler_score"] = score != scores_.end() ? json(score->second.score()) : json(nullptr);
+    row["straggles"] = score != scores_.end() && score->second.straggles;
     j["ranks"].push_back(std::move(row));
   }
   std::sort(j["ranks"].begin(), j["ranks"].end(),
@@ -315,6 +327,8 @@ std::string RunView::prometheus() const {
   metric("train_learning_rate", "gauge", "Learning rate of the newest step.", p.learning_rate);
   metric("train_tokens_total", "counter", "Targets trained, left branches included.", tokens);
   metric("train_tokens_per_second", "gauge", "Over the last 20 steps.", p.tokens_per_second);
+  metric("train_tflops", "gauge", "Model FLOPs, 1e12 a second, over the last 20 steps.", p.tflops);
+  metric("train_mfu_ratio", "gauge", "Model FLOPs / peak measured when the run began.", p.mfu);
   metric("goodput_ratio", "gauge", "Useful step time / wall time of this session.", p.goodput);
   metric("restarts_total", "counter", "Processes restarted.", p.restarts);
   metric("rollbacks_total", "counter", "Rollbacks at loss spikes.", p.rollbacks);

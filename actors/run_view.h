@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "common/clock.h"
 #include "scheduler/run_metrics.h"
 #include "scheduler/run_state.h"
+#include "scheduler/straggler.h"
 
 namespace tenax::actors {
 
@@ -25,6 +27,8 @@ struct RunFacts {
   std::string run_dir;
   double unigram_loss = 0;
   double uniform_loss = 0;
+  double flops_per_token = 0;  ///< 0: unknown
+  double peak_flops = 0;       ///< of all workers; 0: unknown
   int pid = 0;
 };
 
@@ -38,6 +42,8 @@ struct Progress {
   double eval_loss = 0;
   bool has_eval = false;
   double tokens_per_second = 0;
+  double tflops = 0;  ///< model FLOPs, in 1e12 a second; 0: unknown
+  double mfu = 0;     ///< of the peak; 0: unknown
   double eta_seconds = 0;
   double goodput = 0;  ///< useful step time / wall time of this session
   double wall_seconds = 0;
@@ -61,6 +67,8 @@ class RunView {
   void show(const scheduler::RunState& state, HttpServer* http);
 
   Progress progress() const;
+  /// How the ranks of the present generation keep pace, for the next state_json().
+  void set_scores(std::map<int, scheduler::StragglerScore> scores);
   /// As it was shown last.
   scheduler::RunState state() const;
   /// Lines for the terminal since the last call: notices and worse.
@@ -81,6 +89,7 @@ class RunView {
   const Time started_;
   mutable Mutex mutex_;
   scheduler::RunState state_ TENAX_GUARDED_BY(mutex_);
+  std::map<int, scheduler::StragglerScore> scores_ TENAX_GUARDED_BY(mutex_);
   scheduler::RunMetrics metrics_ TENAX_GUARDED_BY(mutex_);
   double useful_before_ TENAX_GUARDED_BY(mutex_) = 0;  ///< of earlier sessions
   Progress progress_ TENAX_GUARDED_BY(mutex_);

@@ -29,13 +29,8 @@ std::string encode_shard_files(const checkpoint::ShardFiles& files) {
   shards.chunk_bytes = files.chunk_bytes;
   json j = {{"shards", binary(checkpoint::encode_manifest(shards))}, {"files", json::array()}};
   for (const checkpoint::ShardFile& f : files.files) {
-    j["files"].push_back({{"path", f.path},
-                          {"bytes", f.bytes},
-                          {"checksum", binary(f.checksum)},
-                          {"checksum_name", f.checksum_name},
-                          {"first_key", binary(f.first_key)},
-                          {"last_key", binary(f.last_key)},
-                          {"num_chunks", f.num_chunks}});
+    j["files"].push_back(
+        {{"path", f.path}, {"name", f.name}, {"bytes", f.bytes}, {"num_chunks", f.num_chunks}});
   }
   std::string out;
   json::to_cbor(j, out);
@@ -52,11 +47,8 @@ Result<checkpoint::ShardFiles> decode_shard_files(std::string_view bytes) {
     for (const json& f : j.at("files")) {
       checkpoint::ShardFile file;
       file.path = f.at("path");
+      file.name = f.at("name");
       file.bytes = f.at("bytes");
-      file.checksum = text(f.at("checksum"));
-      file.checksum_name = f.at("checksum_name");
-      file.first_key = text(f.at("first_key"));
-      file.last_key = text(f.at("last_key"));
       file.num_chunks = f.at("num_chunks");
       files.files.push_back(std::move(file));
     }

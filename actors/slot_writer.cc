@@ -1,6 +1,7 @@
 #include "actors/slot_writer.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,24 +16,30 @@ namespace tenax::actors {
 
 namespace {
 
-Result<wire::ShardWritten> write(const WriteSlot& job, const std::filesystem::path& run_dir,
-                                 const std::string& run_id, std::uint32_t agent) {
+Result<wire::ShardWritten> write(const WriteSlot& job, const SlotWriterOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
-  const std::string prefix =
-      checkpoint::slot_prefix(run_id, fmt::format("a{}", agent), static_cast<int>(job.worker_slot));
+  const std::string prefix = checkpoint::slot_prefix(
+      options.run_id, fmt::format("a{}", options.agent), static_cast<int>(job.worker_slot));
   TENAX_TRY(const checkpoint::SlotReader slot,
             checkpoint::find_sealed_slot(prefix, job.sealed.branch, job.sealed.step));
   TENAX_TRY(const auto table, checkpoint::decode_table(job.sealed.table));
   checkpoint::ShardWriteRequest request;
-  request.staging_dir = (run_dir / "staging").string();
+  request.staging_dir = (options.run_dir / "staging").string();
   request.checkpoint_id = checkpoint_id(job.generation, job.sealed.step);
   request.writer = fmt::format("r{}", job.sealed.rank);
   for (const std::uint32_t i : job.sealed.writes) {
     if (i < table.size()) request.shards.push_back(table[i]);
   }
   request.payload = slot.payload();
-  request.options.num_threads = 1;
-  TENAX_TRY(const checkpoint::ShardFiles files, checkpoint::write_shard(request));
+  request.options.num_threads = options.num_threads;
+  request.options.compression = options.compression;
+  auto written_files = checkpoint::write_shard(request);
+  if (!written_files && written_files.error().code == ErrorCode::kIo && slot.still_sealed()) {
+    // What the disk refused is gone; the slot still has every byte (C4).
+    spdlog::warn("{}; it is written again from the slot", written_files.error().message);
+    written_files = checkpoint::write_shard(request);
+  }
+  TENAX_TRY(const checkpoint::ShardFiles files, std::move(written_files));
   const Hash128 digest = hash128(slot.payload().first(
       std::min<std::size_t>(job.sealed.replicated_bytes, slot.payload().size())));
   if (!slot.still_sealed()) {
@@ -52,8 +59,7 @@ Result<wire::ShardWritten> write(const WriteSlot& job, const std::filesystem::pa
 
 }  // namespace
 
-void slot_writer(caf::blocking_actor* self, std::filesystem::path run_dir, std::string run_id,
-                 std::uint32_t agent, caf::actor parent) {
+void slot_writer(caf::blocking_actor* self, SlotWriterOptions options, caf::actor parent) {
   bool running = true;
   self->receive_while(running)(
       [&](const WriteSlot& job) {
@@ -61,7 +67,7 @@ void slot_writer(caf::blocking_actor* self, std::filesystem::path run_dir, std::
         done.generation = job.generation;
         done.worker_slot = job.worker_slot;
         done.worker_incarnation = job.worker_incarnation;
-        auto written = write(job, run_dir, run_id, agent);
+        auto written = write(job, options);
         if (written) {
           done.answer = *std::move(written);
         } else {

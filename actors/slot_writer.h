@@ -1,4 +1,4 @@
-// Writes sealed slots out as SST files, off the training path. A detached actor of the agent: it
+// Writes sealed slots out as chunk files, off the training path. A detached actor of the agent: it
 // blocks for the disk.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <string>
 #include <variant>
 
+#include "checkpoint/shard_writer.h"
 #include "wire/message.h"
 
 namespace tenax::actors {
@@ -33,8 +34,15 @@ constexpr std::uint64_t checkpoint_id(std::uint64_t generation, std::int64_t ste
   return (generation << 32) | static_cast<std::uint64_t>(step);
 }
 
-void slot_writer(caf::blocking_actor* self, std::filesystem::path run_dir, std::string run_id,
-                 std::uint32_t agent, caf::actor parent);
+struct SlotWriterOptions {
+  std::filesystem::path run_dir;
+  std::string run_id;
+  std::uint32_t agent = 0;
+  int num_threads = 1;
+  checkpoint::Compression compression = checkpoint::Compression::kNone;
+};
+
+void slot_writer(caf::blocking_actor* self, SlotWriterOptions options, caf::actor parent);
 
 }  // namespace tenax::actors
 

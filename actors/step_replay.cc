@@ -62,6 +62,12 @@ class Replay {
     std::unique_ptr<Replay> replay(new Replay);
     TENAX_TRY([[maybe_unused]] const RunIdentity identity, directory.identity());
     TENAX_TRY(replay->config_, configs::load_run_config(directory.config(), {}));
+    if (const std::int64_t tp = replay->config_.layout.tensor_parallel; tp != 1) {
+      return make_error(ErrorCode::kUnsupported,
+                        fmt::format("one process does not round like the run's {} tensor-parallel "
+                                    "ranks, so its steps cannot be compared bit for bit",
+                                    tp));
+    }
     TENAX_TRY(replay->store_, checkpoint::StoreReader::open_read_only(directory.path().string()));
     TENAX_TRY(const auto saved, replay->store_->state());
     if (!saved) return make_error(ErrorCode::kNotFound, "the run has no journal yet");
@@ -73,16 +79,14 @@ class Replay {
                                     replay->state_.degrees.tp));
     }
     TENAX_TRY(replay->reports_, journalled_reports(*replay->store_, replay->state_));
+    const auto corpora = directory.corpora(replay->config_.data.num_corpora());
     // Other tokens than were trained would look like a wrong computation.
     data::TokenFile::OpenOptions verify;
     verify.verify = data::TokenFile::Verify::kContent;
-    TENAX_RETURN_IF_ERROR([&]() -> Status {
-      TENAX_TRY([[maybe_unused]] const auto tokens,
-                data::TokenFile::open(directory.train_tokens(), verify));
-      return {};
-    }());
-    TENAX_TRY(replay->data_, StepData::open(replay->config_, directory.train_tokens(),
-                                            directory.heldout_tokens()));
+    for (const data::TokenizePaths& corpus : corpora) {
+      TENAX_TRY([[maybe_unused]] const auto tokens, data::TokenFile::open(corpus.train, verify));
+    }
+    TENAX_TRY(replay->data_, StepData::open(replay->config_, corpora));
     replay->data_->set_skip_windows(replay->state_.skip_windows);
     TENAX_TRY(replay->engine_, compute::Engine::create(engine_options(
                                    replay->config_, replay->data_->vocabulary_size(), {}, 0)));
@@ -119,8 +123,9 @@ class Replay {
                         fmt::format("step {} is not in the journal of the current branch", step));
     }
     const StepReport& before = known->second;
-    TENAX_RETURN_IF_ERROR(engine_->compute_gradients(
-        comm_, data_->microbatches(step, 0, engine_->options().num_microbatches)));
+    const int count = data_->num_microbatches(step);
+    TENAX_RETURN_IF_ERROR(use_batch_of(*engine_, config_, {}, count));
+    TENAX_RETURN_IF_ERROR(engine_->compute_gradients(comm_, data_->microbatches(step, 0, count)));
     compute::VerdictPart part = engine_->verdict_part();
     part.step = step;
     TENAX_TRY(const compute::Verdict verdict, engine_->exchange_verdict(comm_, part));

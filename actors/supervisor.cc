@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "actors/engine_setup.h"
+#include "actors/network_interface.h"
 #include "actors/supervisor_actor.h"
 #include "checkpoint/holder.h"
+#include "data/batch_ramp.h"
 #include "scheduler/run_decision_elastic.h"
 #include "scheduler/run_json.h"
 
@@ -19,12 +22,6 @@ namespace {
 
 constexpr std::size_t kPreloadEntries =
     20000;  ///< journal entries of earlier sessions shown on the dashboard
-
-std::string host_name() {
-  char host[256] = "localhost";
-  gethostname(host, sizeof host - 1);
-  return host;
-}
 
 /// The state saved with the last decision, brought up to date with the reports journalled since.
 Result<InheritedState> inherit(const checkpoint::Store& store,
@@ -94,14 +91,21 @@ class LiveSupervisor final : public SupervisorHandle {
 
     const std::string control_token = random_token();
     TENAX_RETURN_IF_ERROR(start_dashboard(control_token));
-    sockets_ = std::make_unique<wire::PeerSockets>([this](int socket, const std::string& peer,
-                                                          std::span<const std::byte> frame) {
-      auto message = wire::decode(frame);
-      if (!message) return;  // not ours: changes nothing (W2)
-      caf::anon_send(
-          actor_, Frame{socket, peer, std::make_shared<const wire::Message>(*std::move(message))});
-    });
-    TENAX_TRY(const auto bound, sockets_->bind_router("tcp://127.0.0.1:*"));
+    sockets_ = std::make_unique<wire::PeerSockets>(
+        options_.identity.keys,
+        [this](int socket, const std::string& peer, std::span<const std::byte> frame) {
+          auto message = wire::decode(frame);
+          if (!message) return;  // not ours: changes nothing (W2)
+          caf::anon_send(actor_, Frame{socket, peer,
+                                       std::make_shared<const wire::Message>(*std::move(message))});
+        });
+    const configs::NetworkSection& network = options_.config.network;
+    TENAX_TRY(const std::string address,
+              resolve_address("network.control_interface", network.control_interface));
+    TENAX_TRY(const auto bound,
+              sockets_->bind_router(fmt::format(
+                  "tcp://{}:{}", address,
+                  network.control_port == 0 ? "*" : std::to_string(network.control_port))));
     SupervisorEnvironment environment{options_,
                                       controller_,
                                       clock_,
@@ -148,6 +152,8 @@ class LiveSupervisor final : public SupervisorHandle {
     f.run_dir = o.directory.path().string();
     f.unigram_loss = o.unigram_loss;
     f.uniform_loss = o.uniform_loss;
+    f.flops_per_token = o.flops_per_token;
+    f.peak_flops = o.identity.peak_flops;
     f.pid = getpid();
     return f;
   }
@@ -249,8 +255,12 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   const auto scaled = [&](Duration d) { return from_seconds(to_seconds(d) * c.run.time_scale); };
   scheduler::ControllerOptions o;
   o.degrees = degrees_of(c);
-  o.limits.max_data_parallel =
-      static_cast<int>(c.train.global_batch_size / c.train.microbatch_size);
+  std::int64_t smallest_batch = c.train.global_batch_size;
+  if (const auto ramp = data::batch_ramp(c.train.batch_ramp, c.train.global_batch_size)) {
+    for (const data::BatchSizeChange& change : *ramp)
+      smallest_batch = std::min(smallest_batch, change.size);
+  }
+  o.limits.max_data_parallel = static_cast<int>(smallest_batch / c.train.microbatch_size);
   o.limits.max_stages = static_cast<int>(c.model.num_layers / c.layout.virtual_stages);
   o.limits.min_stages = static_cast<int>(c.layout.min_pipeline_parallel);
   o.limits.min_workers = static_cast<int>(c.layout.min_workers);
@@ -267,6 +277,10 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.abort_timeout = scaled(c.supervision.abort_timeout);
   o.form_timeout = scaled(c.supervision.form_timeout);
   o.hang_timeout = scaled(c.supervision.hang_timeout);
+  o.watch.factor = c.supervision.hang_factor;
+  o.watch.slack = scaled(c.supervision.hang_slack);
+  o.watch.eval_interval = c.train.eval_interval;
+  o.watch.checkpoint_interval = c.checkpoint.interval;
   o.takeover_wait = scaled(c.supervision.heartbeat_timeout);
   o.worker_restarts.kind = scheduler::RestartKind::kOneForOne;
   o.worker_restarts.intensity = static_cast<int>(c.supervision.restart_intensity);

@@ -28,6 +28,7 @@ struct SupervisorOptions {
   std::string config_path;                  ///< as the user named it
   std::vector<std::string> config_changes;  ///< against the last start
   Hash128 data_digest;
+  double flops_per_token = 0;  ///< compute::flops_per_token of the model
   double unigram_loss = 0;
   double uniform_loss = 0;
 };

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "actors/event_codec.h"
+#include "actors/network_interface.h"
 #include "actors/process.h"
 #include "actors/shard_codec.h"
 #include "checkpoint/slot.h"
@@ -18,6 +19,7 @@ namespace tenax::actors {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(10);
+constexpr auto kPause = std::chrono::milliseconds(300);
 constexpr std::size_t kMaxBuffered = 64;
 constexpr auto kShowInterval = std::chrono::milliseconds(100);
 constexpr auto kEndWait = std::chrono::seconds(5);
@@ -68,12 +70,12 @@ void Supervisor::start() {
     for (const auto& m : *manifests) started.manifests.push_back(m.checkpoint_id);
   }
   for (std::uint32_t id = 0; id < state_.agents.size(); ++id) {
-    const auto pid = static_cast<pid_t>(state_.agents[id].pid);
-    if (state_.agents[id].gone || pid == 0) continue;
-    // One that joined may have named the directory in another way.
-    const std::string word =
-        state_.agents[id].joined ? "--join" : e_.options.directory.path().string();
-    if (is_alive(pid, word)) started.agents_alive.push_back(id);
+    const scheduler::AgentState& agent = state_.agents[id];
+    if (agent.gone || agent.pid == 0) continue;
+    // One that joined may have named the directory in another way; one elsewhere may answer.
+    const std::string word = agent.joined ? "--join" : e_.options.directory.path().string();
+    if (agent.host != host_name() || is_alive(static_cast<pid_t>(agent.pid), word))
+      started.agents_alive.push_back(id);
   }
   feed(std::move(started));
   self_->delayed_send(self_, kTick, TickAtom::value);
@@ -137,8 +139,13 @@ void Supervisor::on(const Journalled& done) {
 }
 
 void Supervisor::tick() {
+  const Time now = e_.clock.now();
+  // After a pause of this process (SIGSTOP, a suspended machine) what came meanwhile is heard
+  // first.
+  const bool paused = now - last_tick_ > kPause;
+  last_tick_ = now;
   const auto deadline = e_.controller.next_deadline(state_);
-  if (deadline && e_.clock.now() >= *deadline) feed(scheduler::TimerFired{});
+  if (!paused && deadline && now >= *deadline) feed(scheduler::TimerFired{});
   flush(false, std::nullopt);
   if (view_stale_ && e_.clock.now() - shown_at_ >= kShowInterval) show();
   if (ending_) end_if_possible();
@@ -163,11 +170,18 @@ void Supervisor::on(const Frame& frame) {
       return;
     }
     const auto it = incarnations_.find(m.agent);
-    if (it == incarnations_.end() || it->second != m.agent_incarnation || m.term != term_)
+    if (it == incarnations_.end() || it->second != m.agent_incarnation || m.term != term_) {
+      // An agent that was given up while its host could not be reached learns it when it can.
+      if (m.term == term_ && !is_member(m)) dismiss(frame);
       return;  // G2
+    }
     Frame checked = frame;
     checked.socket = -1;
     self_->send(proxies_.at(m.agent), checked);
+    return;
+  }
+  if (const auto* beat = std::get_if<wire::Heartbeat>(&m.body)) {
+    judge_paces(m.generation, *beat);
     return;
   }
   if (const auto* value = std::get_if<wire::RendezvousValue>(&m.body)) {
@@ -193,18 +207,35 @@ void Supervisor::on(const Frame& frame) {
   if (auto event = to_event(m)) feed(*std::move(event));
 }
 
+void Supervisor::judge_paces(std::uint64_t generation, const wire::Heartbeat& beat) {
+  if (generation != state_.generation) return;
+  if (generation != paces_generation_) {
+    paces_generation_ = generation;
+    paces_.clear();
+    straggles_.clear();
+  }
+  for (const wire::WorkerPace& p : beat.paces)
+    paces_[static_cast<int>(p.rank)] = {p.busy_seconds, p.past_seconds, p.steps};
+  auto scores = scheduler::straggler_scores(state_.degrees, paces_, straggles_);
+  for (const auto& [rank, score] : scores) {
+    bool& straggled = straggles_[rank];
+    if (straggled == score.straggles) continue;
+    straggled = score.straggles;
+    feed(scheduler::PaceChanged{static_cast<std::uint32_t>(rank), generation, score.straggles,
+                                score.score(), score.text});
+  }
+  e_.view.set_scores(std::move(scores));
+}
+
 void Supervisor::join(const Frame& frame) {
   const wire::Message& m = *frame.message;
   const auto& hello = std::get<wire::AgentHello>(m.body);
-  if (m.agent >= state_.agents.size() || state_.agents[m.agent].gone ||
-      m.agent_incarnation != state_.agents[m.agent].incarnation) {
-    wire::Message bye = message(wire::Shutdown{"another agent has taken this place"});
-    bye.agent_incarnation = m.agent_incarnation;
-    e_.sockets.send(e_.router, frame.peer, wire::encode(bye));
+  if (!is_member(m)) {
+    dismiss(frame);
     return;
   }
   if (incarnations_.contains(m.agent) && incarnations_[m.agent] == m.agent_incarnation) return;
-  if (!processes_.contains(m.agent_incarnation)) {
+  if (!processes_.contains(m.agent_incarnation) && hello.host == host_name()) {
     if (auto process = Process::attach(static_cast<pid_t>(hello.pid))) {
       processes_.insert(m.agent_incarnation);
       e_.watcher.watch(m.agent_incarnation, *std::move(process));
@@ -226,6 +257,17 @@ void Supervisor::join(const Frame& frame) {
   proxies_[m.agent] = spawn_agent_proxy(self_, std::move(options));
   send_to_agent(m.agent, message(wire::Welcome{}));
   feed(*to_event(m));
+}
+
+bool Supervisor::is_member(const wire::Message& m) const {
+  return m.agent < state_.agents.size() && !state_.agents[m.agent].gone &&
+         m.agent_incarnation == state_.agents[m.agent].incarnation;
+}
+
+void Supervisor::dismiss(const Frame& frame) {
+  wire::Message bye = message(wire::Shutdown{"another agent has taken this place"});
+  bye.agent_incarnation = frame.message->agent_incarnation;
+  e_.sockets.send(e_.router, frame.peer, wire::encode(bye));
 }
 
 void Supervisor::on(const AgentGone& gone) {
@@ -316,10 +358,13 @@ void Supervisor::act(const scheduler::Command& command) {
 void Supervisor::act(const scheduler::SpawnAgent& c) {
   if (ending_) return;
   Process::SpawnOptions spawn;
-  spawn.arguments = {self_path(),     "agent",
-                     "--run-dir",     e_.options.directory.path().string(),
-                     "--agent",       std::to_string(c.agent),
-                     "--incarnation", std::to_string(c.incarnation)};
+  spawn.arguments = agent_launcher(e_.options.config.network, c.agent);
+  for (std::string argument :
+       {self_path(), std::string("agent"), std::string("--run-dir"),
+        e_.options.directory.path().string(), std::string("--agent"), std::to_string(c.agent),
+        std::string("--incarnation"), std::to_string(c.incarnation)}) {
+    spawn.arguments.push_back(std::move(argument));
+  }
   spawn.log_path = (e_.options.directory.logs() / fmt::format("agent-{}.log", c.agent)).string();
   auto process = Process::spawn(spawn);
   if (!process) {
@@ -398,6 +443,7 @@ checkpoint::Manifest Supervisor::manifest_of(const scheduler::CommitCheckpoint& 
   }
   m.config_digest = configs::config_digest(e_.options.config);
   m.data_digest = e_.options.data_digest;
+  m.arithmetic = e_.options.identity.arithmetic;
   const Degrees& d = state_.degrees;
   m.layout = fmt::format("dp {} x tp {} x pp {}", d.dp, d.tp, d.pp);
   m.created = e_.clock.now();

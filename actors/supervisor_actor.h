@@ -16,6 +16,7 @@
 #include "actors/proxies.h"
 #include "actors/store_actor.h"
 #include "actors/supervisor.h"
+#include "scheduler/straggler.h"
 #include "wire/peer_sockets.h"
 
 namespace tenax::actors {
@@ -103,7 +104,10 @@ class Supervisor {
   void send_to_all(const wire::Message& m);
   void release(std::uint64_t branch, std::int64_t step, bool committed);
   checkpoint::Manifest manifest_of(const scheduler::CommitCheckpoint& c) const;
+  void judge_paces(std::uint64_t generation, const wire::Heartbeat& beat);
   void join(const Frame& frame);
+  bool is_member(const wire::Message& m) const;
+  void dismiss(const Frame& frame);
   void end_if_possible();
   /// Whether it was a replay's process; then its result is an event.
   bool replay_ended(const ChildExited& exited);
@@ -126,7 +130,11 @@ class Supervisor {
       shards_;  ///< by checkpoint, rank
   std::int64_t acknowledged_ = 0;
   bool view_stale_ = false;
+  std::uint64_t paces_generation_ = 0;
+  std::map<int, scheduler::RankPace> paces_;  ///< by rank, of that generation
+  std::map<int, bool> straggles_;
   Time shown_at_{};
+  Time last_tick_{};
   bool ending_ = false;
   Time ending_since_;
   int exit_code_ = 1;

@@ -10,8 +10,7 @@
 #include <utility>
 
 #include "actors/engine_setup.h"
-#include "checkpoint/reader.h"
-#include "checkpoint/store_reader.h"
+#include "actors/network_interface.h"
 #include "compute/cpu/gloo_communicator.h"
 
 namespace tenax::actors {
@@ -19,7 +18,10 @@ namespace tenax::actors {
 namespace {
 
 constexpr std::size_t kMaxReports = 4096;
+constexpr int kUnwatched = 20;
 constexpr std::size_t kFlightEntries = 256;
+constexpr std::size_t kTraceEvents = 4096;
+constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
 
 Duration scaled(const configs::RunConfig& config, Duration d) {
   return from_seconds(to_seconds(d) * config.run.time_scale);
@@ -32,7 +34,8 @@ TrainLoop::TrainLoop(TrainLoopOptions options, const Clock& clock, SlotGate& gat
       clock_(clock),
       gate_(gate),
       send_(std::move(send)),
-      recorder_(kFlightEntries, clock) {}
+      recorder_(kFlightEntries, clock),
+      trace_(clock, kTraceEvents) {}
 
 RankState TrainLoop::state(std::int64_t counted_step) const {
   MutexLock lock(state_mutex_);
@@ -41,6 +44,21 @@ RankState TrainLoop::state(std::int64_t counted_step) const {
     if (r.step > counted_step) state.reports.push_back(r);
   }
   return state;
+}
+
+std::vector<FlightNote> TrainLoop::flight() const {
+  const std::vector<compute::FlightEntry> entries = recorder_.snapshot();
+  const Time now = clock_.now();
+  std::vector<FlightNote> notes;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const compute::FlightEntry& e = entries[i];
+    const bool open = e.state == compute::FlightState::kPosted;
+    if (!open && i + kFlightNotes < entries.size()) continue;
+    notes.push_back({e.sequence, std::string(e.operation), std::string(e.within), e.peer, e.bytes,
+                     std::string(compute::to_string(e.state)),
+                     to_seconds((open ? now : e.end) - e.start)});
+  }
+  return notes;
 }
 
 std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
@@ -58,34 +76,44 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     gloo.rank = rank;
     gloo.world_size = plan.degrees.world_size();
     gloo.form_timeout = scaled(config_, config_.supervision.form_timeout);
-    gloo.operation_timeout = scaled(config_, config_.supervision.hang_timeout);
+    // The supervisor finds hangs much sooner; this one is for a worker that nobody watches.
+    gloo.operation_timeout = kUnwatched * scaled(config_, config_.supervision.hang_timeout);
     gloo.key_prefix = fmt::format("generation{}", plan.generation);
     gloo.recorder = &recorder_;
     // The link outlives the communicator: it is destroyed by the caller after run() has returned.
     const std::shared_ptr<compute::Rendezvous> rendezvous(&link, [](compute::Rendezvous*) {});
     TENAX_TRY(const auto comm,
               compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
-    std::string source;
+    RestoreSource source;
+    const Time connected = clock_.now();
     TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
-    send_(wire::RankFormed{message.rank, plan.step, source, to_seconds(clock_.now() - begin)});
+    const Time now = clock_.now();
+    send_(wire::RankFormed{message.rank, plan.step, source.text, to_seconds(now - begin),
+                           to_seconds(now - connected), source.bytes, source.rejected});
     return train(plan, rank, *comm, link);
   };
   const Status status = body();
   if (status) return std::nullopt;
-  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_};
+  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_,
+                 status.error().code == ErrorCode::kDeviceLost};
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
-  if (!device_) {
-    TENAX_TRY(device_, compute::GlooDevice::open(options_.data_interface));
-  }
   if (message.config != config_text_) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
+    TENAX_TRY(gpu_, open_gpu(config_, static_cast<int>(options_.slot), gpu_));
+    TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_, gpu_.get()));
     guard_options_ = configs::guard_options(config_);
-    TENAX_TRY(data_, StepData::open(config_, options_.directory.train_tokens(),
-                                    options_.directory.heldout_tokens()));
+    TENAX_TRY(data_,
+              StepData::open(config_, options_.directory.corpora(config_.data.num_corpora())));
+  }
+  TENAX_TRY(const std::string address,
+            resolve_address("network.data_interface", config_.network.data_interface));
+  if (!device_ || address != device_address_) {
+    TENAX_TRY(device_, compute::GlooDevice::open(address));
+    device_address_ = address;
   }
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);
@@ -111,8 +139,10 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     held = std::exchange(held_, {});
     if (!keeps) reports_.clear();
   }
-  TENAX_TRY(engine_, compute::Engine::create(
-                         engine_options(config_, data_->vocabulary_size(), degrees, rank)));
+  compute::EngineOptions options = engine_options(config_, data_->vocabulary_size(), degrees, rank);
+  options.settings.cuda = gpu_;
+  options.trace = &trace_;
+  TENAX_TRY(engine_, compute::Engine::create(std::move(options)));
   if (keeps) {
     TENAX_RETURN_IF_ERROR(engine_->take_state(*before));
     held.gradients_ready = 0;
@@ -120,6 +150,9 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     MutexLock lock(state_mutex_);
     held_ = held;
   }
+  // A run goes on without traces where they cannot be written.
+  trace_file_.reset();
+  if (auto file = TraceFile::open(options_.directory.trace(rank))) trace_file_ = *std::move(file);
   eval_schedule_ = forward_schedule(engine_->options(), data_->num_heldout_microbatches());
   samples_.reset();
   if (!engine_->sample_losses().empty()) {
@@ -145,9 +178,9 @@ Status TrainLoop::open_slots() {
 // --- Taking one's place
 
 Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& comm,
-                          std::string& source) {
+                          RestoreSource& source) {
   const RankSource mine = plan.sources[static_cast<std::size_t>(rank)];
-  const double mb = static_cast<double>(payload_.bytes) * 1e-6;
+  const std::uint64_t bytes = payload_.bytes;
   if (mine.kind != SourceKind::kMemory) {
     // Half-overwritten weights are nobody's source if this is broken off.
     MutexLock lock(state_mutex_);
@@ -161,9 +194,9 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
         MutexLock lock(state_mutex_);
         last = held_.last_applied;
       }
-      source = fmt::format("{:.1f} MB from its own memory", mb);
+      source.served("memory", bytes, "from its own memory");
       if (finish_half_step(plan)) {
-        source += ", the half-done step finished";
+        source.text += ", the half-done step finished";
       } else if (last != plan.step) {
         return make_error(
             ErrorCode::kInternal,
@@ -173,7 +206,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     }
     case SourceKind::kInitial:
       engine_->initialise(static_cast<std::uint64_t>(config_.run.seed));
-      source = fmt::format("{:.1f} MB computed from the seed", mb);
+      source.served("seed", bytes, "computed from the seed");
       break;
     case SourceKind::kCheckpoint:
       TENAX_RETURN_IF_ERROR(restore_checkpoint(plan, source));
@@ -186,7 +219,7 @@ Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& com
     if (s.kind != SourceKind::kPeer) continue;
     if (other == rank) {
       TENAX_RETURN_IF_ERROR(engine_->recv_state(comm, s.peer));
-      source = fmt::format("{:.1f} MB from the memory of rank {}", mb, s.peer);
+      source.served("peer", bytes, fmt::format("from the memory of rank {}", s.peer));
     } else if (s.peer == rank) {
       TENAX_RETURN_IF_ERROR(engine_->send_state(comm, other));
     }
@@ -215,34 +248,27 @@ bool TrainLoop::finish_half_step(const Plan& plan) {
   return true;
 }
 
-Status TrainLoop::restore_checkpoint(const Plan& plan, std::string& source) {
-  TENAX_TRY(const auto store,
-            checkpoint::StoreReader::open_read_only(options_.directory.path().string()));
-  const double mb = static_cast<double>(payload_.bytes) * 1e-6;
-  const auto manifest = store->manifest(plan.checkpoint_id);
-  if (!manifest) {
+Status TrainLoop::restore_checkpoint(const Plan& plan, RestoreSource& source) {
+  CheckpointRestoreOptions from;
+  from.directory = options_.directory;
+  from.run_id = options_.run_id;
+  from.agent = options_.agent;
+  from.slot = options_.slot;
+  from.incarnation = options_.incarnation;
+  from.num_agents = static_cast<std::uint32_t>(config_.layout.agents);
+  from.has_buddy = config_.checkpoint.buddy_copies > 0;
+  from.buddy_timeout = scaled(config_, std::chrono::seconds(2));
+  from.checkpoint_id = plan.checkpoint_id;
+  from.branch = plan.checkpoint_branch;
+  from.step = plan.step;
+  const std::span<float> parts[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
+  const Status restored = restore_from_checkpoint(from, payload_.table, parts, source);
+  if (!restored && (restored.error().code == ErrorCode::kDataLoss ||
+                    restored.error().code == ErrorCode::kNotFound ||
+                    restored.error().code == ErrorCode::kUnsupported)) {
     bad_checkpoint_ = plan.checkpoint_id;
-    return manifest.error();
   }
-  const std::string prefix = checkpoint::slot_prefix(
-      options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
-  // The nearest source first: this host's slot, if its bytes have the manifest's hashes.
-  if (const auto slot = checkpoint::find_sealed_slot(prefix, plan.checkpoint_branch, plan.step);
-      slot && slot_matches(*slot, payload_.table, *manifest)) {
-    copy_from_payload(slot->payload(), *engine_);
-    source = fmt::format("{:.1f} MB from shared memory", mb);
-    return {};
-  }
-  const checkpoint::CheckpointReader reader(*store, *manifest);
-  std::vector<checkpoint::BoxRequest> requests;
-  for (const checkpoint::TensorShard& shard : payload_.table)
-    requests.push_back({shard.kind, shard.name, shard.box, shard_values(*engine_, shard)});
-  if (const Status read = reader.read_boxes(requests, 1); !read) {
-    if (read.error().code == ErrorCode::kDataLoss) bad_checkpoint_ = plan.checkpoint_id;
-    return read.error();
-  }
-  source = fmt::format("{:.1f} MB from the store", mb);
-  return {};
+  return restored;
 }
 
 // --- The loop
@@ -256,6 +282,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
     compute::Verdict verdict;
     TENAX_RETURN_IF_ERROR(step(plan, comm, link, verdict));
     ++done;
+    check_integrity(plan, rank, done);
     const std::int64_t interval = config_.checkpoint.interval;
     bool save = interval > 0 && done % interval == 0 &&
                 (verdict.slots_free || config_.checkpoint.policy == configs::SlotPolicy::kWait);
@@ -291,9 +318,15 @@ Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, Ge
     held_.gradients_ready = 0;
     held_.verdict_known = false;
   }
+  if (attempt == 0) trace_.begin_step(step);
+  TENAX_RETURN_IF_ERROR(use_batch_of(*engine_, config_, degrees_, data_->num_microbatches(step)));
   const compute::EngineOptions& o = engine_->options();
   const compute::MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
-  const std::span<compute::Microbatch> batches = data_->microbatches(step, range.begin, range.end);
+  std::span<compute::Microbatch> batches;
+  {
+    const compute::TraceSpan span(&trace_, compute::TraceKind::kData);
+    batches = data_->microbatches(step, range.begin, range.end);
+  }
   faults_.mark(branch, step, attempt, batches);
   TENAX_RETURN_IF_ERROR(engine_->compute_gradients(comm, batches));
   {
@@ -306,6 +339,7 @@ Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, Ge
   part.newest_command = link.newest_command();
   part.slot_free = gate_.free();
   part.differs = attempt > 0 && engine_->own_gradient_hash() != first_hash;
+  const compute::TraceSpan span(&trace_, compute::TraceKind::kVerdict);
   return engine_->exchange_verdict(comm, part);
 }
 
@@ -342,6 +376,7 @@ Result<compute::Verdict> TrainLoop::compute_and_judge(compute::Communicator& com
 Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
                        compute::Verdict& verdict) {
   const Time begin = clock_.now();
+  const Duration blocked = recorder_.blocked();
   StepReport report;
   report.branch = plan.branch;
   {
@@ -371,12 +406,21 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     MutexLock lock(state_mutex_);
     reports_.back() = report;
   }
+  keep_trace(plan);
   send_(wire::StepDone{report});
+  send_(wire::Pace{std::max(0.0, report.seconds - to_seconds(recorder_.blocked() - blocked))});
   return {};
+}
+
+void TrainLoop::keep_trace(const Plan& plan) {
+  if (!trace_file_) return;
+  if (!trace_file_->append(static_cast<std::uint32_t>(plan.generation), trace_.events()))
+    trace_file_.reset();
 }
 
 void TrainLoop::apply(const StepReport& verdict) {
   if (verdict.update == UpdateKind::kApplied) {
+    const compute::TraceSpan span(&trace_, compute::TraceKind::kUpdate);
     engine_->apply_update({verdict.grad_norm, verdict.clip_norm, verdict.tokens,
                            verdict.learning_rate, verdict.step});
   }
@@ -405,6 +449,7 @@ Status TrainLoop::evaluate(compute::Communicator& comm, StepReport& report) {
   if (count == 0) return {};
   const compute::MicrobatchRange share = heldout_share(engine_->options(), count);
   const auto mine = data_->heldout(share.begin, share.end);
+  const compute::TraceSpan span(&trace_, compute::TraceKind::kEvaluate);
   TENAX_TRY(report.eval_loss, engine_->evaluate(comm, mine, eval_schedule_, count));
   report.has_eval = true;
   return {};
@@ -433,6 +478,18 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
       static_cast<std::uint32_t>(rank), plan.branch, step, static_cast<std::uint8_t>(index),
       checkpoint::encode_table(payload_.table), payload_.writes, payload_.replicated_bytes});
   return {};
+}
+
+void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
+  const std::int64_t interval = config_.supervision.integrity_interval;
+  if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
+  std::string hashes = hash128(std::as_bytes(engine_->values())).hex();
+  if (engine_->options().zero == 0) {  // else each replica has moments of its own
+    for (const std::span<float> part : {engine_->adam_m(), engine_->adam_v()})
+      hashes += hash128(std::as_bytes(part)).hex();
+  }
+  send_(
+      wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
 }
 
 double TrainLoop::rate(std::int64_t step) const {

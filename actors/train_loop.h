@@ -13,18 +13,22 @@
 #include <variant>
 #include <vector>
 
+#include "actors/checkpoint_restore.h"
 #include "actors/engine_payload.h"
 #include "actors/fault_injection.h"
 #include "actors/generation_link.h"
 #include "actors/run_directory.h"
 #include "actors/sample_log.h"
 #include "actors/step_data.h"
+#include "actors/trace_file.h"
 #include "checkpoint/slot.h"
 #include "common/clock.h"
 #include "compute/cpu/gloo_device.h"
+#include "compute/cuda_device.h"
 #include "compute/engine.h"
 #include "compute/flight_recorder.h"
 #include "compute/lr_schedule.h"
+#include "compute/step_trace.h"
 #include "configs/run_config.h"
 #include "wire/message.h"
 
@@ -36,7 +40,6 @@ struct TrainLoopOptions {
   std::uint32_t agent = 0;
   std::uint32_t slot = 0;
   std::uint64_t incarnation = 0;
-  std::string data_interface = "127.0.0.1";
 };
 
 class TrainLoop {
@@ -52,11 +55,14 @@ class TrainLoop {
   struct Stopped {
     std::string reason;
     std::uint64_t bad_checkpoint = 0;
+    bool device_lost = false;  ///< this process is of no further use
   };
   std::optional<Stopped> run(const wire::PlanFor& plan, GenerationLink& link);
 
   /// What this rank holds, with the reports of steps after `counted_step`.
   RankState state(std::int64_t counted_step) const;
+  /// Its last transfers, oldest first. Any thread, also while the engine is blocked in one.
+  std::vector<FlightNote> flight() const;
 
  private:
   Status prepare(const wire::PlanFor& plan);
@@ -64,8 +70,8 @@ class TrainLoop {
   /// move into it; a half-done step is finished before.
   Status build_engine(const Plan& plan, int rank);
   Status open_slots();
-  Status restore(const Plan& plan, int rank, compute::Communicator& comm, std::string& source);
-  Status restore_checkpoint(const Plan& plan, std::string& source);
+  Status restore(const Plan& plan, int rank, compute::Communicator& comm, RestoreSource& source);
+  Status restore_checkpoint(const Plan& plan, RestoreSource& source);
   Status train(const Plan& plan, int rank, compute::Communicator& comm, GenerationLink& link);
   Status step(const Plan& plan, compute::Communicator& comm, GenerationLink& link,
               compute::Verdict& verdict);
@@ -80,7 +86,10 @@ class TrainLoop {
   void note_samples(const StepReport& report);
   Status evaluate(compute::Communicator& comm, StepReport& report);
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
+  /// Says what this rank holds after a step, for the comparison with its replicas.
+  void check_integrity(const Plan& plan, int rank, std::int64_t step);
   double rate(std::int64_t step) const;
+  void keep_trace(const Plan& plan);
 
   const TrainLoopOptions options_;
   const Clock& clock_;
@@ -95,8 +104,12 @@ class TrainLoop {
   GuardState guard_;  ///< after the newest step applied
   FaultInjection faults_;
   std::shared_ptr<compute::GlooDevice> device_;
+  std::string device_address_;
   compute::FlightRecorder recorder_;
+  compute::StepTrace trace_;
+  std::optional<TraceFile> trace_file_;  ///< none where it could not be opened
   std::unique_ptr<StepData> data_;
+  std::shared_ptr<compute::CudaDevice> gpu_;  ///< null where the CPU computes; outlives the engine
   std::unique_ptr<compute::Engine> engine_;
   std::unique_ptr<SampleLog> samples_;  ///< where this rank computes losses
   Degrees degrees_;

@@ -13,6 +13,7 @@
 #include "actors/caf_messages.h"
 #include "actors/generation_link.h"
 #include "actors/process.h"
+#include "actors/process_evidence.h"
 #include "actors/run_directory.h"
 #include "actors/train_loop.h"
 #include "wire/peer_sockets.h"
@@ -58,6 +59,10 @@ class AgentConnection {
   wire::PeerSockets::SocketId socket_ = -1;
 };
 
+/// Exit status of a worker whose device failed under it. The agent sees the process end; a new one
+/// begins with a new context.
+constexpr int kDeviceLostExit = 71;
+
 /// A generation for the engine to run.
 struct RunGeneration {
   std::shared_ptr<const wire::Message> plan;
@@ -98,7 +103,7 @@ void engine_actor(caf::blocking_actor* self, Parts parts, caf::actor worker) {
           ended.stopped = parts.loop.run(std::get<wire::PlanFor>(run.plan->body), *run.link);
         } catch (const std::exception& e) {
           ended.stopped =
-              TrainLoop::Stopped{std::string("exception in the engine: ") + e.what(), 0};
+              TrainLoop::Stopped{std::string("exception in the engine: ") + e.what(), 0, false};
         }
         self->send(worker, std::move(ended));
       },
@@ -113,6 +118,7 @@ struct WorkerState {
   std::uint64_t generation = 0;  ///< newest one heard of
   std::int32_t rank = -1;
   std::optional<wire::Abort> unanswered;  ///< abort that waits for the engine to leave
+  std::vector<FlightNote> flight = {};    ///< as it was when that abort came
   /// Addresses that came before their generation's plan.
   std::map<std::uint64_t, std::vector<wire::RendezvousValue>> early;
 };
@@ -151,13 +157,18 @@ class Worker {
     s_.engine_busy = false;
     if (ended.stopped)
       spdlog::warn("generation {} ended: {}", ended.generation, ended.stopped->reason);
+    if (ended.stopped && ended.stopped->device_lost) {
+      spdlog::default_logger()->flush();
+      _exit(kDeviceLostExit);
+    }
     if (s_.unanswered) {
       answer(*std::exchange(s_.unanswered, std::nullopt),
              ended.stopped ? ended.stopped->bad_checkpoint : 0);
     } else if (ended.stopped) {
-      parts_.agent.send(s_.generation,
-                        wire::RankStopped{s_.rank, parts_.loop.state(INT64_MAX),
-                                          ended.stopped->reason, ended.stopped->bad_checkpoint});
+      parts_.agent.send(
+          s_.generation,
+          wire::RankStopped{s_.rank, parts_.loop.state(INT64_MAX), ended.stopped->reason,
+                            ended.stopped->bad_checkpoint, parts_.loop.flight()});
     }
   }
 
@@ -189,8 +200,11 @@ class Worker {
 
   void on_abort(const wire::Abort& abort) {
     s_.generation = abort.generation;
+    // A spare has no plan that would clear them.
+    s_.early.erase(s_.early.begin(), s_.early.lower_bound(abort.generation));
     if (s_.engine_busy) {
       s_.unanswered = abort;
+      s_.flight = parts_.loop.flight();  // before the abort ends what it waits for
       s_.link->abort(abort.reason);
     } else {
       answer(abort, 0);
@@ -198,9 +212,10 @@ class Worker {
   }
 
   void answer(const wire::Abort& abort, std::uint64_t bad_checkpoint) {
-    parts_.agent.send(s_.generation,
-                      wire::RankStopped{s_.rank, parts_.loop.state(abort.counted_step),
-                                        abort.reason, bad_checkpoint});
+    parts_.agent.send(
+        s_.generation,
+        wire::RankStopped{s_.rank, parts_.loop.state(abort.counted_step), abort.reason,
+                          bad_checkpoint, std::exchange(s_.flight, {})});
   }
 
   caf::stateful_actor<WorkerState>* self_;
@@ -223,6 +238,7 @@ caf::behavior worker_actor(caf::stateful_actor<WorkerState>* self, Parts parts) 
 int run_worker(const WorkerOptions& options) {
   signal(SIGPIPE, SIG_IGN);
   if (!die_with_parent(options.parent_pid)) return 1;
+  write_stacks_when_asked();
   spdlog::flush_on(spdlog::level::info);
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ worker %P %l %v", spdlog::pattern_time_type::utc);
   const RunDirectory directory(options.run_dir);
@@ -236,16 +252,16 @@ int run_worker(const WorkerOptions& options) {
   caf::actor worker;
   ActorConfig config(1);
   caf::actor_system system(config);
-  wire::PeerSockets sockets([&](int socket, const std::string& peer,
-                                std::span<const std::byte> frame) {
-    auto message = wire::decode(frame);
-    if (!message) {
-      spdlog::warn("dropped a frame: {}", message.error().message);
-      return;
-    }
-    caf::anon_send(worker,
-                   Frame{socket, peer, std::make_shared<const wire::Message>(*std::move(message))});
-  });
+  wire::PeerSockets sockets(
+      identity->keys, [&](int socket, const std::string& peer, std::span<const std::byte> frame) {
+        auto message = wire::decode(frame);
+        if (!message) {
+          spdlog::warn("dropped a frame: {}", message.error().message);
+          return;
+        }
+        caf::anon_send(worker, Frame{socket, peer,
+                                     std::make_shared<const wire::Message>(*std::move(message))});
+      });
   AgentConnection agent(options, identity->secret, sockets);
   std::atomic<std::uint64_t> engine_generation{0};
   TrainLoopOptions loop_options;

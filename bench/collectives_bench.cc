@@ -82,6 +82,38 @@ double time_all(Communicator& comm, const Group& group, const std::function<Stat
   return median(times);
 }
 
+/// The yardstick for what the fixed tree costs: each member has one vector, the sums are made in
+/// whatever order the members come in the group. Same bytes on the wire as a ring.
+Status plain_all_reduce(Communicator& comm, const Group& group, std::span<const std::size_t> parts,
+                        std::span<const float> mine, std::span<float> out,
+                        std::vector<float>& workspace) {
+  const std::size_t begin = parts[group.index];
+  const std::size_t size = parts[group.index + 1] - begin;
+  workspace.resize(size * static_cast<std::size_t>(group.size()));
+  std::vector<std::unique_ptr<Transfer>> transfers;
+  for (int i = 0; i < group.size(); ++i) {
+    if (i == group.index) continue;
+    const auto theirs = mine.subspan(parts[i], parts[i + 1] - parts[i]);
+    transfers.push_back(comm.send(group.ranks[i], kTag, std::as_bytes(theirs)));
+    transfers.push_back(comm.recv(group.ranks[i], kTag,
+                                  std::as_writable_bytes(std::span(workspace).subspan(
+                                      size * static_cast<std::size_t>(i), size))));
+  }
+  for (const auto& transfer : transfers) {
+    if (Status status = transfer->wait(); !status) return status;
+  }
+  const auto sum = out.subspan(begin, size);
+  std::ranges::copy(mine.subspan(begin, size), sum.begin());
+  for (int i = 0; i < group.size(); ++i) {
+    if (i == group.index) continue;
+    const float* theirs = workspace.data() + size * static_cast<std::size_t>(i);
+    for (std::size_t j = 0; j < size; ++j) sum[j] += theirs[j];
+  }
+  std::vector<std::size_t> bytes(parts.begin(), parts.end());
+  for (std::size_t& part : bytes) part *= sizeof(float);
+  return all_gather_parts(comm, group, kTag, bytes, std::as_writable_bytes(out));
+}
+
 void measure(Communicator& comm) {
   const int n = comm.world_size();
   std::vector<int> ranks(n);
@@ -106,6 +138,13 @@ void measure(Communicator& comm) {
          }));
   report("broadcast, 64 MiB", kBytes,
          time_all(comm, group, [&] { return broadcast(comm, group, kTag, 0, bytes); }));
+  {
+    const std::vector<float> mine(out.size(), 0.5f);
+    std::vector<float> workspace;
+    report("plain all_reduce, no fixed order", kBytes, time_all(comm, group, [&] {
+             return plain_all_reduce(comm, group, parts, mine, out, workspace);
+           }));
+  }
   for (const int num_microbatches : {4, 6, 8}) {
     TreeReduceOptions options;
     options.num_microbatches = num_microbatches;

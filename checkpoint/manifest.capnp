@@ -34,26 +34,30 @@ struct ShardTable {
 }
 
 struct Chunk {
-  # `chunkBytes` consecutive bytes of a shard (the last one may be shorter): one key of the store.
+  # `chunkBytes` consecutive bytes of a shard (the last one may be shorter).
   bytes @0 :UInt32;
   hashHigh @1 :UInt64;           # of the chunk's bytes
   hashLow @2 :UInt64;
+  fileOffset @3 :UInt64;         # where in its file it begins; 0 in format 1, where it is a value of the shards database
+  file @4 :UInt32;               # which of the manifest's files
+  storedBytes @5 :UInt32;        # in the file: 0 = `bytes`, as they are; otherwise a zstd frame of this size
 }
 
 struct StoredShard {
   shard @0 :Shard;
-  writer @1 :Text;               # second field of the keys
+  writer @1 :Text;
   part @2 :UInt32;               # which of the writer's boxes of this tensor
   hash @3 :Hash;                 # of the chunks' hashes in order, each as 16 bytes, big endian, high word first
   chunks @4 :List(Chunk);
 }
 
 struct File {
-  # One ingested SST file; the store renames it, so it is known by its key range.
+  # A file of chunks. In format 1 an SST file of the shards database, known by its key range.
   bytes @0 :UInt64;
   checksum @1 :Data;             # RocksDB's file checksum (crc32c)
   firstKey @2 :Data;
   lastKey @3 :Data;
+  name @4 :Text;                 # in the folder chunks/; empty in format 1, which has the three fields before it instead
 }
 
 struct SkipWindow {
@@ -95,4 +99,5 @@ struct Manifest {
   shards @15 :List(StoredShard);
   files @16 :List(File);
   weightsHash @17 :Hash;         # of all logical tensors, see reader.h; all zero while not computed
+  arithmetic @18 :Text;          # what decided bits besides the configuration (docs/numerics.md); empty: not recorded
 }

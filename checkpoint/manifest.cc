@@ -60,6 +60,7 @@ void write_steering(const Manifest& m, schema::Manifest::Builder to) {
   put_hash(m.config_digest, to.initConfigDigest());
   put_hash(m.data_digest, to.initDataDigest());
   to.setLayout(m.layout);
+  to.setArithmetic(m.arithmetic);
   to.setCreatedNs(m.created.time_since_epoch().count());
   to.setRunState(m.run_state);
 }
@@ -78,10 +79,14 @@ void write_contents(const Manifest& m, schema::Manifest::Builder to) {
       chunks[c].setBytes(from.chunks[c].bytes);
       chunks[c].setHashHigh(from.chunks[c].hash.high);
       chunks[c].setHashLow(from.chunks[c].hash.low);
+      chunks[c].setFileOffset(from.chunks[c].file_offset);
+      chunks[c].setFile(from.chunks[c].file);
+      chunks[c].setStoredBytes(from.chunks[c].stored_bytes);
     }
   }
   auto files = to.initFiles(count(m.files));
   for (unsigned i = 0; i < m.files.size(); ++i) {
+    files[i].setName(m.files[i].name);
     files[i].setBytes(m.files[i].bytes);
     files[i].setChecksum(data(m.files[i].checksum));
     files[i].setFirstKey(data(m.files[i].first_key));
@@ -108,6 +113,7 @@ void read_steering(schema::Manifest::Reader from, Manifest& m) {
   m.config_digest = get_hash(from.getConfigDigest());
   m.data_digest = get_hash(from.getDataDigest());
   m.layout = from.getLayout().cStr();
+  m.arithmetic = from.getArithmetic().cStr();
   m.created = Time(Duration(from.getCreatedNs()));
   m.run_state = from.getRunState().cStr();
 }
@@ -124,12 +130,16 @@ Status read_contents(schema::Manifest::Reader from, Manifest& m) {
     to.hash = get_hash(s.getHash());
     to.chunks.reserve(s.getChunks().size());
     for (const auto c : s.getChunks()) {
-      to.chunks.push_back({c.getBytes(), {c.getHashHigh(), c.getHashLow()}});
+      to.chunks.push_back({c.getBytes(),
+                           {c.getHashHigh(), c.getHashLow()},
+                           c.getFileOffset(),
+                           c.getFile(),
+                           c.getStoredBytes()});
     }
   }
   for (const auto f : from.getFiles()) {
-    m.files.push_back(
-        {f.getBytes(), text(f.getChecksum()), text(f.getFirstKey()), text(f.getLastKey())});
+    m.files.push_back({f.getName().cStr(), f.getBytes(), text(f.getChecksum()),
+                       text(f.getFirstKey()), text(f.getLastKey())});
   }
   m.weights_hash = get_hash(from.getWeightsHash());
   return {};

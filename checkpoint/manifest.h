@@ -17,7 +17,7 @@
 namespace tenax::checkpoint {
 
 /// Raised when an older reader would misread a newer manifest; added fields do not raise it.
-inline constexpr std::uint32_t kManifestFormat = 1;
+inline constexpr std::uint32_t kManifestFormat = 2;
 
 /// `setting` has `value` from first_step to last_step, both inclusive.
 struct ScheduleChange {
@@ -36,15 +36,17 @@ struct BranchParent {
   bool operator==(const BranchParent&) const = default;
 };
 
-/// One value of the store: consecutive bytes of a shard.
+/// Consecutive bytes of a shard.
 struct Chunk {
   std::uint32_t bytes = 0;
   Hash128 hash;
+  std::uint64_t file_offset = 0;   ///< 0: in format 1, a value of the shards database
+  std::uint32_t file = 0;          ///< index into Manifest::files
+  std::uint32_t stored_bytes = 0;  ///< of its zstd frame; 0: stored as it is
   bool operator==(const Chunk&) const = default;
 };
 
-/// A shard as it lies in the store: its keys are (checkpoint, writer, kind, name, part, 0 ..
-/// chunks.size()).
+/// A shard as it lies in the store.
 struct StoredShard {
   TensorShard shard;  ///< offset is 0
   std::string writer;
@@ -54,10 +56,11 @@ struct StoredShard {
   bool operator==(const StoredShard&) const = default;
 };
 
-/// An SST file of the checkpoint. The store renames files, so one is known by its key range.
+/// A file of the checkpoint. Those of format 1 are SST files, which have no name but a key range.
 struct StoredFile {
+  std::string name;  ///< in the folder chunks/
   std::uint64_t bytes = 0;
-  std::string checksum;  ///< RocksDB's file checksum, raw bytes
+  std::string checksum;  ///< format 1: RocksDB's file checksum, raw bytes
   std::string first_key;
   std::string last_key;
   bool operator==(const StoredFile&) const = default;
@@ -75,7 +78,8 @@ struct Manifest {
   std::vector<ScheduleChange> schedule_changes;
   Hash128 config_digest;
   Hash128 data_digest;
-  std::string layout;  ///< of the run that wrote it, for people
+  std::string layout;      ///< of the run that wrote it, for people
+  std::string arithmetic;  ///< what decided bits besides the configuration; empty: not recorded
   Time created{};
   std::string run_state;  ///< the controller's JSON, opaque here
   std::uint64_t chunk_bytes = 0;

@@ -5,6 +5,7 @@
 #include <rocksdb/file_checksum.h>
 #include <rocksdb/metadata.h>
 #include <rocksdb/table.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -65,6 +66,13 @@ bool contains(const std::string& text, std::string_view part) {
 }
 
 }  // namespace
+
+std::string records_path(const std::string& run_path) { return run_path + "/records"; }
+std::string shards_path(const std::string& run_path) { return run_path + "/shards"; }
+
+bool has_shards(const std::string& run_path) {
+  return ::access((shards_path(run_path) + "/CURRENT").c_str(), F_OK) == 0;
+}
 
 rocksdb::Env* env_or_default(rocksdb::Env* env) {
   return env != nullptr ? env : rocksdb::Env::Default();
@@ -149,6 +157,7 @@ Status to_status(const rocksdb::Status& status, std::string_view doing, std::str
 }
 
 std::vector<LiveFile> shard_files(const Rocks& shards) {
+  if (!shards.db) return {};
   rocksdb::ColumnFamilyMetaData meta;
   shards.db->GetColumnFamilyMetaData(shards.db->DefaultColumnFamily(), &meta);
   std::vector<LiveFile> files;

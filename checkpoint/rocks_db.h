@@ -32,11 +32,10 @@ struct Rocks {
   ~Rocks();
 };
 
-/// The two databases of a run. Damage in one of many large shard files must not come near the
-/// journal, and RocksDB decides per database how much damage it opens with.
+/// The database of a run, and the second one that runs of format 1 have: theirs for shard data.
 struct Database {
   Rocks records;  ///< state, journal, manifests; its LOCK is the lease of the run
-  Rocks shards;   ///< ingested files only
+  Rocks shards;   ///< ingested files only; not open where there are none
 
   rocksdb::ColumnFamilyHandle* family(Family f) const { return records.families[f]; }
 };
@@ -47,8 +46,12 @@ enum class OpenAs {
   kReadOnly,  ///< beside a primary: a snapshot
 };
 
-/// For SstFileWriter and the shards database: 7.8 and 9.10 read each other's files.
+/// For the shards database of format 1.
 rocksdb::Options shard_file_options(rocksdb::Env* env);
+
+/// Where RocksDB's own files of a run are.
+std::string shards_path(const std::string& run_path);
+bool has_shards(const std::string& run_path);
 
 rocksdb::Env* env_or_default(rocksdb::Env* env);
 

@@ -1,21 +1,25 @@
 #include "checkpoint/shard_writer.h"
 
 #include <fmt/format.h>
-#include <rocksdb/env.h>
-#include <rocksdb/sst_file_writer.h>
+#include <rocksdb/file_system.h>
 
 #include <algorithm>
+#include <memory>
 #include <tuple>
 
+#include "checkpoint/chunk_folder.h"
+#include "checkpoint/compression.h"
+#include "checkpoint/direct_files.h"
 #include "checkpoint/files.h"
 #include "checkpoint/parallel.h"
 #include "checkpoint/rocks_db.h"
-#include "checkpoint/shard_key.h"
 #include "checkpoint/tensor_hash.h"
 
 namespace tenax::checkpoint {
 
 namespace {
+
+constexpr std::uint64_t kSmallestShare = 32 << 20;
 
 /// A piece of the work: chunk `index` of shards[shard].
 struct ChunkPlan {
@@ -29,8 +33,8 @@ struct FilePlan {
   std::vector<ChunkPlan> chunks;
 };
 
-/// Shards in key order, with the number of each among the boxes of its tensor.
-std::vector<StoredShard> in_key_order(const ShardWriteRequest& request) {
+/// Shards by kind, name and place, with the number of each among the boxes of its tensor.
+std::vector<StoredShard> in_order(const ShardWriteRequest& request) {
   std::vector<StoredShard> shards;
   for (const TensorShard& s : request.shards) {
     shards.push_back({s, request.writer, 0, {}, {}});
@@ -48,71 +52,116 @@ std::vector<StoredShard> in_key_order(const ShardWriteRequest& request) {
   return shards;
 }
 
-/// Cuts the shards into chunks and the chunks, in key order, into files.
+/// Cuts the shards into chunks and the chunks, in order, into files, so many that each thread has
+/// one if they are worth it.
 std::vector<FilePlan> plan_files(const ShardWriteRequest& request,
                                  std::vector<StoredShard>& shards) {
+  std::uint64_t total = 0;
+  for (const StoredShard& s : shards) total += s.shard.bytes;
+  const std::uint64_t share =
+      total / static_cast<std::uint64_t>(std::max(1, request.options.num_threads)) + 1;
+  const std::uint64_t file_bytes =
+      std::min(request.options.file_bytes, std::max(share, kSmallestShare));
   std::vector<FilePlan> files;
   std::uint64_t in_file = 0;
   for (std::size_t s = 0; s < shards.size(); ++s) {
     const auto bytes = request.payload.subspan(shards[s].shard.offset, shards[s].shard.bytes);
     for (std::uint64_t at = 0; at < bytes.size(); at += request.options.chunk_bytes) {
-      if (files.empty() || in_file >= request.options.file_bytes) {
-        files.push_back({fmt::format("{}/{}-{}-{}.sst", request.staging_dir, request.checkpoint_id,
-                                     request.writer, files.size()),
-                         {}});
+      if (files.empty() || in_file >= file_bytes) {
+        files.push_back(
+            {fmt::format("{}/{}", request.staging_dir,
+                         chunk_file_name(request.checkpoint_id, request.writer, files.size())),
+             {}});
         in_file = 0;
       }
       const auto chunk =
           bytes.subspan(at, std::min(request.options.chunk_bytes, bytes.size() - at));
       files.back().chunks.push_back(
           {s, static_cast<std::uint32_t>(shards[s].chunks.size()), chunk});
-      shards[s].chunks.push_back({static_cast<std::uint32_t>(chunk.size()), {}});
+      shards[s].chunks.emplace_back().bytes = static_cast<std::uint32_t>(chunk.size());
       in_file += chunk.size();
     }
   }
   return files;
 }
 
-rocksdb::CompressionType compression_type(Compression compression) {
-  switch (compression) {
-    case Compression::kNone:
-      return rocksdb::kNoCompression;
-    case Compression::kLz4:
-      return rocksdb::kLZ4Compression;
-    case Compression::kZstd:
-      return rocksdb::kZSTD;
-  }
-  return rocksdb::kNoCompression;
+rocksdb::FileOptions file_options() {
+  rocksdb::FileOptions options;
+  options.use_direct_writes = false;  // direct_files() does as it does, the others buffer
+  return options;
 }
 
-Result<ShardFile> write_file(const ShardWriteRequest& request, const FilePlan& plan,
+/// Appends to a file, every piece from a multiple of kChunkAlignment on.
+class ChunkFile {
+ public:
+  ChunkFile(std::string path, std::unique_ptr<rocksdb::FSWritableFile> file)
+      : path_(std::move(path)), file_(std::move(file)) {}
+
+  std::uint64_t bytes() const { return bytes_; }
+
+  Status append(std::string_view data) {
+    static constexpr char kZeros[kChunkAlignment] = {};
+    TENAX_RETURN_IF_ERROR(put(data));
+    const std::uint64_t over = bytes_ % kChunkAlignment;
+    return over == 0 ? Status() : put({kZeros, kChunkAlignment - over});
+  }
+
+  Status sync_and_close() {
+    TENAX_RETURN_IF_ERROR(to_status(file_->Fsync(rocksdb::IOOptions(), nullptr), "sync", path_));
+    return to_status(file_->Close(rocksdb::IOOptions(), nullptr), "close", path_);
+  }
+
+ private:
+  Status put(std::string_view data) {
+    bytes_ += data.size();
+    return to_status(file_->Append({data.data(), data.size()}, rocksdb::IOOptions(), nullptr),
+                     "write", path_);
+  }
+
+  std::string path_;
+  std::unique_ptr<rocksdb::FSWritableFile> file_;
+  std::uint64_t bytes_ = 0;
+};
+
+std::string_view as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+Result<ShardFile> write_file(const ShardWriteRequest& request, std::size_t index,
+                             const FilePlan& plan, rocksdb::FileSystem& files,
                              std::vector<StoredShard>& shards) {
   const ShardWriteOptions& options = request.options;
-  rocksdb::Options rocks = shard_file_options(options.env);
-  rocks.compression = compression_type(options.compression);
-  rocksdb::EnvOptions env_options(rocks);
-  env_options.use_direct_writes = options.io == FileIo::kDirect;
-  rocksdb::SstFileWriter writer(env_options, rocks);
-
   TENAX_RETURN_IF_ERROR(reach(options.hook, "shard.open"));
-  TENAX_RETURN_IF_ERROR(to_status(writer.Open(plan.path), "create", plan.path));
+  std::unique_ptr<rocksdb::FSWritableFile> created;
+  TENAX_RETURN_IF_ERROR(to_status(
+      files.NewWritableFile(plan.path, file_options(), &created, nullptr), "create", plan.path));
+  ChunkFile file(plan.path, std::move(created));
+  TENAX_RETURN_IF_ERROR(file.append(chunk_file_header(request.checkpoint_id, request.writer)));
+  std::vector<std::byte> scratch;
   for (const ChunkPlan& chunk : plan.chunks) {
     TENAX_RETURN_IF_ERROR(reach(options.hook, "shard.put"));
-    StoredShard& shard = shards[chunk.shard];
-    shard.chunks[chunk.index].hash = hash128(chunk.bytes);
-    const std::string key = encode_key({request.checkpoint_id, request.writer, shard.shard.kind,
-                                        shard.shard.name, shard.part, chunk.index});
-    const rocksdb::Slice value(reinterpret_cast<const char*>(chunk.bytes.data()),
-                               chunk.bytes.size());
-    TENAX_RETURN_IF_ERROR(to_status(writer.Put(key, value), "write", plan.path));
+    Chunk& stored = shards[chunk.shard].chunks[chunk.index];
+    stored.hash = hash128(chunk.bytes);
+    stored.file = static_cast<std::uint32_t>(index);
+    stored.file_offset = file.bytes();
+    std::span<const std::byte> bytes = chunk.bytes;
+    if (options.compression == Compression::kZstd) {
+      const auto frame = compress_if_smaller(bytes, scratch);
+      stored.stored_bytes = static_cast<std::uint32_t>(frame.size());
+      if (!frame.empty()) bytes = frame;
+    }
+    TENAX_RETURN_IF_ERROR(file.append(as_text(bytes)));
   }
   TENAX_RETURN_IF_ERROR(reach(options.hook, "shard.sync"));
-  rocksdb::ExternalSstFileInfo info;
-  TENAX_RETURN_IF_ERROR(to_status(writer.Finish(&info), "sync", plan.path));
+  TENAX_RETURN_IF_ERROR(file.sync_and_close());
   TENAX_RETURN_IF_ERROR(reach(options.hook, "shard.done"));
-  return ShardFile{
-      plan.path,         info.file_size,   info.file_checksum, info.file_checksum_func_name,
-      info.smallest_key, info.largest_key, info.num_entries};
+  return ShardFile{plan.path, plan.path.substr(plan.path.rfind('/') + 1), file.bytes(),
+                   plan.chunks.size()};
+}
+
+std::shared_ptr<rocksdb::FileSystem> files_for(const ShardWriteOptions& options) {
+  if (options.env == nullptr && options.io == FileIo::kDirect) return direct_files();
+  return file_system_of(options.env);
 }
 
 Status validate(const ShardWriteRequest& request) {
@@ -141,20 +190,21 @@ Result<ShardFiles> write_shard(const ShardWriteRequest& request) {
   TENAX_RETURN_IF_ERROR(validate(request));
   ShardFiles out;
   out.chunk_bytes = request.options.chunk_bytes;
-  out.shards = in_key_order(request);
+  out.shards = in_order(request);
   const std::vector<FilePlan> plans = plan_files(request, out.shards);
   out.files.resize(plans.size());
-
+  const auto file_system = files_for(request.options);
   const Status written =
       for_each_index(plans.size(), request.options.num_threads, [&](std::size_t i) -> Status {
-        TENAX_TRY(out.files[i], write_file(request, plans[i], out.shards));
+        TENAX_TRY(out.files[i], write_file(request, i, plans[i], *file_system, out.shards));
         return {};
       });
   if (!written) {
     // What a failed sync left in the page cache is not trusted: the files go, the slot still has
     // the bytes.
-    rocksdb::Env* env = env_or_default(request.options.env);
-    for (const FilePlan& plan : plans) env->DeleteFile(plan.path).PermitUncheckedError();
+    for (const FilePlan& plan : plans) {
+      file_system->DeleteFile(plan.path, rocksdb::IOOptions(), nullptr).PermitUncheckedError();
+    }
     return written.error().within(
         fmt::format("checkpoint {}, writer {}", request.checkpoint_id, request.writer));
   }
@@ -175,10 +225,12 @@ Status add_to_manifest(const ShardFiles& from, Manifest& manifest) {
                                   manifest.checkpoint_id, manifest.chunk_bytes, from.chunk_bytes));
   }
   manifest.chunk_bytes = from.chunk_bytes;
-  manifest.shards.insert(manifest.shards.end(), from.shards.begin(), from.shards.end());
-  for (const ShardFile& f : from.files) {
-    manifest.files.push_back({f.bytes, f.checksum, f.first_key, f.last_key});
+  const auto first_file = static_cast<std::uint32_t>(manifest.files.size());
+  for (StoredShard shard : from.shards) {
+    for (Chunk& chunk : shard.chunks) chunk.file += first_file;
+    manifest.shards.push_back(std::move(shard));
   }
+  for (const ShardFile& f : from.files) manifest.files.push_back({f.name, f.bytes, {}, {}, {}});
   return {};
 }
 

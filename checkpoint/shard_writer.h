@@ -1,6 +1,7 @@
-// Writes (part of) a sealed slot as SST files into a store's staging folder. Runs in the agent, off
-// the training path; needs no memory beyond a few chunks a thread, whatever the model's size.
-// Stateless: any number of calls at once, with different (checkpoint, writer) pairs.
+// Writes (part of) a sealed slot as chunk files (docs/checkpoint-format.md) into a store's staging
+// folder. Runs in the agent, off the training path; needs no memory beyond some buffers a thread,
+// whatever the model's size. Stateless: any number of calls at once, with different (checkpoint,
+// writer) pairs.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +23,14 @@ namespace tenax::checkpoint {
 
 inline constexpr std::uint64_t kChunkBytes = 4 << 20;
 
-enum class Compression { kNone, kLz4, kZstd };
-enum class FileIo { kBuffered, kDirect };
+enum class Compression {
+  kNone,
+  kZstd,  ///< of the chunks that it makes smaller
+};
+enum class FileIo {
+  kBuffered,  ///< through the page cache
+  kDirect,    ///< past it, one buffer being written while the next is filled
+};
 
 struct ShardWriteOptions {
   std::uint64_t chunk_bytes =
@@ -31,9 +38,9 @@ struct ShardWriteOptions {
   std::uint64_t file_bytes = 512 << 20;  ///< a file is closed after this many
   int num_threads = 2;
   Compression compression = Compression::kNone;
-  FileIo io = FileIo::kBuffered;
+  FileIo io = FileIo::kDirect;
   StepHook hook;
-  rocksdb::Env* env = nullptr;  ///< null: the machine's files
+  rocksdb::Env* env = nullptr;  ///< null: the machine's files, as `io` says
 };
 
 struct ShardWriteRequest {
@@ -48,17 +55,15 @@ struct ShardWriteRequest {
 /// A finished, synced file in the staging folder.
 struct ShardFile {
   std::string path;
+  std::string name;  ///< last component of the path
   std::uint64_t bytes = 0;
-  std::string checksum;
-  std::string checksum_name;
-  std::string first_key;
-  std::string last_key;
   std::uint64_t num_chunks = 0;
 };
 
 struct ShardFiles {
   std::vector<ShardFile> files;
-  std::vector<StoredShard> shards;  ///< with hashes and chunks, sorted by kind, name, box offset
+  /// With hashes and chunks, whose `file` counts in `files`; sorted by kind, name, box offset.
+  std::vector<StoredShard> shards;
   std::uint64_t chunk_bytes = 0;
 };
 

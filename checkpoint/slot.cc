@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <thread>
 #include <utility>
 
 #include "checkpoint/files.h"
@@ -125,20 +126,27 @@ bool has_name(int fd) {
 
 /// Opens the segment, making it if need be, and holds it: unlink_unheld() leaves it alone until the
 /// descriptor is closed and the last mapping made from it is gone (the lock is the open file's,
-/// which a mapping keeps open).
-int open_held(const std::string& path) {
+/// which a mapping keeps open). A writer before this one that still lives is given `wait` to end;
+/// then the segment is left to it without a name, and whatever it yet writes reaches nobody.
+int open_held(const std::string& path, std::chrono::milliseconds wait) {
+  const auto deadline = std::chrono::steady_clock::now() + wait;
   while (true) {
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) return fd;
-    while (::flock(fd, LOCK_SH) != 0 && errno == EINTR) {
+    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) {
+      if (has_name(fd)) return fd;  // otherwise it was unlinked before it was held
+    } else if (std::chrono::steady_clock::now() >= deadline) {
+      ::unlink(path.c_str());
+    } else {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
-    if (has_name(fd)) return fd;
-    ::close(fd);  // it was unlinked before it was held
+    ::close(fd);
   }
 }
 
 /// A segment of exactly `bytes`: the one that exists, or a new one in its place.
-Result<Mapping> map_segment(const std::string& name, std::size_t bytes) {
+Result<Mapping> map_segment(const std::string& name, std::size_t bytes,
+                            std::chrono::milliseconds wait) {
   const std::string path = path_of(name);
   {
     // One of another size may still be mapped by a reader, who would die of SIGBUS if it were
@@ -146,7 +154,7 @@ Result<Mapping> map_segment(const std::string& name, std::size_t bytes) {
     const Fd old(::open(path.c_str(), O_RDWR | O_CLOEXEC));
     if (old.get() >= 0 && size_of(old.get()) != bytes) ::unlink(path.c_str());
   }
-  const Fd fd(open_held(path));
+  const Fd fd(open_held(path, wait));
   if (fd.get() < 0) return from_errno("open slot", path, errno);
   const bool created = size_of(fd.get()) == 0;
   if (created) {
@@ -233,12 +241,14 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
   return *this;
 }
 
-Result<SlotPair> SlotPair::open(const std::string& prefix, std::uint64_t payload_bytes) {
+Result<SlotPair> SlotPair::open(const std::string& prefix, std::uint64_t payload_bytes,
+                                std::chrono::milliseconds holder_wait) {
   SlotPair pair;
   pair.payload_bytes_ = payload_bytes;
   for (int i = 0; i < 2; ++i) {
     pair.names_[i] = segment_name(prefix, i);
-    TENAX_TRY(pair.maps_[i], map_segment(pair.names_[i], kHeaderBytes + payload_bytes));
+    TENAX_TRY(pair.maps_[i],
+              map_segment(pair.names_[i], kHeaderBytes + payload_bytes, holder_wait));
   }
   return pair;
 }

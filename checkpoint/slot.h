@@ -5,6 +5,7 @@
 // process writes a pair; any number read.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -57,8 +58,11 @@ class SlotPair {
  public:
   /// Creates and pre-faults both segments, or takes over those of an earlier incarnation with their
   /// contents if they have this size (others are replaced). kNoSpace if the shared memory is too
-  /// small. Costs a pass over the memory the first time.
-  static Result<SlotPair> open(const std::string& prefix, std::uint64_t payload_bytes);
+  /// small. Costs a pass over the memory the first time. A writer that still holds them (killed and
+  /// not yet gone, or stopped) is given `holder_wait`; then it keeps its segments, which no longer
+  /// have a name, and new ones are made: what it writes when it wakes reaches nobody.
+  static Result<SlotPair> open(const std::string& prefix, std::uint64_t payload_bytes,
+                               std::chrono::milliseconds holder_wait = std::chrono::seconds(5));
 
   /// Invalidates slot `index` (0 or 1) and returns its payload to write to.
   std::span<std::byte> begin(int index);

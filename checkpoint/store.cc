@@ -24,7 +24,7 @@ namespace {
 
 Status make_directories(const std::string& run_path) {
   TENAX_RETURN_IF_ERROR(make_directory(run_path));
-  for (const char* part : {"/staging", "/pins", "/records", "/shards"}) {
+  for (const char* part : {"/staging", "/pins", "/records", "/chunks"}) {
     TENAX_RETURN_IF_ERROR(make_directory(run_path + part));
   }
   return sync_directory(run_path);
@@ -40,9 +40,6 @@ Error name_holder(const std::string& run_path, const Error& error) {
 
 }  // namespace
 
-std::string records_path(const std::string& run_path) { return run_path + "/records"; }
-std::string shards_path(const std::string& run_path) { return run_path + "/shards"; }
-
 /// What one synced write changes.
 struct Store::Batch {
   std::span<const JournalRecord> records;
@@ -53,7 +50,9 @@ struct Store::Batch {
 };
 
 Store::Store(std::string path, std::unique_ptr<Database> database, StoreOptions options)
-    : StoreView(std::move(path), std::move(database)), options_(std::move(options)) {}
+    : StoreView(std::move(path), std::move(database)),
+      options_(std::move(options)),
+      folder_(path_, options_.env) {}
 
 Result<std::unique_ptr<Store>> Store::open(const std::string& run_path, StoreOptions options) {
   TENAX_RETURN_IF_ERROR(make_directories(run_path));
@@ -66,8 +65,10 @@ Result<std::unique_ptr<Store>> Store::open(const std::string& run_path, StoreOpt
     return records.error();
   }
   OpenReport report;
-  TENAX_TRY(Rocks shards,
-            open_shards_or_repair(shards_path(run_path), options.env, report.dropped));
+  Rocks shards;
+  if (has_shards(run_path)) {
+    TENAX_TRY(shards, open_shards_or_repair(shards_path(run_path), options.env, report.dropped));
+  }
   auto database = std::make_unique<Database>();
   database->records = *std::move(records);
   database->shards = std::move(shards);
@@ -78,7 +79,21 @@ Result<std::unique_ptr<Store>> Store::open(const std::string& run_path, StoreOpt
   // Of writers that died; one that still lives fails its checkpoint and writes it anew.
   TENAX_TRY(store->open_report_.num_staging_files, remove_files(store->staging_dir(), ""));
   TENAX_TRY(store->open_report_.swept, store->sweep());
+  TENAX_RETURN_IF_ERROR(store->note_damage());
   return store;
+}
+
+Status Store::note_damage() {
+  TENAX_TRY(const auto all, manifests());
+  const auto sst_files = shard_files(database_->shards);
+  for (const ManifestEntry& entry : all) {
+    if (!entry.manifest) continue;
+    for (std::string& wrong : check_files(chunks_path(path_), sst_files, *entry.manifest)) {
+      open_report_.dropped.push_back(
+          fmt::format("checkpoint {}: {}", entry.checkpoint_id, std::move(wrong)));
+    }
+  }
+  return {};
 }
 
 std::string Store::staging_dir() const { return path_ + "/staging"; }
@@ -192,50 +207,19 @@ Status Store::check_new(const Manifest& manifest, std::span<const ShardFile> fil
   }
   for (const ShardFile& f : files) {
     const auto named =
-        std::find_if(manifest.files.begin(), manifest.files.end(), [&](const StoredFile& m) {
-          return m.first_key == f.first_key && m.last_key == f.last_key && m.bytes == f.bytes;
-        });
+        std::find_if(manifest.files.begin(), manifest.files.end(),
+                     [&](const StoredFile& m) { return m.name == f.name && m.bytes == f.bytes; });
     if (named == manifest.files.end()) return invalid(f.path + " is not in the manifest");
+    if (!f.name.starts_with(fmt::format("{}-", manifest.checkpoint_id))) {
+      return invalid(f.path + " is of another checkpoint");
+    }
     struct stat info {};
     if (::stat(f.path.c_str(), &info) != 0) return invalid(f.path + " is gone");
     if (static_cast<std::uint64_t>(info.st_size) != f.bytes) {
       return invalid(fmt::format("{}: expected {} bytes, got {}", f.path, f.bytes, info.st_size));
     }
-    TENAX_TRY(const ShardKey first, decode_key(f.first_key));
-    TENAX_TRY(const ShardKey last, decode_key(f.last_key));
-    if (first.checkpoint_id != manifest.checkpoint_id ||
-        last.checkpoint_id != manifest.checkpoint_id) {
-      return invalid(f.path + " holds chunks of another checkpoint");
-    }
   }
   return {};
-}
-
-Status Store::ingest(std::span<const ShardFile> files) {
-  if (files.empty()) return {};
-  rocksdb::IngestExternalFileArg arg;
-  arg.column_family = database_->shards.db->DefaultColumnFamily();
-  for (const ShardFile& f : files) {
-    arg.external_files.push_back(f.path);
-    arg.files_checksums.push_back(f.checksum);
-    arg.files_checksum_func_names.push_back(f.checksum_name);
-  }
-  arg.options.move_files = true;
-  arg.options.snapshot_consistency = false;
-  // Files of a new checkpoint overlap nothing: anything else is a bug that must not become a
-  // rewritten sequence number.
-  arg.options.allow_global_seqno = false;
-  arg.options.allow_blocking_flush = false;
-  arg.options.write_global_seqno = false;
-  arg.options.fail_if_not_bottommost_level = true;
-  arg.options.verify_file_checksum = false;
-  if (!database_->shards.db) TENAX_RETURN_IF_ERROR(recover_shards());
-  const rocksdb::Status status = database_->shards.db->IngestExternalFiles({arg});
-  if (status.ok()) return {};
-  const Error failed = from_rocks(status, "ingest into", path_);
-  // The files may be in or not; the caller discards them either way.
-  if (failed.code != ErrorCode::kNoSpace) static_cast<void>(recover_shards());
-  return failed;
 }
 
 void Store::discard(const Manifest& manifest, std::span<const ShardFile> files,
@@ -256,7 +240,9 @@ Status Store::commit(const Manifest& manifest, std::span<const ShardFile> files,
   bool manifest_tried = false;
   const auto save = [&]() -> Status {
     TENAX_RETURN_IF_ERROR(reach(options_.hook, "commit.ingest"));
-    TENAX_RETURN_IF_ERROR(ingest(files));
+    std::vector<std::string> paths;
+    for (const ShardFile& f : files) paths.push_back(f.path);
+    TENAX_RETURN_IF_ERROR(folder_.adopt(paths));
     TENAX_RETURN_IF_ERROR(reach(options_.hook, "commit.ingested"));
     TENAX_RETURN_IF_ERROR(reach(options_.hook, "commit.manifest"));
     Batch batch;
@@ -278,6 +264,11 @@ Status Store::commit(const Manifest& manifest, std::span<const ShardFile> files,
 }
 
 Status Store::delete_data(std::uint64_t checkpoint_id) {
+  TENAX_RETURN_IF_ERROR(folder_.remove(checkpoint_id));
+  return has_shards(path_) ? delete_old_format(checkpoint_id) : Status();
+}
+
+Status Store::delete_old_format(std::uint64_t checkpoint_id) {
   const std::string begin = encode_id(checkpoint_id);
   const std::string end = encode_id(checkpoint_id + 1);
   const rocksdb::Slice begin_slice(begin);
@@ -328,12 +319,23 @@ Status Store::record_weights_hash(std::uint64_t checkpoint_id, Hash128 hash) {
   return write(batch, Durability::kSynced);
 }
 
-Result<std::vector<std::uint64_t>> Store::sweep() {
-  if (!database_->records.db) TENAX_RETURN_IF_ERROR(recover_records());
-  if (!database_->shards.db) TENAX_RETURN_IF_ERROR(recover_shards());
-  std::set<std::uint64_t> orphans;
+Result<std::set<std::uint64_t>> Store::ids_with_files() const {
+  std::set<std::uint64_t> ids;
+  TENAX_TRY(const auto files, folder_.list());
+  for (const ChunkFileInfo& file : files) ids.insert(file.checkpoint_id);
   for (const LiveFile& file : shard_files(database_->shards)) {
     TENAX_TRY(const std::uint64_t id, decode_id(file.first_key));
+    ids.insert(id);
+  }
+  return ids;
+}
+
+Result<std::vector<std::uint64_t>> Store::sweep() {
+  if (!database_->records.db) TENAX_RETURN_IF_ERROR(recover_records());
+  if (!database_->shards.db && has_shards(path_)) TENAX_RETURN_IF_ERROR(recover_shards());
+  TENAX_TRY(const auto ids, ids_with_files());
+  std::set<std::uint64_t> orphans;
+  for (const std::uint64_t id : ids) {
     std::string found;
     const auto status = database_->records.db->Get(
         rocksdb::ReadOptions(), database_->family(kManifests), encode_id(id), &found);
@@ -359,8 +361,9 @@ Result<SpaceInfo> Store::space() const {
   SpaceInfo space;
   space.total_bytes = static_cast<std::uint64_t>(info.f_blocks) * info.f_frsize;
   space.free_bytes = static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
+  TENAX_TRY(const auto files, folder_.list());
+  for (const ChunkFileInfo& f : files) space.checkpoint_bytes += f.bytes;
   const std::shared_lock lock(mutex_);
-  if (!database_->shards.db) return space;
   for (const LiveFile& f : shard_files(database_->shards)) space.checkpoint_bytes += f.bytes;
   return space;
 }

@@ -1,12 +1,14 @@
-// The store of a run: journal, manifests and shard data in one RocksDB, owned by the one process
-// that holds its LOCK.
+// The store of a run: journal and manifests in a RocksDB, owned by the one process that holds its
+// LOCK, and the tensors' bytes in chunk files beside it.
 //
-//   <run>/db/       the database: families default (state), journal, manifests (all with a
-//   write-ahead log, synced) and shards
-//                   (SST files that are only ingested and dropped whole, never compacted)
+//   <run>/records/  the database: families default (state), journal, manifests, all with a
+//                   write-ahead log, synced
+//   <run>/chunks/   files with the bytes; each belongs to one checkpoint, comes and goes whole
 //   <run>/staging/  files being written by agents
 //   <run>/pins/     readers' pins
 //   <run>/HOLDER    who holds the LOCK
+//   <run>/shards/   only in runs of format 1: a RocksDB whose SST files hold the bytes; read, and
+//                   emptied by retention
 //
 // Only a manifest makes a checkpoint exist. Writing calls block for the disk and belong to one
 // thread (the store thread); what StoreView offers may be called from others at the same time.
@@ -21,6 +23,7 @@
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/chunk_folder.h"
 #include "checkpoint/holder.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/shard_writer.h"
@@ -50,13 +53,14 @@ struct OpenReport {
       swept;  ///< checkpoints whose data had no manifest: crashes in mid-commit or mid-removal
   int num_staging_files = 0;  ///< that were removed
   std::vector<std::string>
-      dropped;  ///< damaged shard files that had to go; their checkpoints fail verify()
+      dropped;  ///< files of committed checkpoints that are damaged: missing, cut or, of format 1,
+                ///< not even readable and therefore gone; their checkpoints fail verify()
 };
 
 struct SpaceInfo {
   std::uint64_t total_bytes = 0;       ///< of the file system
   std::uint64_t free_bytes = 0;        ///< for this user
-  std::uint64_t checkpoint_bytes = 0;  ///< of all live shard files
+  std::uint64_t checkpoint_bytes = 0;  ///< of all their files
 };
 
 class Store final : public StoreView {
@@ -77,8 +81,8 @@ class Store final : public StoreView {
                         std::optional<std::string_view> state = std::nullopt,
                         Durability durability = Durability::kSynced);
 
-  /// Makes a checkpoint exist: ingests `files` (those in staging that add_to_manifest() named)
-  /// durably as one atomic step, then writes manifest, records and state in one synced write.
+  /// Makes a checkpoint exist: takes `files` (those in staging that add_to_manifest() named) in
+  /// durably, then writes manifest, records and state in one synced write.
   /// kInvalidArgument, before anything is touched, if the manifest has gaps (find_gaps) or its id
   /// is not higher than every earlier one of a committed checkpoint. After any error the checkpoint
   /// does not exist, its files are gone, and it must be written anew under a new id.
@@ -104,16 +108,20 @@ class Store final : public StoreView {
   Store(std::string path, std::unique_ptr<Database> database, StoreOptions options);
 
   Status check_new(const Manifest& manifest, std::span<const ShardFile> files) const;
-  Status ingest(std::span<const ShardFile> files);
   Status delete_data(std::uint64_t checkpoint_id);
   void discard(const Manifest& manifest, std::span<const ShardFile> files, bool manifest_tried);
   struct Batch;
   Status write(Batch& batch, Durability durability);
   Status recover_records();
   Status recover_shards();
+  Status delete_old_format(std::uint64_t checkpoint_id);
+  /// Checkpoints that have files, in no order.
+  Result<std::set<std::uint64_t>> ids_with_files() const;
+  Status note_damage();
 
   StoreOptions options_;
   OpenReport open_report_;
+  ChunkFolder folder_;
   std::optional<std::uint64_t> last_seq_;
   /// Checkpoints whose manifest's write failed and may yet be in the log: the next write withdraws
   /// it before their data goes.
@@ -122,6 +130,5 @@ class Store final : public StoreView {
 
 /// Where RocksDB's own files of a run are.
 std::string records_path(const std::string& run_path);
-std::string shards_path(const std::string& run_path);
 
 }  // namespace tenax::checkpoint

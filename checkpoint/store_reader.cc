@@ -45,7 +45,10 @@ Result<std::unique_ptr<StoreReader>> StoreReader::open_read_only(const std::stri
     auto records = open_records(records_in, OpenAs::kReadOnly, nullptr);
     if (records && version_of(records_in) != before) continue;
     // After the records, so that the shards of every manifest that was seen are seen too.
-    auto shards = open_shards(shards_path(run_path), OpenAs::kReadOnly, nullptr);
+    Result<Rocks> shards = Rocks();
+    if (has_shards(run_path)) {
+      shards = open_shards(shards_path(run_path), OpenAs::kReadOnly, nullptr);
+    }
     if (records && shards) {
       auto database = std::make_unique<Database>();
       database->records = *std::move(records);

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "checkpoint/chunk_folder.h"
+#include "checkpoint/compression.h"
 #include "checkpoint/rocks_db.h"
 #include "checkpoint/shard_key.h"
 
@@ -25,7 +27,7 @@ StoreView::StoreView(std::string path, std::unique_ptr<Database> database)
 StoreView::~StoreView() = default;
 
 Status StoreView::check_open() const {
-  if (database_->records.db && database_->shards.db) return {};
+  if (database_->records.db) return {};
   return make_error(ErrorCode::kUnavailable,
                     fmt::format("store {} could not be opened again after an I/O error", path_));
 }
@@ -115,28 +117,53 @@ Result<VerifyReport> StoreView::verify(std::uint64_t checkpoint_id, VerifyDepth 
     TENAX_RETURN_IF_ERROR(check_open());
     files = shard_files(database_->shards);
   }
-  return verify_checkpoint(*this, files, found, depth);
+  return verify_checkpoint(*this, chunks_path(path_), files, found, depth);
 }
 
-Result<ChunkData> StoreView::read_chunk(const ShardKey& key) const {
+Result<std::span<const std::byte>> StoreView::read_chunk(const Manifest& manifest,
+                                                         const StoredShard& shard,
+                                                         std::uint32_t index,
+                                                         ChunkBuffer& buffer) const {
+  const Chunk& chunk = shard.chunks[index];
+  if (chunk.file_offset == 0) {
+    return read_from_rocksdb(encode_key({manifest.checkpoint_id, shard.writer, shard.shard.kind,
+                                         shard.shard.name, shard.part, index}),
+                             buffer);
+  }
+  TENAX_TRY(const auto file, RangeFile::open(locate(manifest, shard, index)));
+  if (chunk.stored_bytes == 0) return file->read(chunk.file_offset, chunk.bytes, buffer.raw);
+  TENAX_TRY(const auto frame, file->read(chunk.file_offset, chunk.stored_bytes, buffer.raw));
+  return decompress(frame, chunk.bytes, buffer.plain);
+}
+
+Result<std::span<const std::byte>> StoreView::read_from_rocksdb(const std::string& key,
+                                                                ChunkBuffer& buffer) const {
   const std::shared_lock lock(mutex_);
   TENAX_RETURN_IF_ERROR(check_open());
+  if (!database_->shards.db) {
+    return make_error(ErrorCode::kNotFound, shards_path(path_) + " does not exist");
+  }
   auto value = std::make_shared<rocksdb::PinnableSlice>();
   const auto status = database_->shards.db->Get(
-      read_options(), database_->shards.db->DefaultColumnFamily(), encode_key(key), value.get());
+      read_options(), database_->shards.db->DefaultColumnFamily(), key, value.get());
   TENAX_RETURN_IF_ERROR(to_status(status, "read chunk from", path_));
-  ChunkData chunk;
-  chunk.bytes = std::as_bytes(std::span(value->data(), value->size()));
-  chunk.owner = std::move(value);
-  return chunk;
+  const auto bytes = std::as_bytes(std::span(value->data(), value->size()));
+  buffer.pinned = std::move(value);
+  return bytes;
 }
 
-std::string StoreView::locate(const ShardKey& key) const {
-  const std::string bytes = encode_key(key);
+std::string StoreView::locate(const Manifest& manifest, const StoredShard& shard,
+                              std::uint32_t index) const {
+  const Chunk& chunk = shard.chunks[index];
+  if (chunk.file_offset != 0) {
+    return fmt::format("{}/{}", chunks_path(path_),
+                       chunk.file < manifest.files.size() ? manifest.files[chunk.file].name : "");
+  }
+  const std::string key = encode_key({manifest.checkpoint_id, shard.writer, shard.shard.kind,
+                                      shard.shard.name, shard.part, index});
   const std::shared_lock lock(mutex_);
-  if (!check_open()) return path_;
   for (const LiveFile& file : shard_files(database_->shards)) {
-    if (file.first_key <= bytes && bytes <= file.last_key) return file.path;
+    if (file.first_key <= key && key <= file.last_key) return file.path;
   }
   return fmt::format("{} (in no file)", path_);
 }

@@ -55,8 +55,11 @@ class StoreView : public ChunkSource {
   /// made.
   Result<VerifyReport> verify(std::uint64_t checkpoint_id, VerifyDepth depth) const;
 
-  Result<ChunkData> read_chunk(const ShardKey& key) const override;
-  std::string locate(const ShardKey& key) const override;
+  Result<std::span<const std::byte>> read_chunk(const Manifest& manifest, const StoredShard& shard,
+                                                std::uint32_t index,
+                                                ChunkBuffer& buffer) const override;
+  std::string locate(const Manifest& manifest, const StoredShard& shard,
+                     std::uint32_t index) const override;
 
  protected:
   StoreView(std::string path, std::unique_ptr<Database> database);
@@ -70,6 +73,9 @@ class StoreView : public ChunkSource {
  private:
   /// kUnavailable while the database could not be opened again.
   Status check_open() const;
+  /// Of format 1.
+  Result<std::span<const std::byte>> read_from_rocksdb(const std::string& key,
+                                                       ChunkBuffer& buffer) const;
 };
 
 }  // namespace tenax::checkpoint

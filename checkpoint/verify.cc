@@ -8,7 +8,8 @@
 #include <utility>
 
 #include "checkpoint/box.h"
-#include "checkpoint/parallel.h"
+#include "checkpoint/chunk_folder.h"
+#include "checkpoint/direct_io.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/rocks_db.h"
 #include "checkpoint/shard_key.h"
@@ -44,7 +45,22 @@ void check_chunks(const Manifest& manifest, const StoredShard& s,
   }
 }
 
-/// `files` sorted by first_key.
+/// Format 2: every chunk lies within a file of the manifest.
+void check_places(const Manifest& manifest, const StoredShard& s,
+                  std::vector<std::string>& problems) {
+  for (std::size_t i = 0; i < s.chunks.size(); ++i) {
+    const Chunk& c = s.chunks[i];
+    const std::uint64_t bytes = c.stored_bytes != 0 ? c.stored_bytes : c.bytes;
+    if (c.file < manifest.files.size() && c.file_offset >= kChunkAlignment &&
+        c.file_offset + bytes <= manifest.files[c.file].bytes) {
+      continue;
+    }
+    problems.push_back(fmt::format("{}: no file of the manifest holds chunk {}", label(s), i));
+    return;
+  }
+}
+
+/// Format 1. `files` sorted by first_key.
 void check_files_hold(const Manifest& manifest, const std::vector<StoredFile>& files,
                       const StoredShard& s, std::vector<std::string>& problems) {
   if (s.chunks.empty()) return;
@@ -90,34 +106,40 @@ void check_coverage(const std::vector<const StoredShard*>& shards,
   }
 }
 
-/// Every file of the manifest is live, has its recorded size and checksum, and has that size on
-/// disk.
-void check_files(std::span<const LiveFile> files, const Manifest& manifest,
-                 std::vector<std::string>& problems) {
-  std::map<std::string, LiveFile> live;
-  for (const LiveFile& f : files) live.emplace(f.first_key, f);
-  for (const StoredFile& expected : manifest.files) {
-    const auto it = live.find(expected.first_key);
-    if (it == live.end() || it->second.last_key != expected.last_key) {
-      const auto key = decode_key(expected.first_key);
-      problems.push_back(fmt::format("the file that starts with {} is gone",
-                                     key ? describe(*key) : std::string("a malformed key")));
-      continue;
-    }
-    const LiveFile& file = it->second;
-    struct stat info {};
-    if (::stat(file.path.c_str(), &info) != 0) {
-      problems.push_back(fmt::format("{} is missing", file.path));
-    } else if (static_cast<std::uint64_t>(info.st_size) != expected.bytes) {
-      problems.push_back(
-          fmt::format("{}: expected {} bytes, got {}", file.path, expected.bytes, info.st_size));
-    } else if (file.checksum != expected.checksum) {
-      problems.push_back(
-          fmt::format("{}: the store has another file checksum on record than the "
-                      "manifest",
-                      file.path));
-    }
+/// Empty if the file is there with its size.
+std::string check_file(const std::string& path, std::uint64_t bytes) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return fmt::format("{} is missing", path);
+  if (static_cast<std::uint64_t>(info.st_size) == bytes) return {};
+  return fmt::format("{}: expected {} bytes, got {}", path, bytes, info.st_size);
+}
+
+std::string check_sst_file(const std::map<std::string, LiveFile>& live,
+                           const StoredFile& expected) {
+  const auto it = live.find(expected.first_key);
+  if (it == live.end() || it->second.last_key != expected.last_key) {
+    const auto key = decode_key(expected.first_key);
+    return fmt::format("the file that starts with {} is gone",
+                       key ? describe(*key) : std::string("a malformed key"));
   }
+  if (std::string wrong = check_file(it->second.path, expected.bytes); !wrong.empty()) return wrong;
+  if (it->second.checksum == expected.checksum) return {};
+  return fmt::format("{}: the store has another file checksum on record than the manifest",
+                     it->second.path);
+}
+
+/// The first block of a chunk file says whose it is; no reader of tensors needs it.
+std::string check_header(const std::string& path, const Manifest& manifest) {
+  AlignedBuffer buffer;
+  const auto file = RangeFile::open(path);
+  if (!file) return file.error().message;
+  const auto bytes = (*file)->read(0, kChunkAlignment, buffer);
+  if (!bytes) return bytes.error().message;
+  const std::string_view text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
+  for (const StoredShard& s : manifest.shards) {
+    if (text == chunk_file_header(manifest.checkpoint_id, s.writer)) return {};
+  }
+  return path + ": the first block names another checkpoint or writer";
 }
 
 }  // namespace
@@ -131,27 +153,56 @@ std::vector<std::string> find_gaps(const Manifest& manifest) {
   for (const StoredShard& s : manifest.shards) {
     tensors[{s.shard.kind, s.shard.name}].push_back(&s);
     check_chunks(manifest, s, problems);
-    check_files_hold(manifest, files, s, problems);
+    const bool by_place = !s.chunks.empty() && s.chunks.front().file_offset != 0;
+    if (by_place) {
+      check_places(manifest, s, problems);
+    } else {
+      check_files_hold(manifest, files, s, problems);
+    }
   }
   for (const auto& [key, shards] : tensors) check_coverage(shards, problems);
   return problems;
 }
 
-VerifyReport verify_checkpoint(const ChunkSource& source, std::span<const LiveFile> files,
-                               const Manifest& manifest, VerifyDepth depth) {
+std::vector<std::string> check_files(const std::string& chunks_path,
+                                     std::span<const LiveFile> sst_files,
+                                     const Manifest& manifest) {
+  std::map<std::string, LiveFile> live;
+  for (const LiveFile& f : sst_files) live.emplace(f.first_key, f);
+  std::vector<std::string> problems;
+  for (const StoredFile& expected : manifest.files) {
+    std::string wrong = expected.name.empty()
+                            ? check_sst_file(live, expected)
+                            : check_file(chunks_path + "/" + expected.name, expected.bytes);
+    if (!wrong.empty()) problems.push_back(std::move(wrong));
+  }
+  return problems;
+}
+
+VerifyReport verify_checkpoint(const ChunkSource& source, const std::string& chunks_path,
+                               std::span<const LiveFile> sst_files, const Manifest& manifest,
+                               VerifyDepth depth) {
   VerifyReport report;
   report.checkpoint_id = manifest.checkpoint_id;
   report.num_files = manifest.files.size();
   report.problems = find_gaps(manifest);
-  check_files(files, manifest, report.problems);
+  for (std::string& wrong : check_files(chunks_path, sst_files, manifest)) {
+    report.problems.push_back(std::move(wrong));
+  }
   if (depth == VerifyDepth::kFast) return report;
 
+  for (const StoredFile& file : manifest.files) {
+    if (file.name.empty()) continue;
+    std::string wrong = check_header(chunks_path + "/" + file.name, manifest);
+    if (!wrong.empty()) report.problems.push_back(std::move(wrong));
+  }
+  ChunkBuffer buffer;
   for (const StoredShard& s : manifest.shards) {
     for (std::uint32_t i = 0; i < s.chunks.size(); ++i) {
-      const auto chunk = read_checked(source, manifest.checkpoint_id, s, i);
+      const auto chunk = read_checked(source, manifest, s, i, buffer);
       if (chunk) {
         ++report.num_chunks;
-        report.bytes += chunk->bytes.size();
+        report.bytes += chunk->size();
       } else {
         report.problems.push_back(chunk.error().message);
       }

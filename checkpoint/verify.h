@@ -35,8 +35,13 @@ struct VerifyReport {
 /// "123 of 128 shards" is impossible.
 std::vector<std::string> find_gaps(const Manifest& manifest);
 
-/// `files`: those that the store has.
-VerifyReport verify_checkpoint(const ChunkSource& source, std::span<const LiveFile> files,
-                               const Manifest& manifest, VerifyDepth depth);
+/// What is wrong with the files of a manifest as they lie in `chunks_path` (or, of format 1, in the
+/// shards database, which has `sst_files`): missing, or of another size. Reads no data.
+std::vector<std::string> check_files(const std::string& chunks_path,
+                                     std::span<const LiveFile> sst_files, const Manifest& manifest);
+
+VerifyReport verify_checkpoint(const ChunkSource& source, const std::string& chunks_path,
+                               std::span<const LiveFile> sst_files, const Manifest& manifest,
+                               VerifyDepth depth);
 
 }  // namespace tenax::checkpoint

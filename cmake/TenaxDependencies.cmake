@@ -17,6 +17,7 @@ pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
 # Debian 13's cpp-httplib calls OpenSSL from inline functions; its pkg-config file names OpenSSL for static linking only.
 target_link_libraries(PkgConfig::HTTPLIB INTERFACE OpenSSL::SSL OpenSSL::Crypto)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 if(TENAX_BUILD_TESTS)
   find_package(GTest REQUIRED)
   include(GoogleTest)

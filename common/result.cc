@@ -28,6 +28,8 @@ std::string_view to_string(ErrorCode code) {
       return "i/o error";
     case ErrorCode::kUnsupported:
       return "unsupported";
+    case ErrorCode::kDeviceLost:
+      return "device lost";
     case ErrorCode::kInternal:
       return "internal error";
   }

@@ -24,7 +24,8 @@ enum class ErrorCode {
   kPermission,
   kIo,
   kUnsupported,
-  kInternal,  ///< a bug of ours
+  kDeviceLost,  ///< a GPU's context is broken, with all memory in it; only a new process helps
+  kInternal,    ///< a bug of ours
 };
 
 /// Lower-case words for messages and JSON, such as "data loss".

@@ -67,6 +67,19 @@ struct StepReport {
   std::vector<double> replica_losses = {};
 };
 
+/// One of the last transfers of a rank, as it was when its generation was given up: who waited for
+/// whom.
+struct FlightNote {
+  std::uint64_t sequence = 0;  ///< counts the rank's transfers and collectives
+  std::string operation;       ///< "send", "recv" or a collective's name
+  std::string within;          ///< the collective it belongs to; empty outside
+  int peer = -1;               ///< -1 for a collective
+  std::uint64_t bytes = 0;
+  std::string state;   ///< "posted" (begun, not ended), "done", "failed"
+  double seconds = 0;  ///< since it began, or how long it took
+  bool operator==(const FlightNote&) const = default;
+};
+
 /// Degrees of parallelism.
 struct Degrees {
   int dp = 1;

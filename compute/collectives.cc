@@ -135,10 +135,15 @@ Status broadcast(Communicator& comm, const Group& group, std::uint64_t tag, int 
   return {};
 }
 
-std::vector<std::size_t> even_parts(std::size_t count, int n, std::size_t alignment) {
+void even_parts(std::size_t count, std::size_t alignment, std::span<std::size_t> offsets) {
+  const std::size_t n = offsets.size() - 1;
   const std::size_t units = (count + alignment - 1) / alignment;
-  std::vector<std::size_t> offsets(n + 1);
-  for (int i = 0; i <= n; ++i) offsets[i] = std::min(count, units * i / n * alignment);
+  for (std::size_t i = 0; i <= n; ++i) offsets[i] = std::min(count, units * i / n * alignment);
+}
+
+std::vector<std::size_t> even_parts(std::size_t count, int n, std::size_t alignment) {
+  std::vector<std::size_t> offsets(static_cast<std::size_t>(n) + 1);
+  even_parts(count, alignment, offsets);
   return offsets;
 }
 

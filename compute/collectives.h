@@ -43,6 +43,8 @@ Status all_gather(Communicator& comm, const Group& group, std::uint64_t tag,
 Status broadcast(Communicator& comm, const Group& group, std::uint64_t tag, int root,
                  std::span<std::byte> bytes);
 
+/// offsets.size() - 1 nearly equal parts of [0, count), cut at multiples of `alignment`.
+void even_parts(std::size_t count, std::size_t alignment, std::span<std::size_t> offsets);
 /// n + 1 ascending offsets that cut [0, count) into n nearly equal parts at multiples of
 /// `alignment`.
 std::vector<std::size_t> even_parts(std::size_t count, int n, std::size_t alignment);

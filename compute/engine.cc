@@ -85,13 +85,7 @@ Engine::Engine(EngineOptions options) : options_(std::move(options)) {}
 Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   std::unique_ptr<Engine> engine(new Engine(std::move(options)));
   const EngineOptions& o = engine->options_;
-  TreeReduceOptions reduce;
-  reduce.ranges = o.ranges;
-  reduce.num_microbatches = o.num_microbatches;
-  reduce.index = o.replica;
-  TENAX_TRY(TreeReducer reducer, TreeReducer::create(std::move(reduce)));
-  engine->reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
-  engine->verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
+  TENAX_RETURN_IF_ERROR(engine->agree_on_batch());
   try {
     TENAX_RETURN_IF_ERROR(engine->build_chunks());
     engine->build_buffers();
@@ -100,7 +94,48 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
                       fmt::format("rank {}: not enough memory for {} parameters", o.rank,
                                   engine->values_.size()));
   }
+  for (const StageParameter& p : engine->parameters())
+    engine->rules_.push_back(update_rule(p.spec, o.adamw.weight_decay, o.groups));
   return engine;
+}
+
+Status Engine::agree_on_batch() {
+  const EngineOptions& o = options_;
+  TreeReduceOptions reduce;
+  reduce.ranges = o.ranges;
+  reduce.num_microbatches = o.num_microbatches;
+  reduce.index = o.replica;
+  TENAX_TRY(TreeReducer reducer, TreeReducer::create(std::move(reduce)));
+  reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
+  verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
+  const auto mine = static_cast<std::size_t>(o.ranges[static_cast<std::size_t>(o.replica)].size());
+  loss_sums_.resize(mine);
+  target_counts_.resize(mine);
+  return {};
+}
+
+Status Engine::set_batch(Batch batch) {
+  TENAX_CHECK(batch.ranges.size() == options_.ranges.size());
+  options_.ranges = std::move(batch.ranges);
+  options_.num_microbatches = batch.num_microbatches;
+  options_.schedule = std::move(batch.schedule);
+  TENAX_RETURN_IF_ERROR(agree_on_batch());
+  const MicrobatchRange range = options_.ranges[static_cast<std::size_t>(options_.replica)];
+  try {
+    for (Chunk& chunk : chunks_) {
+      chunk.accumulator.reset();
+      chunk.accumulator = std::make_unique<TreeAccumulator>(chunk.stage->gradient_size(), range);
+    }
+  } catch (const std::bad_alloc&) {
+    return make_error(ErrorCode::kNoSpace,
+                      fmt::format("rank {}: no memory for the sums of {} microbatches",
+                                  options_.rank, range.size()));
+  }
+  if (keeps_sample_losses()) {
+    sample_losses_.resize(static_cast<std::size_t>(range.size()) *
+                          static_cast<std::size_t>(options_.shape.microbatch_size));
+  }
+  return {};
 }
 
 Status Engine::build_chunks() {
@@ -180,24 +215,22 @@ void Engine::build_buffers() {
   reduced_ = AlignedBuffer(num_gradients);
 
   std::size_t tied = 0;
-  std::size_t addends = 0;
+  std::size_t partial = 0;
   first_chunk_.push_back(0);
   for (const StageParameter& p : parameters_) {
     const auto size = static_cast<std::size_t>(p.size);
     first_chunk_.push_back(first_chunk_.back() + num_norm_chunks(size));
     if (p.gradients.size() == 1 && p.gradients.front().kind != GradientPartKind::kWhole)
       tied = std::max(tied, size);
-    addends = std::max(
-        addends, all_reduce_workspace(size, std::max(p.held.end_addend - p.held.first_addend, 1)));
+    if (p.held.end_addend - p.held.first_addend > 1) partial = std::max(partial, size);
   }
   tied_ = AlignedBuffer(tied);
-  addends_ = AlignedBuffer(addends);
+  partial_sums_ =
+      std::make_unique<OrderedAllReduce>(partial, std::max(static_cast<int>(o.tp_group.size()), 1));
   part_bytes_.resize(o.dp_group.size() + 1);
   chunk_squares_.resize(first_chunk_.back());
   square_sums_.resize(parameters_.size());
-  loss_sums_.resize(static_cast<std::size_t>(range.size()));
-  target_counts_.resize(static_cast<std::size_t>(range.size()));
-  if (spec(chunks_.back()).has_head)
+  if (keeps_sample_losses())
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));
 }
@@ -227,10 +260,13 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
   if (tensor_group_) tensor_group_->use(comm);
   // Transfers left over from a failed step belong to a dead communicator.
   for (Chunk& chunk : chunks_) {
+    chunk.stage->begin_step();
     for (Outbox& box : chunk.forward_boxes) box.transfer.reset();
     for (Outbox& box : chunk.backward_boxes) box.transfer.reset();
   }
   for (const Action& action : schedule) {
+    const TraceSpan span(train ? options_.trace : nullptr, static_cast<TraceKind>(action.kind),
+                         action.microbatch);
     Chunk& chunk = chunks_[static_cast<std::size_t>(action.chunk)];
     const auto mb = static_cast<std::size_t>(action.microbatch);
     // Messages between two ranks match by the virtual stage that sends them.
@@ -267,6 +303,7 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
   for (Chunk& chunk : chunks_) {
     TENAX_RETURN_IF_ERROR(drain(chunk.forward_boxes));
     TENAX_RETURN_IF_ERROR(drain(chunk.backward_boxes));
+    TENAX_RETURN_IF_ERROR(chunk.stage->status());
   }
   return {};
 }
@@ -279,11 +316,11 @@ Status Engine::forward(Chunk& chunk, const Action& action, const Microbatch& bat
               free_outbox(chunk.forward_boxes, static_cast<std::size_t>(action.microbatch)));
   }
   if (train) {
-    chunk.stage->forward(action.slot, batch.tokens, batch.targets, chunk.inbox_forward.span(),
-                         output);
+    chunk.stage->forward(action.slot, {batch.tokens, batch.targets, batch.positions, batch.samples},
+                         chunk.inbox_forward.span(), output);
   } else {
-    const LossSum loss =
-        chunk.stage->evaluate(batch.tokens, batch.targets, chunk.inbox_forward.span(), output);
+    const LossSum loss = chunk.stage->evaluate({batch.tokens, batch.targets, batch.positions},
+                                               chunk.inbox_forward.span(), output);
     if (spec(chunk).has_head) on_loss(action.microbatch, loss);
   }
   return tensor_group_ ? tensor_group_->status() : Status{};
@@ -315,14 +352,14 @@ Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& ba
   chunk.accumulator->commit();
   if (spec(chunk).has_head) {
     LossSum loss = chunk.stage->loss(action.slot);
-    const std::span<const double> samples = chunk.stage->sample_losses(action.slot);
-    const auto place =
-        sample_losses_.begin() +
-        static_cast<std::ptrdiff_t>(static_cast<std::size_t>(action.microbatch) * samples.size());
-    std::copy(samples.begin(), samples.end(), place);
-    if (batch.poison_nan) {
-      loss.sum = std::numeric_limits<double>::quiet_NaN();
-      std::fill_n(place, samples.size(), loss.sum);
+    if (batch.poison_nan) loss.sum = std::numeric_limits<double>::quiet_NaN();
+    if (!sample_losses_.empty()) {
+      const std::span<const double> samples = chunk.stage->sample_losses(action.slot);
+      const auto place = std::span(sample_losses_)
+                             .subspan(static_cast<std::size_t>(action.microbatch) * samples.size(),
+                                      samples.size());
+      std::ranges::copy(samples, place.begin());
+      if (batch.poison_nan) std::ranges::fill(place, loss.sum);
     }
     on_loss(action.microbatch, loss);
   }
@@ -338,6 +375,7 @@ Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch>
                                        loss_sums_[static_cast<std::size_t>(mb)] = loss.sum;
                                        target_counts_[static_cast<std::size_t>(mb)] = loss.targets;
                                      }));
+  const TraceSpan span(options_.trace, TraceKind::kReduce);
   TENAX_RETURN_IF_ERROR(reduce_gradients(comm));
   TENAX_RETURN_IF_ERROR(combine_tied_embedding(comm));
   TENAX_RETURN_IF_ERROR(combine_partial_gradients(comm));
@@ -378,6 +416,7 @@ void Engine::apply_update(const Update& u) {
   update.gradient_scale = scale;
   for (const MomentPiece& piece : moments()) {
     const StageParameter& p = parameters()[piece.parameter];
+    const UpdateRule& rule = rules_[piece.parameter];
     const auto n = static_cast<std::size_t>(piece.end - piece.begin);
     const auto moment = static_cast<std::size_t>(piece.offset);
     AdamwRange range;
@@ -385,8 +424,11 @@ void Engine::apply_update(const Update& u) {
     range.gradient = {reduced_.data() + p.gradients.front().offset + piece.begin, n};
     range.m = m_.span().subspan(moment, n);
     range.v = v_.span().subspan(moment, n);
-    range.decay = p.spec.decay;
-    adamw_update(options_.adamw, update, range);
+    range.decay = rule.weight_decay > 0;
+    AdamwOptions adamw = options_.adamw;
+    adamw.weight_decay = rule.weight_decay;
+    update.learning_rate = u.learning_rate * rule.learning_rate_factor;
+    adamw_update(adamw, update, range);
   }
 }
 

@@ -19,7 +19,9 @@
 #include "compute/communicator.h"
 #include "compute/model_options.h"
 #include "compute/optimizer_shards.h"
+#include "compute/parameter_groups.h"
 #include "compute/stage.h"
+#include "compute/step_trace.h"
 #include "compute/tensor_group.h"
 #include "compute/tree_accumulator.h"
 #include "compute/tree_reduce.h"
@@ -54,6 +56,8 @@ struct EngineOptions {
   int zero = 0;
   StageSettings settings;
   AdamwOptions adamw;
+  std::vector<ParameterGroup> groups;  ///< of tensors with other rules than adamw's
+  StepTrace* trace = nullptr;          ///< records what the engine does; nullptr: nothing
 };
 
 /// Inputs of one microbatch; spans into the caller's memory.
@@ -62,6 +66,8 @@ struct Microbatch {
   std::span<const std::int32_t> targets;  ///< (B, T), -1 = masked
   bool poison_nan = false;                ///< fault injection: its loss and gradient become NaN
   std::uint32_t set_gradient_bits = 0;    ///< fault injection: set in one of its gradients
+  std::span<const std::int32_t> positions = {};  ///< (B, T) in the documents, or empty
+  std::span<const std::int64_t> samples = {};    ///< (B) absolute positions; needed by dropout
 };
 
 class Engine {
@@ -70,13 +76,23 @@ class Engine {
 
   void initialise(std::uint64_t seed);
 
+  /// The microbatches of a step and this rank's way through its own.
+  struct Batch {
+    std::vector<MicrobatchRange> ranges;  ///< by replica
+    int num_microbatches = 1;
+    PipelineSchedule schedule;
+  };
+  /// From the next step on: no replica computes more than at create(). Gradients that are kept
+  /// stay.
+  Status set_batch(Batch batch);
+
   /// Forward and backward of this rank's microbatches (given in order), then the reduction over
   /// replicas. On success the summed gradients of `step` are kept until the next call.
   Status compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches);
   /// What this rank contributes to the verdict of the gradients it keeps.
   VerdictPart verdict_part() const;
-  /// At the head: cross-entropy sums of the samples of the newest compute_gradients(), microbatch
-  /// by microbatch in order; empty elsewhere.
+  /// At the head, of the first tensor-parallel rank: cross-entropy sums of the samples of the
+  /// newest compute_gradients(), microbatch by microbatch in order; empty elsewhere.
   std::span<const double> sample_losses() const { return sample_losses_; }
   Result<Verdict> exchange_verdict(Communicator& comm, const VerdictPart& part);
   /// Of what this rank alone computed for the newest compute_gradients(): its losses and its
@@ -144,9 +160,13 @@ class Engine {
     std::vector<Outbox> forward_boxes;
     std::vector<Outbox> backward_boxes;
   };
+  Status agree_on_batch();
   Status build_chunks();
   void build_buffers();
   void adopt_parameters(const Chunk& chunk);
+  bool keeps_sample_losses() const {
+    return spec(chunks_.back()).has_head && options_.tensor_rank == 0;
+  }
   const StageSpec& spec(const Chunk& chunk) const { return options_.stages[chunk.virtual_stage]; }
 
   Result<std::span<float>> free_outbox(std::vector<Outbox>& boxes, std::size_t index);
@@ -183,10 +203,11 @@ class Engine {
   AlignedBuffer m_;
   AlignedBuffer v_;
   AlignedBuffer reduced_;  ///< summed gradients, layout of the gradient buffer
-  AlignedBuffer addends_;  ///< workspace of combine_partial_gradients()
-  AlignedBuffer tied_;     ///< the other part of a tied embedding's gradient
+  std::unique_ptr<OrderedAllReduce> partial_sums_;  ///< of combine_partial_gradients()
+  AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient
   std::unique_ptr<TreeReducer> reducer_;
   std::unique_ptr<VerdictExchange> verdicts_;
+  std::vector<UpdateRule> rules_;  ///< by parameter
   OptimizerShards shards_;
   std::vector<std::size_t> part_bytes_;   ///< of an all-gather
   std::vector<std::size_t> first_chunk_;  ///< norm chunks before each tensor, and of all

@@ -92,11 +92,10 @@ Status Engine::combine_partial_gradients(Communicator& comm) {
                           .subspan(static_cast<std::size_t>(p.held.first_addend),
                                    static_cast<std::size_t>(num_addends)),
                       options_.tensor_rank - p.held.first_addend};
-    TENAX_RETURN_IF_ERROR(all_reduce_sum(
+    TENAX_RETURN_IF_ERROR(partial_sums_->run(
         comm, group, kPartialTag,
         reduced_.span().subspan(static_cast<std::size_t>(p.gradients.front().offset) + begin,
-                                end - begin),
-        addends_.span()));
+                                end - begin)));
   }
   return {};
 }

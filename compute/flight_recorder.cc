@@ -58,6 +58,16 @@ std::uint64_t FlightRecorder::post(std::string_view operation, int peer, std::ui
   return sequence;
 }
 
+void FlightRecorder::add_blocked(Duration blocked) {
+  MutexLock lock(mutex_);
+  blocked_ += blocked;
+}
+
+Duration FlightRecorder::blocked() const {
+  MutexLock lock(mutex_);
+  return blocked_;
+}
+
 void FlightRecorder::finish(std::uint64_t sequence, FlightState state) {
   const Time now = clock_.now();
   MutexLock lock(mutex_);

@@ -49,6 +49,10 @@ class FlightRecorder {
   std::uint64_t post(std::string_view operation, int peer, std::uint64_t bytes, std::uint64_t tag);
   /// Ends an entry; ignored if it has been overwritten since.
   void finish(std::uint64_t sequence, FlightState state);
+  /// The rank was blocked in a transfer for so long.
+  void add_blocked(Duration blocked);
+  /// All such time so far.
+  Duration blocked() const;
   /// A copy of what is kept, oldest first.
   std::vector<FlightEntry> snapshot() const;
 
@@ -59,6 +63,7 @@ class FlightRecorder {
   mutable Mutex mutex_;
   std::vector<FlightEntry> ring_ TENAX_GUARDED_BY(mutex_);
   std::uint64_t last_sequence_ TENAX_GUARDED_BY(mutex_) = 0;
+  Duration blocked_ TENAX_GUARDED_BY(mutex_){0};
   std::string_view collective_ TENAX_GUARDED_BY(mutex_);
 };
 

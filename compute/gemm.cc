@@ -7,8 +7,11 @@
 
 namespace tenax::compute {
 
-Gemm::Gemm(cpu::Isa isa)
+Gemm::Gemm(cpu::Isa isa, Precision precision)
     : isa_(isa),
+      precision_(precision),
+      paired_(precision == Precision::kBf16 && isa == cpu::Isa::kAvx512 &&
+              cpu::has_bf16_products()),
       pack_a_(static_cast<std::size_t>(cpu::kPackAFloats)),
       pack_b_(static_cast<std::size_t>(cpu::kPackBFloats)) {
   TENAX_CHECK(cpu::is_available(isa));
@@ -41,12 +44,13 @@ void Gemm::run(const GemmShape& shape, const float* a, const float* b, const Str
   call.c = c.data;
   call.c_stride = c.stride;
   call.add = write == Write::kAdd;
+  call.bf16 = precision_ == Precision::kBf16;
   call.pack_a = pack_a_.data();
   call.pack_b = pack_b_.data();
   switch (isa_) {
 #if defined(__x86_64__)
     case cpu::Isa::kAvx512:
-      return cpu::gemm_avx512(call);
+      return paired_ ? cpu::gemm_avx512bf16(call) : cpu::gemm_avx512(call);
     case cpu::Isa::kAvx2:
       return cpu::gemm_avx2(call);
 #endif
@@ -56,7 +60,10 @@ void Gemm::run(const GemmShape& shape, const float* a, const float* b, const Str
 }
 
 std::string Gemm::description() const {
-  return fmt::format("{} k{}", cpu::to_string(isa_), cpu::kBlockK);
+  const std::string_view factors = paired_                          ? "bf16"
+                                   : precision_ == Precision::kBf16 ? " rounding to bf16"
+                                                                    : "";
+  return fmt::format("{}{} k{}", cpu::to_string(isa_), factors, cpu::kBlockK);
 }
 
 std::int64_t Gemm::workspace_bytes() {

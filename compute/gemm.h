@@ -1,6 +1,6 @@
-// fp32 matrix products on the CPU, row-major, with kernels of our own: bits depend neither on the
-// sizes of tiles nor on who calls, and there is no thread pool that could hang after fork. One Gemm
-// a thread (it owns the packing buffers); single-threaded.
+// Matrix products on the CPU, fp32 or with factors rounded to bfloat16, row-major, with kernels of
+// our own: bits depend neither on the sizes of tiles nor on who calls, and there is no thread pool
+// that could hang after fork. One Gemm a thread (it owns the packing buffers); single-threaded.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 #include "compute/aligned_buffer.h"
 #include "compute/cpu/isa.h"
+#include "compute/precision.h"
 
 namespace tenax::compute {
 
@@ -36,7 +37,7 @@ struct Matrix {
 class Gemm {
  public:
   /// `isa` must be one of cpu::available_isas().
-  explicit Gemm(cpu::Isa isa);
+  explicit Gemm(cpu::Isa isa, Precision precision = Precision::kFp32);
 
   /// C (m, n) = or += A (m, k) * B (n, k)^T. C overlaps neither A nor B, here and below.
   void nt(const GemmShape& shape, ConstMatrix a, ConstMatrix b, Matrix c, Write write);
@@ -45,12 +46,15 @@ class Gemm {
   /// C (m, n) = or += A (k, m)^T * B (k, n).
   void tn(const GemmShape& shape, ConstMatrix a, ConstMatrix b, Matrix c, Write write);
 
-  /// The kernel and the block of k that fix the order of summation, for manifests: "avx512 k256".
+  /// The kernel and the block of k that fix the order of summation, for manifests: "avx512 k256",
+  /// "avx512bf16 k256".
   std::string description() const;
   static std::int64_t workspace_bytes();
 
  private:
   cpu::Isa isa_;
+  Precision precision_;
+  bool paired_;  ///< bfloat16 by the instruction for pairs
   AlignedBuffer pack_a_;
   AlignedBuffer pack_b_;
 

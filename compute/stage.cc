@@ -8,6 +8,7 @@
 
 #include "compute/cpu/cpu_stage.h"
 #include "compute/cpu/stage_memory.h"
+#include "compute/cuda_host_stage.h"
 #include "compute/stage_layout.h"
 
 namespace tenax::compute {
@@ -25,6 +26,17 @@ Status check_arguments(const ModelOptions& options, const StageSpec& spec, const
         fmt::format("this processor does not run the {} kernels", cpu::to_string(settings.isa)));
   if (settings.num_threads < 1)
     found.push_back(fmt::format("num_threads is {}, must be at least 1", settings.num_threads));
+  const auto rate = [&](std::string_view name, double value) {
+    if (!(value >= 0 && value < 1))
+      found.push_back(fmt::format("dropout {} is {}, must be at least 0 and below 1", name, value));
+  };
+  rate("embedding", settings.dropout.embedding);
+  rate("attention", settings.dropout.attention);
+  rate("residual", settings.dropout.residual);
+  if (settings.cuda && settings.dropout.any())
+    found.push_back("dropout is not built on the GPU yet");
+  if (settings.cuda && settings.recompute == Recompute::kSelective)
+    found.push_back("selective recomputation is not built on the GPU yet");
   if (!found.empty())
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: {}", fmt::join(found, "; ")));
@@ -40,6 +52,7 @@ StageSpec whole_model(const ModelOptions& options) {
 Result<StageMemory> plan_stage_memory(const ModelOptions& options, const StageSpec& spec,
                                       const BatchShape& shape, const StageSettings& settings) {
   TENAX_RETURN_IF_ERROR(check_arguments(options, spec, shape, settings));
+  if (settings.cuda) return plan_cuda_memory(resolved(options), spec, shape, settings);
   return cpu::plan_memory(resolved(options), spec, shape, settings);
 }
 
@@ -50,6 +63,8 @@ Result<std::unique_ptr<Stage>> Stage::create(const ModelOptions& options, const 
   if (num_slots < 0)
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: num_slots is {}, must not be negative", num_slots));
+  if (settings.cuda)
+    return CudaHostStage::create(settings.cuda, options, spec, shape, num_slots, settings);
   const std::int64_t wanted = memory.total(num_slots) - memory.gradient;
   if (wanted > machine_memory_bytes())
     return make_error(ErrorCode::kNoSpace,

@@ -2,9 +2,9 @@
 // first stage and the head (final norm, logits, loss) at the last. The reference that other devices
 // are held against.
 //
-// Numerics: fp32 storage and sums, loss sums in double. Every number depends only on values, inputs
-// and the instruction set of the kernels, never on the split into stages, the slot or the recompute
-// mode. Not thread safe: one engine thread.
+// Numerics: fp32 storage and sums, factors of products in fp32 or bfloat16, loss sums in double.
+// Every number depends only on values, inputs and the instruction set of the kernels, never on the
+// split into stages, the slot or the recompute mode. Not thread safe: one engine thread.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +15,16 @@
 
 #include "common/result.h"
 #include "compute/cpu/isa.h"
+#include "compute/device.h"
+#include "compute/dropout.h"
 #include "compute/model_options.h"
 #include "compute/parameters.h"
+#include "compute/precision.h"
 #include "compute/tensor_part.h"
 
 namespace tenax::compute {
 
+class CudaDevice;
 class TensorGroup;
 
 /// Layers [first_layer, end_layer) of the model and which of its ends; of their matrices one part.
@@ -42,8 +46,9 @@ struct BatchShape {
 
 /// What backward keeps from forward.
 enum class Recompute : std::uint8_t {
-  kNone,  ///< all activations
-  kFull,  ///< only each layer's input; the layer runs again in backward, with equal bits
+  kNone,       ///< all activations
+  kSelective,  ///< all but what is cheap to make again: outputs of norms and of the activation
+  kFull,       ///< only each layer's input; the layer runs again in backward, with equal bits
 };
 
 struct StageSettings {
@@ -51,10 +56,26 @@ struct StageSettings {
   Recompute recompute = Recompute::kNone;
   int num_threads =
       1;  ///< that compute, the caller's included; the bits are the same for any number
+  /// Compute on this GPU; null: on the CPU. What only the CPU has is ignored then.
+  std::shared_ptr<CudaDevice> cuda = nullptr;
+  Precision precision = Precision::kFp32;
+  DropoutRates dropout = {};            ///< in training; evaluation drops nothing
+  std::uint64_t dropout_seed = 0;       ///< of its masks
   TensorGroup* tensor_group = nullptr;  ///< with tensor parallelism; outlives the stage
   /// Where the values lie, 64-byte aligned and as long as the plan says; empty: memory of the
   /// stage's own.
   std::span<float> values = {};
+};
+
+/// One microbatch as a stage reads it; spans into the caller's memory.
+struct StageBatch {
+  std::span<const std::int32_t> tokens = {};   ///< (B, T); used by the embedding
+  std::span<const std::int32_t> targets = {};  ///< (B, T), -1 = masked; used by the head
+  /// (B, T): each token's place in its document, counted from 0 at the document's or the sample's
+  /// start. Attention stays inside a document. Empty: every sample is one document.
+  std::span<const std::int32_t> positions = {};
+  /// (B): absolute positions of the samples; needed by training with dropout, else may be empty.
+  std::span<const std::int64_t> samples = {};
 };
 
 /// Which contribution to a tensor's gradient a region of the gradient buffer holds.
@@ -115,8 +136,20 @@ class Stage {
   virtual ~Stage() = default;
 
   virtual const std::vector<StageParameter>& parameters() const = 0;
-  /// All parameters, flat, 64-byte aligned; gaps between tensors are zero and stay so.
+  /// Where values() and the gradients given to backward() lie. After an error of it the stage is of
+  /// no further use.
+  virtual std::shared_ptr<Device> device() const = 0;
+  /// All parameters on the device, flat, 64-byte aligned; gaps between tensors are zero and stay
+  /// so. After they were changed from outside, values_changed() before the next forward().
   virtual std::span<float> values() = 0;
+  /// Makes what the stage derives from values(), such as copies of another type.
+  virtual void values_changed() {}
+  /// A step, another try of one or an evaluation begins: values() may have changed since, and what
+  /// an aborted step left in the slots is forgotten.
+  virtual void begin_step() {}
+  /// The first fault of the device that computes; kDeviceLost: only a new process helps. After it
+  /// losses and gradients are NaN.
+  virtual Status status() const { return {}; }
   /// Floats of a gradient buffer for backward().
   virtual std::size_t gradient_size() const = 0;
   /// Floats of a boundary tensor (B, T, C): what input, output and their gradients hold.
@@ -128,19 +161,16 @@ class Stage {
   /// Writes every parameter's initial value: initial_values(spec, seed).
   virtual void initialise(std::uint64_t seed) = 0;
 
-  /// Runs the layers and keeps in `slot` what backward needs (tokens and targets are copied).
-  /// tokens (B, T): used by the embedding, else may be empty. targets (B, T), -1 = masked: used by
-  /// the head, else may be empty. input (B, T, C): empty at the embedding. output (B, T, C):
-  /// overwritten; empty at the head. The head computes logits and loss in backward(), where each
-  /// chunk of logits is made only once.
-  virtual void forward(int slot, std::span<const std::int32_t> tokens,
-                       std::span<const std::int32_t> targets, std::span<const float> input,
+  /// Runs the layers and keeps in `slot` what backward needs (the batch is copied). input (B, T,
+  /// C): empty at the embedding. output (B, T, C): overwritten; empty at the head. The head
+  /// computes logits and loss in backward(), where each chunk of logits is made only once.
+  virtual void forward(int slot, const StageBatch& batch, std::span<const float> input,
                        std::span<float> output) = 0;
 
   /// Adds the gradient of the plain sum of losses over the microbatch's targets to `gradient`
-  /// (gradient_size() floats). output_grad (B, T, C): empty at the head. input_grad (B, T, C):
-  /// overwritten; empty at the embedding. Tensors that this microbatch does not touch get nothing.
-  /// The slot is free afterwards; loss(slot) stays readable until its next use.
+  /// (gradient_size() floats on the device). output_grad (B, T, C): empty at the head. input_grad
+  /// (B, T, C): overwritten; empty at the embedding. Tensors that this microbatch does not touch
+  /// get nothing. The slot is free afterwards; loss(slot) stays readable until its next use.
   virtual void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
                         std::span<float> gradient) = 0;
 
@@ -151,8 +181,7 @@ class Stage {
 
   /// forward() without a slot and without backward. At the head returns the loss, else zeros;
   /// `sample_losses` (B or empty) receives the sums of the samples.
-  virtual LossSum evaluate(std::span<const std::int32_t> tokens,
-                           std::span<const std::int32_t> targets, std::span<const float> input,
+  virtual LossSum evaluate(const StageBatch& batch, std::span<const float> input,
                            std::span<float> output, std::span<double> sample_losses = {}) = 0;
 
   /// Logits after the last of `tokens` (1 to T of them, one sequence) into `logits` (V). Only where

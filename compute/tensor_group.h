@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -16,11 +18,25 @@
 
 namespace tenax::compute {
 
-/// data = the members' data added up in group order, on all members. `workspace` holds
-/// all_reduce_workspace() floats.
-Status all_reduce_sum(Communicator& comm, const Group& group, std::uint64_t tag,
-                      std::span<float> data, std::span<float> workspace);
-std::size_t all_reduce_workspace(std::size_t num_floats, int num_members);
+/// Adds up the members' data in group order, with the same bits on all of them.
+class OrderedAllReduce {
+ public:
+  /// For up to `max_floats` of up to `max_members`.
+  OrderedAllReduce(std::size_t max_floats, int max_members);
+
+  /// After an error `data` is garbage and the communicator dead.
+  Status run(Communicator& comm, const Group& group, std::uint64_t tag, std::span<float> data);
+
+ private:
+  Status reduce_own_part(Communicator& comm, const Group& group, std::uint64_t tag,
+                         std::span<float> data);
+
+  AlignedBuffer workspace_;  ///< one part of each member
+  std::vector<std::size_t> cuts_;
+  std::vector<std::size_t> byte_cuts_;
+  std::vector<const float*> addends_;
+  std::vector<std::unique_ptr<Transfer>> transfers_;
+};
 
 /// Kernels call it in the middle of their work and have no way to fail, so an error is kept:
 /// nothing more is sent, numbers are garbage, and status() says why.
@@ -41,7 +57,7 @@ class TensorGroup {
  private:
   std::vector<int> ranks_;
   int index_;
-  AlignedBuffer workspace_;
+  OrderedAllReduce all_reduce_;
   Communicator* comm_ = nullptr;
   Status status_;
 };

@@ -2,11 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "compute/parameter_groups.h"
 #include "compute/tensor_part.h"
 #include "configs/duration_text.h"
 #include "configs/model_keys.h"
+#include "data/batch_ramp.h"
+#include "data/blend.h"
 
 namespace tenax::configs {
 
@@ -29,10 +33,43 @@ std::int64_t expected_vocabulary(const DataSection& data) {
   return data.vocabulary_size;
 }
 
+void check_blend(const RunConfig& c, Found& found) {
+  if (!c.data.text.empty() && !c.data.blend.empty()) {
+    found.push_back({{"data.text", "data.blend"},
+                     "data.text and data.blend are both given; a blend names all its corpora"});
+  }
+  for (const std::string& text : c.data.blend) {
+    if (const auto part = data::parse_blend_part(text); !part)
+      found.push_back({{"data.blend"}, "data.blend: " + part.error().message});
+  }
+  constexpr std::size_t kMostCorpora = 100;
+  if (c.data.blend.size() > kMostCorpora) {
+    found.push_back({{"data.blend"},
+                     fmt::format("data.blend has {} corpora, at most {} are possible",
+                                 c.data.blend.size(), kMostCorpora)});
+  }
+}
+
+void check_device(const RunConfig& c, Found& found) {
+  if (c.train.device != ComputeDevice::kCuda) return;
+  const auto unbuilt = [&](std::string key, bool used, std::string_view what) {
+    if (used)
+      found.push_back({{"train.device", std::move(key)},
+                       fmt::format("train.device \"cuda\" does not do {} yet", what)});
+  };
+  unbuilt("layout.tensor_parallel", c.layout.tensor_parallel > 1, "tensor parallelism");
+  unbuilt("data.packing", c.data.packing == data::Packing::kDocuments,
+          "data.packing \"documents\"");
+  unbuilt("train.dropout_residual", c.train.dropout.any(), "dropout");
+  unbuilt("train.recompute", c.train.recompute == compute::Recompute::kSelective,
+          "train.recompute \"selective\"");
+}
+
 void check_data(const RunConfig& c, Found& found) {
-  if (c.data.text.empty()) {
+  if (c.data.text.empty() && c.data.blend.empty()) {
     found.push_back({{"data.text"}, "data.text is empty: there is nothing to train on"});
   }
+  check_blend(c, found);
   if (c.data.tokenizer == TokenizerKind::kGpt2 && c.data.gpt2_dir.empty()) {
     found.push_back(
         {{"data.tokenizer", "data.gpt2_dir"},
@@ -44,6 +81,32 @@ void check_data(const RunConfig& c, Found& found) {
                      fmt::format("train.eval_interval {} asks for a held-out loss, but "
                                  "data.heldout_fraction is 0; set one of them",
                                  c.train.eval_interval)});
+  }
+}
+
+void check_ramp(const RunConfig& c, Found& found) {
+  const TrainSection& t = c.train;
+  const auto ramp = data::batch_ramp(t.batch_ramp, t.global_batch_size);
+  if (!ramp) {
+    found.push_back({{"train.batch_ramp"}, "train.batch_ramp: " + ramp.error().message});
+    return;
+  }
+  const std::int64_t together = c.layout.data_parallel * t.microbatch_size;
+  for (std::size_t i = 0; i + 1 < ramp->size(); ++i) {
+    const std::int64_t size = (*ramp)[i].size;
+    if (size > t.global_batch_size) {
+      found.push_back(
+          {{"train.batch_ramp", "train.global_batch_size"},
+           fmt::format("train.batch_ramp: \"{}\" is more than train.global_batch_size {}",
+                       t.batch_ramp[i], t.global_batch_size)});
+    } else if (size % together != 0) {
+      found.push_back(
+          {{"train.batch_ramp", "layout.data_parallel", "train.microbatch_size"},
+           fmt::format(
+               "train.batch_ramp: {} of \"{}\" is not a multiple of layout.data_parallel {} "
+               "x train.microbatch_size {}",
+               size, t.batch_ramp[i], c.layout.data_parallel, t.microbatch_size)});
+    }
   }
 }
 
@@ -137,7 +200,31 @@ void check_layout(const RunConfig& c, Found& found) {
   }
 }
 
+void check_groups(const RunConfig& c, Found& found) {
+  const auto model = model_options(c, expected_vocabulary(c.data));
+  if (c.optimizer.groups.empty() || !compute::problems(model).empty()) return;
+  const std::vector<compute::ParameterSpec> tensors = compute::model_parameters(model);
+  for (const std::string& text : c.optimizer.groups) {
+    const auto group = compute::parse_parameter_group(text);
+    if (!group) {
+      found.push_back({{"optimizer.groups"}, "optimizer.groups: " + group.error().message});
+      continue;
+    }
+    const bool fits = std::ranges::any_of(tensors, [&](const compute::ParameterSpec& spec) {
+      return compute::matches(group->pattern, spec.name);
+    });
+    if (!fits) {
+      found.push_back(
+          {{"optimizer.groups", "model"},
+           fmt::format("optimizer.groups: no tensor of the model fits \"{}\" (names are "
+                       "like {})",
+                       group->pattern, tensors.back().name)});
+    }
+  }
+}
+
 void check_optimizer(const RunConfig& c, Found& found) {
+  check_groups(c, found);
   const OptimizerSection& o = c.optimizer;
   if (o.warmup_steps > c.train.steps) {
     found.push_back({{"optimizer.warmup_steps", "train.steps"},
@@ -206,8 +293,10 @@ void check_model(const RunConfig& c, Found& found) {
 std::vector<Contradiction> find_contradictions(const RunConfig& config) {
   Found found;
   check_data(config, found);
+  check_device(config, found);
   check_model(config, found);
   check_layout(config, found);
+  check_ramp(config, found);
   check_optimizer(config, found);
   check_supervision(config, found);
   check_spikes(config, found);

@@ -12,7 +12,10 @@
 #include "common/hash.h"
 #include "common/result.h"
 #include "compute/model_options.h"
+#include "compute/precision.h"
+#include "compute/stage.h"
 #include "configs/binder.h"
+#include "data/packing.h"
 #include "data/poison.h"
 #include "scheduler/pipeline_schedule.h"
 #include "scheduler/spike_options.h"
@@ -38,6 +41,10 @@ struct DataSection {
   TokenizerKind tokenizer = TokenizerKind::kBytes;
   std::int64_t vocabulary_size = 4096;
   std::string gpt2_dir;
+  data::Packing packing = data::Packing::kConcatenate;
+  std::vector<std::string> blend;  ///< "WEIGHT PATTERN" each; in place of text
+
+  std::size_t num_corpora() const { return blend.empty() ? 1 : blend.size(); }
 };
 
 struct LayoutSection {
@@ -52,20 +59,29 @@ struct LayoutSection {
   std::int64_t spares = 0;
   std::int64_t min_workers = 1;
   std::int64_t min_pipeline_parallel = 1;
+  std::int64_t threads_per_worker = 1;
 
   std::int64_t world_size() const {
     return data_parallel * tensor_parallel * pipeline_parallel * context_parallel;
   }
 };
 
+/// What workers compute on.
+enum class ComputeDevice { kAuto, kCpu, kCuda };
+
 struct TrainSection {
   std::int64_t steps = 200;
   std::int64_t sequence_length = 128;
   std::int64_t global_batch_size = 16;
   std::int64_t microbatch_size = 2;
+  std::vector<std::string> batch_ramp;  ///< data::batch_ramp's parts
   scheduler::ScheduleKind schedule = scheduler::ScheduleKind::kOneForwardOneBackward;
+  ComputeDevice device = ComputeDevice::kAuto;
   std::int64_t eval_interval = 50;
   std::int64_t eval_samples = 32;
+  compute::Precision precision = compute::Precision::kFp32;
+  compute::Recompute recompute = compute::Recompute::kNone;
+  compute::DropoutRates dropout;
 };
 
 enum class Decay { kConstant, kLinear, kCosine, kInverseSqrt, kWsd };
@@ -81,15 +97,20 @@ struct OptimizerSection {
   double epsilon = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;
+  std::vector<std::string> groups;  ///< compute::parse_parameter_group each
 };
 
 enum class SlotPolicy { kSkip, kWait };
+enum class CompressionKind { kNone, kZstd };
 
 struct CheckpointSection {
   std::int64_t interval = 50;
   std::int64_t keep_last = 3;
   std::int64_t keep_every = 0;
   SlotPolicy policy = SlotPolicy::kSkip;
+  CompressionKind compression = CompressionKind::kNone;
+  std::int64_t writer_threads = 1;
+  std::int64_t buddy_copies = 0;
 };
 
 struct FaultsSection {
@@ -114,10 +135,21 @@ struct SupervisionSection {
   Duration abort_timeout = seconds(2);
   Duration form_timeout = seconds(30);
   Duration hang_timeout = seconds(30);
+  double hang_factor = 5;
+  Duration hang_slack = seconds(1);
   std::int64_t restart_intensity = 10;
   Duration restart_period = minutes(5);
   Duration exclusion_period = minutes(10);
   std::int64_t max_generations_without_progress = 5;
+  std::int64_t integrity_interval = 0;
+};
+
+struct NetworkSection {
+  std::vector<std::string> hosts;
+  std::vector<std::string> agent_launcher;
+  std::string control_interface = "127.0.0.1";
+  std::int64_t control_port = 0;
+  std::string data_interface = "127.0.0.1";
 };
 
 struct DashboardSection {
@@ -150,6 +182,7 @@ struct RunConfig {
   scheduler::GuardOptions guard;
   FaultsSection faults;
   SupervisionSection supervision;
+  NetworkSection network;
   DashboardSection dashboard;
   GenerateSection generate;
 

@@ -1,5 +1,7 @@
 // The table of a run's keys: name, member, meaning, range. Everything else about keys (reading,
 // --help, docs/config.md, canonical text) comes from here.
+#include <fmt/format.h>
+
 #include "configs/fault_keys.h"
 #include "configs/model_keys.h"
 #include "configs/run_config.h"
@@ -40,6 +42,14 @@ void bind_data(Binder& b, DataSection& c) {
   b.add(
       "data.gpt2_dir", c.gpt2_dir,
       {.doc = "Folder with GPT-2's encoder.json and vocab.bpe, relative to the recipe's folder."});
+  b.add("data.blend", c.blend,
+        {.doc = "In place of text: corpora with their weights, \"0.7 wiki/**/*.txt\" each; every "
+                "1000 samples hold each in its share."});
+  b.add_enum(
+      "data.packing", c.packing,
+      {{"concatenate", data::Packing::kConcatenate}, {"documents", data::Packing::kDocuments}},
+      {.doc = "Tokens attend across the documents of a sample, or only inside their own, "
+              "with positions from 0 in each."});
 }
 
 void bind_layout(Binder& b, LayoutSection& c) {
@@ -73,6 +83,10 @@ void bind_layout(Binder& b, LayoutSection& c) {
         {.doc = "Fewest stages that the model may be merged into when workers are lost.",
          .range = degree,
          .changeable = kMayChange});
+  b.add("layout.threads_per_worker", c.threads_per_worker,
+        {.doc = "Threads that each worker computes with; the same bits for any number.",
+         .range = between(1, 1024),
+         .changeable = kMayChange});
 }
 
 void bind_train(Binder& b, TrainSection& c) {
@@ -87,6 +101,9 @@ void bind_train(Binder& b, TrainSection& c) {
         {.doc = "Samples of a step, over all replicas.",
          .unit = "samples",
          .range = between(1, kMaxBatch)});
+  b.add("train.batch_ramp", c.batch_ramp,
+        {.doc = "Smaller batches before global_batch_size: steps and samples, \"50 x 4\" each, one "
+                "after the other."});
   b.add("train.microbatch_size", c.microbatch_size,
         {.doc = "Samples that go through a stage at once.",
          .unit = "samples",
@@ -95,6 +112,30 @@ void bind_train(Binder& b, TrainSection& c) {
              {{"1f1b", scheduler::ScheduleKind::kOneForwardOneBackward},
               {"gpipe", scheduler::ScheduleKind::kGpipe}},
              {.doc = "Pipeline schedule."});
+  b.add_enum(
+      "train.device", c.device,
+      {{"auto", ComputeDevice::kAuto},
+       {"cpu", ComputeDevice::kCpu},
+       {"cuda", ComputeDevice::kCuda}},
+      {.doc = "What workers compute on. auto is the CPU: the GPU engine has never run on a GPU "
+              "yet and is only used when it is asked for."});
+  b.add_enum("train.precision", c.precision,
+             {{"fp32", compute::Precision::kFp32}, {"bf16", compute::Precision::kBf16}},
+             {.doc = "Factors of matrix products; weights, sums and optimizer are fp32 always."});
+  b.add_enum("train.recompute", c.recompute,
+             {{"none", compute::Recompute::kNone},
+              {"selective", compute::Recompute::kSelective},
+              {"full", compute::Recompute::kFull}},
+             {.doc = "Activations that backward computes anew instead of keeping them; the same "
+                     "bits.",
+              .changeable = kMayChange});
+  const auto dropout = [&](std::string_view name, double& rate, std::string_view doc) {
+    b.add(fmt::format("train.dropout_{}", name), rate, {.doc = doc, .range = from_to_below(0, 1)});
+  };
+  dropout("embedding", c.dropout.embedding,
+          "Dropout of what enters the first layer; off in evaluation.");
+  dropout("attention", c.dropout.attention, "Dropout of attention probabilities.");
+  dropout("residual", c.dropout.residual, "Dropout of the outputs of attention and feed-forward.");
   b.add("train.eval_interval", c.eval_interval,
         {.doc = "Held-out loss after every so many steps; 0: never.",
          .unit = "steps",
@@ -141,6 +182,9 @@ void bind_optimizer(Binder& b, OptimizerSection& c) {
         {.doc = "Added to the root of AdamW's second moment.", .range = above(0)});
   b.add("optimizer.weight_decay", c.weight_decay,
         {.doc = "AdamW's decoupled decay of matrices.", .range = at_least(0)});
+  b.add("optimizer.groups", c.groups,
+        {.doc = "Tensors with other rules, \"PATTERN: weight_decay=0, learning_rate_factor=0.5\" "
+                "each; the first that fits a tensor's name decides."});
   b.add("optimizer.clip_norm", c.clip_norm,
         {.doc = "Largest global gradient norm; 0: no clipping.", .range = at_least(0)});
 }
@@ -164,6 +208,20 @@ void bind_checkpoint(Binder& b, CheckpointSection& c) {
              {{"skip", SlotPolicy::kSkip}, {"wait", SlotPolicy::kWait}},
              {.doc = "When the last checkpoint is still being written: skip this one, or wait.",
               .changeable = kMayChange});
+  b.add_enum("checkpoint.compression", c.compression,
+             {{"none", CompressionKind::kNone}, {"zstd", CompressionKind::kZstd}},
+             {.doc = "How chunks are stored; zstd only where it makes them smaller, which weights "
+                     "seldom allow.",
+              .changeable = kMayChange});
+  b.add("checkpoint.writer_threads", c.writer_threads,
+        {.doc = "Threads of each agent that write a checkpoint.",
+         .range = between(1, 64),
+         .changeable = kMayChange});
+  b.add("checkpoint.buddy_copies", c.buddy_copies,
+        {.doc = "1: each agent keeps, in shared memory, copies of the slots of another one, from "
+                "which a lost agent's workers restore. Takes as much memory as the slots.",
+         .range = between(0, 1),
+         .changeable = kMayChange});
 }
 
 void bind_supervision(Binder& b, SupervisionSection& c) {
@@ -183,7 +241,19 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
   b.add("supervision.form_timeout", c.form_timeout,
         timeout("A new generation must have connected by then."));
   b.add("supervision.hang_timeout", c.hang_timeout,
-        timeout("A run without a step for so long hangs."));
+        timeout("A run without a step for so long hangs, until the times of its steps are known."));
+  b.add("supervision.hang_factor", c.hang_factor,
+        {.doc = "Then a step hangs after so many times the longest of late, plus hang_slack; 0: "
+                "always hang_timeout.",
+         .range = between(0, 1e6),
+         .changeable = kMayChange});
+  b.add("supervision.hang_slack", c.hang_slack, timeout("See hang_factor."));
+  b.add("supervision.integrity_interval", c.integrity_interval,
+        {.doc = "Replicas compare hashes of what they hold after every so many steps; 0: only at "
+                "checkpoints. With data_parallel 1 there is nothing to compare.",
+         .unit = "steps",
+         .range = between(0, kMaxSteps),
+         .changeable = kMayChange});
   b.add("supervision.restart_intensity", c.restart_intensity,
         {.doc = "An agent is excluded after more restarts than this within restart_period; the run "
                 "goes on with the others or gives up.",
@@ -197,6 +267,28 @@ void bind_supervision(Binder& b, SupervisionSection& c) {
   b.add("supervision.max_generations_without_progress", c.max_generations_without_progress,
         {.doc = "So many generations in a row without a counted step end the run.",
          .range = between(1, 1 << 20),
+         .changeable = kMayChange});
+}
+
+void bind_network(Binder& b, NetworkSection& c) {
+  b.add("network.hosts", c.hosts,
+        {.doc = "Hosts of the agents, in their order, over and over; empty: all on this machine.",
+         .changeable = kMayChange});
+  b.add("network.agent_launcher", c.agent_launcher,
+        {.doc = "Command that runs an agent on its host, such as [\"ssh\", \"{host}\"]; {host} and "
+                "{agent} are filled in. The hosts share the run directory and the program's path.",
+         .changeable = kMayChange});
+  b.add("network.control_interface", c.control_interface,
+        {.doc = "Where the supervisor listens for agents, encrypted: an address, a subnet or an "
+                "interface of its host.",
+         .changeable = kMayChange});
+  b.add("network.control_port", c.control_port,
+        {.doc = "Port it listens on; 0 takes a free one.",
+         .range = between(0, 65535),
+         .changeable = kMayChange});
+  b.add("network.data_interface", c.data_interface,
+        {.doc = "What tensors travel over, in plaintext: an address, a subnet or an interface of "
+                "each host; beyond loopback it must be a trusted network.",
          .changeable = kMayChange});
 }
 
@@ -241,6 +333,7 @@ Binder bind(RunConfig& config) {
   bind_guard(b, config.guard);
   bind_faults(b, config.faults);
   bind_supervision(b, config.supervision);
+  bind_network(b, config.network);
   bind_dashboard(b, config.dashboard);
   bind_generate(b, config.generate);
   return b;

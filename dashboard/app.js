@@ -80,6 +80,13 @@ function drawCharts() {
   buildCost = performance.now() - chartsDrawnAt;
 }
 
+/** TFLOP/s and MFU, where the run knows them. */
+function speedOf(p) {
+  if (!(numberOf(p.tflops) > 0)) return '';
+  const mfu = numberOf(p.mfu) > 0 ? `, MFU ${(p.mfu * 100).toFixed(0)} %` : '';
+  return `, ${formatNumber(p.tflops, 3)} TFLOP/s${mfu}`;
+}
+
 function showTiles(state) {
   const p = state.progress ?? {};
   const step = numberOf(p.step);
@@ -92,7 +99,7 @@ function showTiles(state) {
   setText(byId('t-eval'), formatFixed(p.eval_loss, 4));
   setText(byId('t-eval-note'), `unigram ${formatFixed(p.unigram_loss, 3)}`);
   setText(byId('t-tokens'), formatCount(p.tokens_per_second));
-  setText(byId('t-tokens-note'), `rate ${formatNumber(p.learning_rate, 3)}`);
+  setText(byId('t-tokens-note'), `rate ${formatNumber(p.learning_rate, 3)}${speedOf(p)}`);
   const goodput = numberOf(p.goodput);
   setText(byId('t-goodput'), goodput === null ? kMissing : `${(goodput * 100).toFixed(1)} %`);
   setText(byId('t-goodput-note'), 'useful / wall time');

@@ -46,6 +46,8 @@ class TokenFile {
   const TokenFileInfo& info() const { return info_; }
   std::int64_t num_tokens() const { return info_.num_tokens; }
   std::int32_t operator[](std::int64_t i) const;
+  /// The token that ends every document: the file's last. The file must not be empty.
+  std::int32_t end_of_document() const { return (*this)[info_.num_tokens - 1]; }
   /// Copies tokens [begin, begin + out.size()), which must be inside the file.
   void read(std::int64_t begin, std::span<std::int32_t> out) const;
 

@@ -9,7 +9,7 @@
 //       32     16  digest of the tokenizer (high word, low word)
 //       48     16  XXH3-128 of the token bytes
 //       64     16  XXH3-128 of bytes 0-63
-//       80      -  the tokens
+//       80      -  the tokens; each document, and so the file, ends with the end-of-document token
 //
 // A file appears under its name only when it is whole and synced; a reader never sees half of one.
 #pragma once

@@ -1,6 +1,7 @@
 #include "scheduler/checkpoint_decisions.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -25,22 +26,21 @@ CheckpointInfo& find_or_create(RunState& state, const ShardWritten& shard) {
   return state.checkpoints.back();
 }
 
-/// The replicas that disagree with the majority of their group; empty if all agree.
-std::string odd_replicas(const CheckpointInfo& c, const Degrees& degrees) {
-  std::string odd;
+}  // namespace
+
+std::vector<int> odd_replicas(const std::map<std::uint32_t, std::string>& digests,
+                              const Degrees& degrees) {
+  std::vector<int> odd;
   for (int rank = 0; rank < degrees.world_size(); ++rank) {
     const std::vector<int> group = data_parallel_group(degrees, rank);
-    const std::string& mine = c.shards.at(rank);
+    const std::string& mine = digests.at(rank);
     const auto agree = std::count_if(group.begin(), group.end(),
-                                     [&](int other) { return c.shards.at(other) == mine; });
+                                     [&](int other) { return digests.at(other) == mine; });
     if (agree == static_cast<std::ptrdiff_t>(group.size())) continue;
-    const bool minority = 2 * agree <= static_cast<std::ptrdiff_t>(group.size());
-    if (minority) odd += fmt::format("{}rank {}", odd.empty() ? "" : ", ", rank);
+    if (2 * agree <= static_cast<std::ptrdiff_t>(group.size())) odd.push_back(rank);
   }
   return odd;
 }
-
-}  // namespace
 
 void record_shard(RunState& state, const ShardWritten& shard, std::vector<Command>& out) {
   CheckpointInfo& c = find_or_create(state, shard);
@@ -49,11 +49,11 @@ void record_shard(RunState& state, const ShardWritten& shard, std::vector<Comman
   c.bytes += shard.bytes;
   c.seconds = std::max(c.seconds, shard.seconds);
   if (static_cast<int>(c.shards.size()) < state.degrees.world_size()) return;
-  if (const std::string odd = odd_replicas(c, state.degrees); !odd.empty()) {
+  if (const std::vector<int> odd = odd_replicas(c.shards, state.degrees); !odd.empty()) {
     const std::string reason = fmt::format(
-        "replicas hold different bytes after step {}: {} differ(s) from its peers; a faulty device "
-        "is suspect",
-        c.step, odd);
+        "replicas hold different bytes after step {}: rank {} differ(s) from its peers; a faulty "
+        "device is suspect",
+        c.step, fmt::join(odd, ", rank "));
     out.push_back(Note{Severity::kError, reason});
     out.push_back(DiscardCheckpoint{c.id, c.branch, c.step, reason});
     forget_checkpoint(state, shard.checkpoint_id);

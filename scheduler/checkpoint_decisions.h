@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,11 @@ namespace tenax::scheduler {
 /// Notes one rank's share. When data-parallel replicas hold different bytes the checkpoint is
 /// discarded and named.
 void record_shard(RunState& state, const ShardWritten& shard, std::vector<Command>& out);
+
+/// The ranks whose `digests` (by rank, of all ranks) are not those of most of their replicas,
+/// ascending; of two that differ both.
+std::vector<int> odd_replicas(const std::map<std::uint32_t, std::string>& digests,
+                              const Degrees& degrees);
 
 /// Commits every checkpoint that all ranks have written and whose step is counted.
 void commit_complete_checkpoints(RunState& state, const ControllerOptions& options,

@@ -34,19 +34,39 @@ std::vector<int> pipeline_group(const Degrees& d, int rank) {
   return group;
 }
 
-std::vector<LayerRange> split_layers(int layers, int stages) {
-  TENAX_CHECK(stages >= 1 && layers >= stages);
+std::vector<LayerRange> split_layers(int layers, int stages, const EndCosts& ends, int num_chunks) {
+  TENAX_CHECK(stages >= 1 && layers >= stages && stages % num_chunks == 0);
+  const int num_ranks = stages / num_chunks;
+  std::vector<int> sizes(static_cast<std::size_t>(stages), 1);
+  const auto stage_cost = [&](int s) {
+    return sizes[static_cast<std::size_t>(s)] + (s == 0 ? ends.embedding : 0) +
+           (s == stages - 1 ? ends.head : 0);
+  };
+  const auto rank_cost = [&](int rank) {
+    double cost = 0;
+    for (int s = rank; s < stages; s += num_ranks) cost += stage_cost(s);
+    return cost;
+  };
+  // Each further layer goes to the rank that costs least: layers are equal, so no other way has a
+  // cheaper slowest rank.
+  for (int rest = layers - stages; rest > 0; --rest) {
+    int rank = num_ranks - 1;
+    if (rank_cost(0) <= rank_cost(rank)) rank = 0;
+    for (int r = num_ranks - 1; r-- > 1;) {
+      if (rank_cost(r) <= rank_cost(rank)) rank = r;
+    }
+    int stage = rank;
+    for (int s = rank; s < stages; s += num_ranks) {
+      if (stage_cost(s) < stage_cost(stage)) stage = s;
+    }
+    ++sizes[static_cast<std::size_t>(stage)];
+  }
   std::vector<LayerRange> ranges;
   int first = 0;
-  for (int s = 0; s < stages; ++s) {
-    // Middle stages take the remainder first: the outer two also hold the embedding and the head.
-    const int rest = layers % stages;
-    const int order = s == stages - 1 ? stages - 1 : (s == 0 ? stages - 2 : s - 1);
-    const int size = layers / stages + ((stages > 1 ? order : 0) < rest ? 1 : 0);
+  for (const int size : sizes) {
     ranges.push_back({first, first + size});
     first += size;
   }
-  TENAX_CHECK(first == layers);
   return ranges;
 }
 

@@ -34,10 +34,17 @@ struct LayerRange {
   int end = 0;
   bool operator==(const LayerRange&) const = default;
 };
-/// Splits `layers` transformer layers over `stages` as evenly as whole layers allow. A remainder
-/// goes to the middle stages first, then to the first, last to the last: the outer two also hold
-/// the embedding and the head.
-std::vector<LayerRange> split_layers(int layers, int stages);
+/// What a stage does in a step besides its layers, in units of one layer.
+struct EndCosts {
+  double embedding = 0;  ///< of the first stage
+  double head = 0;       ///< of the last stage
+};
+/// Splits `layers` transformer layers over `stages`, at least one each, so that the slowest rank
+/// costs as little as whole layers allow; with `num_chunks` above 1 the stages are virtual, and
+/// stage s is a chunk of rank s % (stages / num_chunks). Of equal ways the middle ranks get more
+/// layers than the first, and that more than the last; a rank's chunks are as even as they can be.
+std::vector<LayerRange> split_layers(int layers, int stages, const EndCosts& ends = {},
+                                     int num_chunks = 1);
 
 /// The half-open range of items that member `index` of `parts` takes of `total`, as even as
 /// possible, in order.

@@ -195,7 +195,8 @@ std::string cost_of_a_lost_rank(const ControllerOptions& options) {
 RecoveryPlan make_recovery_plan(const RunState& state, const ControllerOptions& options,
                                 const Degrees& degrees, const std::vector<int>& ready) {
   std::optional<RecoveryPlan> live;
-  if (state.load_before < 0) live = plan_from_memory(state, degrees, ready, options.zero);
+  if (!state.distrust_memory && state.load_before < 0)
+    live = plan_from_memory(state, degrees, ready, options.zero);
   // A spare may still hold what it had when it last took part.
   const CheckpointInfo* checkpoint = newest_checkpoint(state, state.counted_step);
   if (live && checkpoint != nullptr && checkpoint->step > live->plan.step) live.reset();

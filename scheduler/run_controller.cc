@@ -113,7 +113,7 @@ std::optional<Time> RunController::next_deadline(const RunState& state) const {
   if (state.phase == Phase::kGathering && state.fault_at)
     sooner(*state.fault_at + options_.collect_window);
   if (state.phase == Phase::kRunning && !state.deadline && state.last_progress_at) {
-    sooner(*state.last_progress_at + options_.hang_timeout);
+    sooner(*state.last_progress_at + step_limit(state, options_).limit);
   }
   if (state.phase == Phase::kFinished) next.reset();
   return next;

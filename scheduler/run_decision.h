@@ -19,6 +19,9 @@
 
 namespace tenax::scheduler {
 
+/// How long the step being trained may take.
+SectionLimit step_limit(const RunState& state, const ControllerOptions& options);
+
 /// Lives for one event; holds references to the caller's state and options.
 class Decision {
  public:
@@ -47,6 +50,8 @@ class Decision {
   void on(const AgentAsked& e);
   void on(const DrainRequested& e);
   void on(const ScaleRequested& e);
+  void on(const ShardHashed& e);
+  void on(const PaceChanged& e);
   void on(const RollbackRequested& e);
   void on(const ReplayEnded& e);
 
@@ -86,6 +91,7 @@ class Decision {
 
   std::optional<Degrees> layout_for(int workers) const;
   int count_wanted() const;
+  int count_wanted_without(std::uint32_t agent) const;
   void add_seats(std::uint32_t agent, int count);
   void exclude(std::uint32_t agent, const std::string& reason);
   void readmit_excluded();
@@ -100,6 +106,8 @@ class Decision {
   void blame(const std::string& reason, EvidenceStrength strength);
   void try_start();
   void count(const StepReport& report);
+  void note_progress(const StepReport& report);
+  void name_culprit();
   void compare_replay(const StepReport& report);
   void roll_back(const SpikeDecision& decision);
   void tell_guard(const StepReport& report);

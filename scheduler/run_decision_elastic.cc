@@ -76,6 +76,8 @@ std::optional<Degrees> Decision::layout_for(int workers) const {
   return best_layout(o_.limits, s_.target, workers);
 }
 
+int Decision::count_wanted_without(std::uint32_t agent) const { return workers_without(s_, agent); }
+
 int Decision::count_wanted() const { return workers_without(s_, UINT32_MAX); }
 
 void Decision::add_seats(std::uint32_t agent, int count) {

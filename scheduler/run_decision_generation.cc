@@ -6,10 +6,29 @@
 
 #include "scheduler/checkpoint_decisions.h"
 #include "scheduler/exit_code.h"
+#include "scheduler/hang_culprit.h"
 #include "scheduler/recovery_plan.h"
 #include "scheduler/run_decision.h"
 
 namespace tenax::scheduler {
+
+namespace {
+
+/// A generation that is given up while it forms counts as one without progress: no haste.
+Duration setup_limit(const RunState& state, const ControllerOptions& options) {
+  const Duration learned =
+      section_limit(state.watch, options.watch, Section::kSetup, options.form_timeout).limit;
+  return std::clamp(learned, options.form_timeout / 3, options.form_timeout);
+}
+
+}  // namespace
+
+SectionLimit step_limit(const RunState& state, const ControllerOptions& options) {
+  return section_limit(state.watch, options.watch,
+                       section_of_next_step(options.watch, state.newest_report_step,
+                                            state.total_steps, state.first_of_generation),
+                       options.hang_timeout);
+}
 
 void Decision::blame(const std::string& reason, EvidenceStrength strength) {
   if (strength <= s_.culprit_strength) return;
@@ -26,6 +45,10 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
   s_.next_command = 1;
   s_.stop_issued = false;
   s_.regroup.clear();
+  s_.last_report_at.reset();
+  s_.flights.clear();
+  s_.hashes.clear();
+  s_.hashes_step = -1;
   s_.failed_step = -1;
   for (Seat& seat : s_.seats) {
     switch (seat.state) {
@@ -85,6 +108,7 @@ void Decision::try_start() {
     // A spike verdict began another gathering, or ended the run.
     if (s_.generation != generation || s_.phase == Phase::kFinished) return;
   }
+  name_culprit();
   const std::string change =
       *degrees == s_.degrees
           ? std::string()
@@ -105,6 +129,7 @@ void Decision::try_start() {
   StartGeneration start;
   start.plan = std::move(recovery.plan);
   s_.degrees = *degrees;
+  s_.distrust_memory = false;
   for (Seat& seat : s_.seats) seat.rank = -1;
   for (std::size_t rank = 0; rank < recovery.seats.size(); ++rank) {
     Seat& seat = s_.seats[recovery.seats[rank]];
@@ -115,10 +140,29 @@ void Decision::try_start() {
   s_.phase = Phase::kForming;
   s_.fault_at.reset();
   s_.culprit_strength = 0;
-  s_.deadline = now_ + o_.form_timeout;
+  const bool in_memory = std::all_of(
+      start.plan.sources.begin(), start.plan.sources.end(), [](const RankSource& source) {
+        return source.kind == SourceKind::kMemory || source.kind == SourceKind::kPeer;
+      });
+  s_.setup_began = in_memory ? std::optional<Time>(now_) : std::nullopt;
+  s_.first_of_generation = true;
+  s_.newest_report_step = start.plan.step;
+  s_.deadline = now_ + (in_memory ? setup_limit(s_, o_) : o_.form_timeout);
   issue(std::move(start));
   release_drained();
   retire_surplus();
+}
+
+void Decision::name_culprit() {
+  if (s_.culprit_strength == 0 || s_.culprit_strength > kEvidenceHang) return;
+  std::vector<int> silent;
+  for (const Seat& seat : s_.seats) {
+    if (seat.rank >= 0 && !s_.flights.contains(seat.rank)) silent.push_back(seat.rank);
+  }
+  const std::optional<Culprit> culprit = find_culprit(s_.flights, silent);
+  if (!culprit) return;
+  note(Severity::kWarning, "first culprit: {}", culprit->evidence);
+  s_.culprit = fmt::format("{}; rank {} did not arrive", s_.culprit, culprit->rank);
 }
 
 void Decision::on(const RankFormed& e) {
@@ -126,12 +170,17 @@ void Decision::on(const RankFormed& e) {
   Seat* formed = seat_of_rank(e.rank, e.worker);
   if (formed == nullptr || formed->state != SeatState::kPlanned) return;
   formed->state = SeatState::kTraining;
+  if (!e.rejected.empty()) {
+    note(Severity::kNotice, "rank {} did not use {}; it has {}", e.rank, e.rejected, e.source);
+  }
   for (const Seat& seat : s_.seats) {
     if (seat.rank >= 0 && seat.state != SeatState::kTraining) return;
   }
   s_.phase = Phase::kRunning;
   s_.deadline.reset();
-  s_.last_progress_at = now_;
+  s_.last_progress_at = s_.last_report_at = now_;
+  if (s_.setup_began) observe(s_.watch, Section::kSetup, to_seconds(now_ - *s_.setup_began));
+  s_.setup_began.reset();
   note(Severity::kInfo, "generation {} trains on branch {} after step {}", s_.generation, s_.branch,
        e.step);
   if (s_.stop_requested) command_stop();
@@ -147,9 +196,11 @@ void Decision::on(const RankStopped& e) {
     note(Severity::kWarning, "generation {} broke: {}", s_.generation, e.reason);
     seat->state = SeatState::kStopped;
     begin_gathering(e.reason, kEvidenceCollective);
+    s_.flights[seat->rank] = e.flight;
     return;
   }
   if (s_.phase != Phase::kGathering || seat->state != SeatState::kLeaving) return;
+  if (seat->rank >= 0 && !e.flight.empty()) s_.flights[seat->rank] = e.flight;
   seat->state = SeatState::kStopped;
   seat->held = e.state;
   try_start();
@@ -163,12 +214,14 @@ void Decision::on(const TimerFired&) {
   if (s_.phase == Phase::kFinished) return;
   readmit_excluded();
   if (s_.fault_at && now_ >= *s_.fault_at + o_.collect_window) s_.fault_at.reset();
-  if (s_.phase == Phase::kRunning && !s_.deadline && s_.last_progress_at &&
-      now_ >= *s_.last_progress_at + o_.hang_timeout) {
-    note(Severity::kWarning, "no step was reported for {:.1f} s: the generation hangs",
-         to_seconds(o_.hang_timeout));
-    begin_gathering("the step hangs", kEvidenceHang);
-    return;
+  if (s_.phase == Phase::kRunning && !s_.deadline && s_.last_progress_at) {
+    const SectionLimit limit = step_limit(s_, o_);
+    if (now_ >= *s_.last_progress_at + limit.limit) {
+      note(Severity::kWarning, "no step was reported for {:.1f} s, {}: the generation hangs",
+           to_seconds(limit.limit), limit.reason);
+      begin_gathering("the step hangs", kEvidenceHang);
+      return;
+    }
   }
   if (s_.deadline && now_ >= *s_.deadline) {
     s_.deadline = now_ + o_.abort_timeout;

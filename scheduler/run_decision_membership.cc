@@ -329,7 +329,9 @@ void Decision::on(const WorkerExited& e) {
   if (s_.agents[e.agent].excluded_until) played = played || plays(e.agent);  // all of it is lost
   const std::string death = fmt::format("{} died: {}", name, e.status);
   if (played) {
-    blame(death, kEvidenceProcess);
+    // Killed because it hangs: what hung is the cause.
+    const bool hung = s_.phase == Phase::kGathering && s_.culprit_strength == kEvidenceHang;
+    if (!hung) blame(death, kEvidenceProcess);
     if (active()) begin_gathering(death, kEvidenceProcess);
   }
   try_start();

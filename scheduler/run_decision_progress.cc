@@ -1,6 +1,9 @@
 // Steps, checkpoints, the end.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "scheduler/checkpoint_decisions.h"
 #include "scheduler/exit_code.h"
@@ -15,10 +18,23 @@ void Decision::on(const StepReported& e) {
   count(e.report);
 }
 
+void Decision::note_progress(const StepReport& report) {
+  s_.last_progress_at = now_;
+  if (s_.phase != Phase::kRunning) return;
+  if (s_.last_report_at) {
+    const Section section =
+        section_of_next_step(o_.watch, report.step - 1, s_.total_steps, s_.first_of_generation);
+    observe(s_.watch, section, std::max(to_seconds(now_ - *s_.last_report_at), report.seconds));
+  }
+  s_.last_report_at = now_;
+  s_.first_of_generation = false;
+  s_.newest_report_step = std::max(s_.newest_report_step, report.step);
+}
+
 void Decision::count(const StepReport& report) {
   if (report.step <= s_.counted_step) {
     compare_replay(report);
-    if (active()) s_.last_progress_at = now_;
+    if (active()) note_progress(report);
     return;
   }
   if (report.step != s_.counted_step + 1) {
@@ -27,8 +43,8 @@ void Decision::count(const StepReport& report) {
          s_.counted_step);
     return;
   }
+  note_progress(report);
   s_.counted_step = report.step;
-  s_.last_progress_at = now_;
   s_.last_progress_generation = s_.generation;
   s_.save_failures = 0;  // what failed before was not the last save
   const SpikeDecision spike =
@@ -75,6 +91,54 @@ void Decision::on(const ShardWritten& e) {
     return;
   }
   commit_complete_checkpoints(s_, o_, commands_);
+}
+
+void Decision::on(const ShardHashed& e) {
+  if (e.generation != s_.generation || e.branch != s_.branch || !active() ||
+      static_cast<int>(e.rank) >= s_.degrees.world_size() || e.step < s_.hashes_step) {
+    return;
+  }
+  if (e.step > s_.hashes_step) {
+    s_.hashes_step = e.step;
+    s_.hashes.clear();
+  }
+  s_.hashes[e.rank] = e.hash;
+  if (static_cast<int>(s_.hashes.size()) < s_.degrees.world_size()) return;
+  const std::vector<int> odd = odd_replicas(s_.hashes, s_.degrees);
+  s_.hashes.clear();
+  if (odd.empty()) return;
+  // With as many against as for nobody can say who is wrong.
+  const bool known = 2 * static_cast<int>(odd.size()) < s_.degrees.world_size();
+  const std::string reason =
+      fmt::format("after step {} rank {} hold{} other bits than {}", e.step,
+                  fmt::join(odd, ", rank "), odd.size() == 1 ? "s" : "",
+                  known ? (odd.size() == 1 ? "its replicas" : "their replicas") : "each other");
+  note(Severity::kError, "{}: a device computes wrong; all go back to a checkpoint", reason);
+  // Every replica has taken the odd one's gradients: nobody's memory is right.
+  s_.distrust_memory = true;
+  begin_gathering(reason, kEvidenceDecision);
+  for (const int rank : odd) {
+    const Seat* seat = seat_of_rank(static_cast<std::uint32_t>(rank), 0);
+    if (!known || seat == nullptr || !wanted(*seat)) continue;
+    if (layout_for(count_wanted_without(seat->agent))) {
+      exclude(seat->agent, reason);
+    } else {
+      issue(KillWorker{seat->agent, seat->slot, seat->incarnation, reason});
+    }
+  }
+  try_start();
+}
+
+void Decision::on(const PaceChanged& e) {
+  if (e.generation != s_.generation) return;
+  const Seat* seat = seat_of_rank(e.rank, 0);
+  if (seat == nullptr) return;
+  if (e.straggles) {
+    note(Severity::kWarning, "rank {} (agent {}, slot {}) holds the others up, score {:.2f}: {}",
+         e.rank, seat->agent, seat->slot, e.score, e.text);
+  } else {
+    note(Severity::kInfo, "rank {} keeps pace again, score {:.2f}: {}", e.rank, e.score, e.text);
+  }
 }
 
 void Decision::save_failed(std::int64_t step, const std::string& error) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <variant>
 #include <vector>
@@ -58,6 +59,7 @@ struct WorkerExited {
   std::uint32_t slot = 0;
   std::uint64_t incarnation = 0;
   std::string status;
+  std::string log_tail = {};  ///< the last lines that it logged; may be empty
 };
 
 /// A rank has its weights in place and begins to train.
@@ -67,7 +69,11 @@ struct RankFormed {
   std::int64_t step = 0;
   std::string source;
   double seconds = 0;
-  std::uint64_t worker = 0;  ///< incarnation; 0: not said, the rank's seat is meant
+  std::uint64_t worker = 0;    ///< incarnation; 0: not said, the rank's seat is meant
+  double restore_seconds = 0;  ///< of these, putting the weights in place
+  /// That each tier served: memory, slot, peer, buddy, store, seed.
+  std::map<std::string, std::uint64_t> bytes = {};
+  std::string rejected = {};  ///< nearer sources with other bytes than the manifest's; mostly empty
 };
 /// A rank left its loop after an error or an abort and says what it holds.
 struct RankStopped {
@@ -75,8 +81,9 @@ struct RankStopped {
   std::uint64_t generation = 0;
   RankState state;
   std::string reason;
-  std::uint64_t bad_checkpoint = 0;  ///< a checkpoint that it could not read back; 0: none
-  std::uint64_t worker = 0;          ///< as in RankFormed
+  std::uint64_t bad_checkpoint = 0;     ///< a checkpoint that it could not read back; 0: none
+  std::uint64_t worker = 0;             ///< as in RankFormed
+  std::vector<FlightNote> flight = {};  ///< its last transfers
 };
 /// A rank left its loop in good order.
 struct RankFinished {
@@ -163,6 +170,24 @@ struct ScaleRequested {
   std::string by;
 };
 
+/// A rank's hash of its parameters and optimizer state after a step; replicas must have the same.
+struct ShardHashed {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  std::string hash;
+};
+
+/// A rank began to hold the others up, or no longer does.
+struct PaceChanged {
+  std::uint32_t rank = 0;
+  std::uint64_t generation = 0;
+  bool straggles = false;
+  double score = 1;
+  std::string text;  ///< the numbers, a sentence
+};
+
 /// The operator wants the run to go back, whatever the detector says. Steps are those of the
 /// current branch.
 struct RollbackRequested {
@@ -192,6 +217,7 @@ using Event =
     std::variant<SupervisorStarted, AgentJoined, AgentLost, WorkerUp, WorkerExited, RankFormed,
                  RankStopped, RankFinished, StepReported, ShardWritten, ShardFailed, CommitEnded,
                  VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested,
-                 AgentAsked, DrainRequested, ScaleRequested, RollbackRequested, ReplayEnded>;
+                 AgentAsked, DrainRequested, ScaleRequested, ShardHashed, PaceChanged,
+                 RollbackRequested, ReplayEnded>;
 
 }  // namespace tenax::scheduler

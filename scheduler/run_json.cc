@@ -65,6 +65,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SkipWindow, begin, end)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Softening, first, last, factor)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Degrees, dp, tp, pp)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankSource, kind, peer)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FlightNote, sequence, operation, within, peer, bytes, state,
+                                   seconds)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerCommand, number, kind)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(GuardState, samples, norm_level, norm_mean, norm_variance,
                                    quiet_until)
@@ -124,11 +126,12 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerSeen, slot, incarnation, pid, rank, gen
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentJoined, agent, incarnation, pid, host, num_slots, workers)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentLost, agent, incarnation, evidence)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerUp, agent, slot, incarnation, pid)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerExited, agent, slot, incarnation, status)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(WorkerExited, agent, slot, incarnation, status,
+                                                log_tail)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFormed, rank, generation, step, source, seconds,
-                                                worker)
+                                                worker, restore_seconds, bytes, rejected)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankStopped, rank, generation, state, reason,
-                                                bad_checkpoint, worker)
+                                                bad_checkpoint, worker, flight)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankFinished, rank, generation, step, cause, worker)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StepReported, generation, report)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardWritten, rank, generation, branch, step, checkpoint_id,
@@ -144,6 +147,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PruneRequested, keep_last, in_use, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentAsked, token, host, pid, num_slots)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DrainRequested, agent, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ScaleRequested, target, by)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardHashed, rank, generation, branch, step, hash)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PaceChanged, rank, generation, straggles, score, text)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRequested, to, skip_first, skip_last, lr_factor,
                                    lr_steps, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReplayEnded, id, compared, difference_step, replica, detail,
@@ -179,6 +184,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AgentState, incarnation, pid, ho
                                                 asked, restarts, history, worker_history, joined,
                                                 token, draining, gone, excluded_until, exclusions,
                                                 wrong_computations)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SectionWatchState, seconds)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BranchInfo, id, parent, step)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(CheckpointInfo, id, branch, step, generation,
                                                 committing, committed, read_back, sound, verified,
@@ -208,17 +214,18 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
     retire_surplus, agents, branches, checkpoints, skip_windows, softenings, spikes, fault_at,
     culprit, culprit_strength, deadline, last_progress_at, stop_requested, stop_issued, stop_kind,
     restarts, rollbacks, save_failures, failed_checkpoint, failed_step, save_error, exit_code,
-    finish_reason, config_digest, replay, next_replay, dispute, replays_another_schedule,
-    load_before, loaded_checkpoint, loaded_step)
+    finish_reason, config_digest, watch, last_report_at, newest_report_step, first_of_generation,
+    setup_began, flights, hashes_step, hashes, distrust_memory, replay, next_replay, dispute,
+    replays_another_schedule, load_before, loaded_checkpoint, loaded_step)
 
 namespace {
 
 constexpr std::array<std::string_view, std::variant_size_v<Event>> kEventNames = {
-    "SupervisorStarted",  "AgentJoined",    "AgentLost",    "WorkerUp",       "WorkerExited",
-    "RankFormed",         "RankStopped",    "RankFinished", "StepReported",   "ShardWritten",
-    "ShardFailed",        "CommitEnded",    "VerifyEnded",  "StopRequested",  "TimerFired",
-    "CheckpointImported", "PruneRequested", "AgentAsked",   "DrainRequested", "ScaleRequested",
-    "RollbackRequested",  "ReplayEnded"};
+    "SupervisorStarted",  "AgentJoined",    "AgentLost",         "WorkerUp",       "WorkerExited",
+    "RankFormed",         "RankStopped",    "RankFinished",      "StepReported",   "ShardWritten",
+    "ShardFailed",        "CommitEnded",    "VerifyEnded",       "StopRequested",  "TimerFired",
+    "CheckpointImported", "PruneRequested", "AgentAsked",        "DrainRequested", "ScaleRequested",
+    "ShardHashed",        "PaceChanged",    "RollbackRequested", "ReplayEnded"};
 
 constexpr std::array<std::string_view, std::variant_size_v<Command>> kCommandNames = {
     "SpawnAgent",       "SpawnWorker",  "KillWorker",       "KillAgent",         "AbortGeneration",

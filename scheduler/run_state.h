@@ -15,6 +15,7 @@
 #include "scheduler/restart_strategy.h"
 #include "scheduler/run_commands.h"
 #include "scheduler/run_events.h"
+#include "scheduler/section_watch.h"
 #include "scheduler/spike_monitor.h"
 
 namespace tenax::scheduler {
@@ -34,7 +35,8 @@ struct ControllerOptions {
   Duration collect_window = std::chrono::milliseconds(30);
   Duration abort_timeout = std::chrono::seconds(2);
   Duration form_timeout = std::chrono::seconds(30);
-  Duration hang_timeout = std::chrono::seconds(30);
+  Duration hang_timeout = std::chrono::seconds(30);  ///< until the times of steps are known
+  SectionWatchOptions watch;
   Duration takeover_wait = std::chrono::seconds(2);
   RestartStrategy worker_restarts;
   RestartStrategy agent_restarts{RestartKind::kRestForOne};
@@ -202,6 +204,15 @@ struct RunState {
   int culprit_strength = 0;
   std::optional<Time> deadline;  ///< of the current phase
   std::optional<Time> last_progress_at;
+  SectionWatchState watch;
+  std::optional<Time> last_report_at;           ///< from which the next report's time is measured
+  std::optional<Time> setup_began;              ///< of a generation whose weights are in memory
+  std::int64_t newest_report_step = 0;          ///< counted or replayed
+  bool first_of_generation = true;              ///< no step of it was reported yet
+  std::int64_t hashes_step = -1;                ///< of the hashes being compared
+  std::map<std::uint32_t, std::string> hashes;  ///< by rank
+  bool distrust_memory = false;  ///< replicas differed: the next plan takes nothing from memory
+  std::map<int, std::vector<FlightNote>> flights;  ///< by rank, of the generation that ended
   bool stop_requested = false;
   bool stop_issued = false;
   StopKind stop_kind = StopKind::kGraceful;

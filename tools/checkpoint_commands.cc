@@ -47,6 +47,7 @@ json describe(const Manifest& m) {
           {"run_id", m.run_id},
           {"created", format_time(m.created)},
           {"layout", m.layout},
+          {"arithmetic", m.arithmetic},
           {"position", m.sample_position},
           {"skip_windows", std::move(skips)},
           {"schedule_changes", std::move(changes)},

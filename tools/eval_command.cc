@@ -15,6 +15,7 @@
 #include "checkpoint/store_reader.h"
 #include "configs/run_config.h"
 #include "data/corpus.h"
+#include "data/packing.h"
 #include "scheduler/exit_code.h"
 #include "tools/checkpoint_weights.h"
 #include "tools/prepare_data.h"
@@ -29,8 +30,8 @@ class LossOverText {
  public:
   explicit LossOverText(compute::Stage& stage) : stage_(stage) {}
 
-  void add(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets) {
-    const compute::LossSum loss = stage_.evaluate(tokens, targets, {}, {});
+  void add(const compute::StageBatch& batch) {
+    const compute::LossSum loss = stage_.evaluate(batch, {}, {});
     sum_ += loss.sum;
     targets_ += static_cast<double>(loss.targets);
   }
@@ -48,7 +49,7 @@ Result<EvalResult> over_heldout(const configs::RunConfig& config,
                                 const actors::RunDirectory& directory, std::int64_t step,
                                 compute::Stage& stage) {
   TENAX_TRY(const auto data,
-            actors::StepData::open(config, directory.train_tokens(), directory.heldout_tokens()));
+            actors::StepData::open(config, directory.corpora(config.data.num_corpora())));
   const int count = data->num_heldout_microbatches();
   if (count == 0) {
     return make_error(ErrorCode::kInvalidArgument,
@@ -57,7 +58,7 @@ Result<EvalResult> over_heldout(const configs::RunConfig& config,
   }
   LossOverText loss(stage);
   for (const compute::Microbatch& batch : data->heldout(0, count)) {
-    loss.add(batch.tokens, batch.targets);
+    loss.add({batch.tokens, batch.targets, batch.positions});
   }
   return loss.result(step);
 }
@@ -77,12 +78,14 @@ Result<std::vector<std::int32_t>> encode_documents(const std::vector<std::string
   return tokens;
 }
 
-EvalResult over_tokens(std::span<const std::int32_t> text, const compute::BatchShape& shape,
-                       std::int64_t step, compute::Stage& stage) {
+/// `text` begins with the end-of-document token.
+EvalResult over_tokens(std::span<const std::int32_t> text, data::Packing packing,
+                       const compute::BatchShape& shape, std::int64_t step, compute::Stage& stage) {
   const std::size_t window = static_cast<std::size_t>(shape.microbatch_size) *
                              static_cast<std::size_t>(shape.sequence_length);
   std::vector<std::int32_t> tokens(window);
   std::vector<std::int32_t> targets(window);
+  std::vector<std::int32_t> positions(packing == data::Packing::kDocuments ? window : 0);
   LossOverText loss(stage);
   for (std::size_t begin = 0; begin + 1 < text.size(); begin += window) {
     const std::size_t n = std::min(window, text.size() - 1 - begin);
@@ -90,7 +93,11 @@ EvalResult over_tokens(std::span<const std::int32_t> text, const compute::BatchS
     std::fill(targets.begin(), targets.end(), -1);
     std::copy_n(text.begin() + static_cast<std::ptrdiff_t>(begin), n, tokens.begin());
     std::copy_n(text.begin() + static_cast<std::ptrdiff_t>(begin) + 1, n, targets.begin());
-    loss.add(tokens, targets);
+    const auto length = static_cast<std::size_t>(shape.sequence_length);
+    for (std::size_t at = 0; at < positions.size(); at += length)
+      data::document_positions(std::span(tokens).subspan(at, length), text.front(),
+                               std::span(positions).subspan(at, length));
+    loss.add({tokens, targets, positions});
   }
   return loss.result(step);
 }
@@ -123,7 +130,8 @@ Result<EvalResult> evaluate_checkpoint(const EvalArguments& arguments) {
   TENAX_TRY(const auto stage,
             load_whole_model(*store, manifest,
                              configs::model_options(config, tokenizer->vocabulary_size()), shape));
-  if (!arguments.text.empty()) return over_tokens(text, shape, manifest.step, *stage);
+  if (!arguments.text.empty())
+    return over_tokens(text, config.data.packing, shape, manifest.step, *stage);
   return over_heldout(config, directory, manifest.step, *stage);
 }
 

@@ -7,13 +7,18 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "actors/run_directory.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/store_reader.h"
 #include "checkpoint/tensor_hash.h"
+#include "compute/flops.h"
 #include "configs/run_config.h"
+#include "data/token_file.h"
 #include "scheduler/exit_code.h"
 #include "scheduler/run_controller.h"
 #include "scheduler/run_json.h"
@@ -74,8 +79,44 @@ std::string number(double v) {
 
 json json_number(double v) { return std::isfinite(v) ? json(v) : json(number(v)); }
 
+/// What a run's speed is measured by; zeros where it is not known.
+struct SpeedScale {
+  double flops_per_token = 0;
+  double peak_flops = 0;
+};
+
+SpeedScale speed_scale(const RunDirectory& directory) {
+  SpeedScale scale;
+  if (const auto identity = directory.identity()) scale.peak_flops = identity->peak_flops;
+  const auto config = configs::load_run_config(directory.config(), {});
+  const auto tokens = data::TokenFile::open(directory.train_tokens());
+  if (!config || !tokens) return scale;
+  scale.flops_per_token =
+      compute::flops_per_token(configs::model_options(*config, tokens->info().vocabulary_size),
+                               static_cast<int>(config->train.sequence_length));
+  return scale;
+}
+
 double tokens_per_second(const StepReport& r) {
   return r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
+}
+
+/// What a dead worker logged last, and what a rank that left its generation was transferring.
+std::vector<std::string> evidence_of(const scheduler::JournalEntry& entry) {
+  std::vector<std::string> lines;
+  if (const auto* exited = std::get_if<scheduler::WorkerExited>(&entry.event)) {
+    std::istringstream log(exited->log_tail);
+    for (std::string line; std::getline(log, line);) lines.push_back(line);
+  } else if (const auto* stopped = std::get_if<scheduler::RankStopped>(&entry.event)) {
+    for (const FlightNote& n : stopped->flight) {
+      lines.push_back(fmt::format(
+          "#{} {}{}{} {} bytes: {}, {:.3f} s", n.sequence, n.operation,
+          n.peer >= 0 ? fmt::format(" {} rank {}", n.operation == "send" ? "to" : "from", n.peer)
+                      : "",
+          n.within.empty() ? "" : " in " + n.within, n.bytes, n.state, n.seconds));
+    }
+  }
+  return lines;
 }
 
 /// The state as its last decision left it, for a run without a supervisor.
@@ -117,6 +158,12 @@ int print_saved_state(const InspectArguments& arguments) {
              finished ? state->finish_reason : "no supervisor is running; the run was interrupted",
              step, state->total_steps, state->restarts, state->rollbacks,
              newest != nullptr ? newest->step : -1);
+  for (std::size_t id = 0; id < state->agents.size(); ++id) {
+    const scheduler::AgentState& agent = state->agents[id];
+    if (!agent.excluded_until) continue;
+    fmt::print("  agent {}  {}  excluded until {}\n", id, agent.host,
+               format_time(*agent.excluded_until));
+  }
   return 0;
 }
 
@@ -143,10 +190,13 @@ int run_status(const InspectArguments& arguments) {
       p.at("tokens_per_second").get<double>(), p.at("goodput").get<double>(),
       p.at("restarts").get<int>(), p.at("rollbacks").get<int>());
   for (const json& r : j.at("ranks")) {
-    fmt::print("  rank {}  agent {} slot {}  pid {}  stage {} replica {}  {}\n",
+    fmt::print("  rank {}  agent {} slot {}  pid {}  stage {} replica {}  {}{}\n",
                r.at("rank").get<int>(), r.at("agent").get<int>(), r.at("slot").get<int>(),
                r.at("pid").get<std::int64_t>(), r.at("stage").get<int>(),
-               r.at("dp_rank").get<int>(), r.at("state").get<std::string>());
+               r.at("dp_rank").get<int>(), r.at("state").get<std::string>(),
+               r.at("straggles").get<bool>()
+                   ? fmt::format(", straggles: score {:.2f}", r.at("straggler_score").get<double>())
+                   : std::string());
   }
   for (const json& r : j.at("spares")) {
     fmt::print("  spare   agent {} slot {}  pid {}  {}\n", r.at("agent").get<int>(),
@@ -193,6 +243,7 @@ int run_journal(const InspectArguments& arguments) {
         } else if (arguments.all || worth_reading) {
           fmt::print("{}  {:<7}  {}\n", format_time(e.time),
                      scheduler::to_string(scheduler::severity_of(e)), scheduler::describe(e));
+          for (const std::string& line : evidence_of(e)) fmt::print("    | {}\n", line);
         }
       });
   return status ? 0 : fail(status.error());
@@ -207,13 +258,19 @@ int run_metrics(const InspectArguments& arguments) {
   if (!status) return fail(status.error());
   const char* separator = arguments.csv ? "," : "  ";
   if (!arguments.json)
-    fmt::print("step{0}loss{0}grad_norm{0}tokens_per_second{0}branch{0}eval_loss\n", separator);
+    fmt::print("step{0}loss{0}grad_norm{0}tokens_per_second{0}branch{0}eval_loss{0}tflops{0}mfu\n",
+               separator);
+  const SpeedScale scale = speed_scale(RunDirectory(arguments.run_dir));
   for (const StepReport& r : metrics.reports()) {
+    const double flops = tokens_per_second(r) * scale.flops_per_token;
+    const double mfu = scale.peak_flops > 0 ? flops / scale.peak_flops : 0;
     if (arguments.json) {
       json j = {{"step", r.step},
                 {"loss", json_number(r.loss)},
                 {"grad_norm", json_number(r.grad_norm)},
                 {"tokens_per_second", tokens_per_second(r)},
+                {"tflops", flops * 1e-12},
+                {"mfu", mfu},
                 {"branch", r.branch},
                 {"learning_rate", r.learning_rate},
                 {"position_begin", r.position_begin},
@@ -222,9 +279,10 @@ int run_metrics(const InspectArguments& arguments) {
       fmt::print("{}\n", j.dump());
       continue;
     }
-    fmt::print("{}{}{}{}{}{}{:.1f}{}{}{}{}\n", r.step, separator, number(r.loss), separator,
-               number(r.grad_norm), separator, tokens_per_second(r), separator, r.branch, separator,
-               r.has_eval ? number(r.eval_loss) : std::string());
+    fmt::print("{}{}{}{}{}{}{:.1f}{}{}{}{}{}{:.4f}{}{:.3f}\n", r.step, separator, number(r.loss),
+               separator, number(r.grad_norm), separator, tokens_per_second(r), separator, r.branch,
+               separator, r.has_eval ? number(r.eval_loss) : std::string(), separator,
+               flops * 1e-12, separator, mfu);
   }
   return 0;
 }

@@ -11,10 +11,10 @@ packages=(
   libcaf-dev libzmq3-dev cppzmq-dev libcapnp-dev capnproto librocksdb-dev libgloo-dev
   # configuration, command line, log, HTTP
   libtomlplusplus-dev libcli11-dev libspdlog-dev libfmt-dev libcpp-httplib-dev nlohmann-json3-dev
-  libexpected-dev libxxhash-dev libssl-dev zlib1g-dev
+  libexpected-dev libxxhash-dev libzstd-dev libssl-dev zlib1g-dev
   # librocksdb-dev and libcpp-httplib-dev bring their compression libraries themselves
   # tests and benchmarks
-  libgtest-dev libbenchmark-dev
+  libgtest-dev libbenchmark-dev iproute2
 )
 
 if [[ $# -gt 1 || ( $# -eq 1 && $1 != --dry-run ) ]]; then

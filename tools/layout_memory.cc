@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <string>
 
+#include "compute/layer_cost.h"
 #include "compute/optimizer_shards.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
@@ -34,6 +36,7 @@ std::vector<std::string> question_problems(const compute::ModelOptions& o,
   within("dp", q.dp, kMaxDegree);
   within("tp", q.tp, kMaxDegree);
   within("pp", q.pp, o.num_layers);
+  within("virtual_stages", q.virtual_stages, q.pp > 1 ? o.num_layers / q.pp : 1);
   if (q.zero < 0 || q.zero > 1) found.push_back(fmt::format("zero is {}, must be 0 or 1", q.zero));
   within("microbatch", q.microbatch_size, 1 << 20);
   within("sequence", q.sequence_length, o.max_sequence_length);
@@ -41,13 +44,13 @@ std::vector<std::string> question_problems(const compute::ModelOptions& o,
   return found;
 }
 
-/// Boundary tensors that an engine keeps for its neighbours: one that arrives and two that leave,
-/// on each side that has a neighbour.
+/// Boundary tensors that an engine keeps for the neighbours of a chunk: on each side that has one,
+/// one that arrives and those that leave.
 std::int64_t boundary_bytes(const compute::ModelOptions& o, const compute::StageSpec& spec,
-                            const compute::BatchShape& shape) {
+                            const compute::BatchShape& shape, int num_outboxes) {
   const std::int64_t sides = (spec.has_embedding ? 0 : 1) + (spec.has_head ? 0 : 1);
-  return sides * 3 * static_cast<std::int64_t>(sizeof(float)) * shape.microbatch_size *
-         shape.sequence_length * o.width;
+  return sides * (1 + num_outboxes) * static_cast<std::int64_t>(sizeof(float)) *
+         shape.microbatch_size * shape.sequence_length * o.width;
 }
 
 /// Of AdamW's two moments on the member of `num_members` that holds most.
@@ -58,6 +61,13 @@ std::int64_t optimizer_bytes(const compute::ModelOptions& o, const compute::Stag
   std::size_t most = 0;
   for (const auto& pieces : shards.pieces) most = std::max(most, compute::moments_size(pieces));
   return static_cast<std::int64_t>(2 * most * sizeof(float));
+}
+
+/// Bytes of all ranks of a run.
+std::int64_t total_of(const std::vector<RankMemory>& stages, const configs::RunConfig& config) {
+  std::int64_t sum = 0;
+  for (const RankMemory& r : stages) sum += r.total();
+  return sum * config.layout.data_parallel * config.layout.tensor_parallel;
 }
 
 }  // namespace
@@ -72,28 +82,78 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
     return invalid(found);
   const compute::ModelOptions model = compute::resolved(options);
   const compute::BatchShape shape{q.microbatch_size, q.sequence_length};
-  const auto kind = scheduler::ScheduleKind::kOneForwardOneBackward;
+  const scheduler::Pipeline pipeline{q.pp, q.virtual_stages};
   const int num_buffers = compute::TreeAccumulator::num_buffers({0, q.num_microbatches}) + 1;
-  const auto layers = scheduler::split_layers(static_cast<int>(model.num_layers), q.pp);
+  const int num_outboxes = scheduler::num_outboxes(pipeline, q.num_microbatches);
+  const int num_stages = q.pp * q.virtual_stages;
+  const double head = compute::head_products(model);
+  const auto layers = scheduler::split_layers(
+      static_cast<int>(model.num_layers), num_stages,
+      {0, head / compute::layer_products(model, q.sequence_length)}, q.virtual_stages);
   std::vector<RankMemory> ranks;
   for (int stage = 0; stage < q.pp; ++stage) {
-    const auto& range = layers[static_cast<std::size_t>(stage)];
-    const compute::StageSpec spec{range.first, range.end, stage == 0, stage == q.pp - 1, {q.tp, 0}};
-    TENAX_TRY(const compute::StageMemory m, compute::plan_stage_memory(model, spec, shape));
+    const auto schedule = scheduler::make_schedule(scheduler::ScheduleKind::kOneForwardOneBackward,
+                                                   pipeline, stage, q.num_microbatches);
     RankMemory r;
-    r.first_layer = spec.first_layer;
-    r.end_layer = spec.end_layer;
-    for (const compute::StageParameter& p : compute::lay_out_stage(model, spec).parameters)
-      r.num_parameters += p.size;
-    r.weights = m.values;
-    r.gradients = num_buffers * m.gradient;
-    r.optimizer = optimizer_bytes(model, spec, q.zero > 0 ? q.dp : 1);
-    const auto schedule = scheduler::make_schedule(kind, {q.pp, 1}, stage, q.num_microbatches);
-    r.activations = scheduler::num_slots(schedule, 0) * m.slot;
-    r.workspace = m.workspace + boundary_bytes(model, spec, shape);
+    for (int chunk = 0; chunk < q.virtual_stages; ++chunk) {
+      const int v = chunk * q.pp + stage;
+      const auto& range = layers[static_cast<std::size_t>(v)];
+      const compute::StageSpec spec{range.first, range.end, v == 0, v == num_stages - 1, {q.tp, 0}};
+      TENAX_TRY(const compute::StageMemory m,
+                compute::plan_stage_memory(model, spec, shape, q.settings));
+      r.layers.push_back({spec.first_layer, spec.end_layer});
+      for (const compute::StageParameter& p : compute::lay_out_stage(model, spec).parameters)
+        r.num_parameters += p.size;
+      r.weights += m.values;
+      r.gradients += num_buffers * m.gradient;
+      r.optimizer += optimizer_bytes(model, spec, q.zero > 0 ? q.dp : 1);
+      r.activations += scheduler::num_slots(schedule, chunk) * m.slot;
+      r.workspace += m.workspace + boundary_bytes(model, spec, shape, num_outboxes);
+    }
     ranks.push_back(r);
   }
   return ranks;
+}
+
+Result<std::vector<RankMemory>> plan_run_memory(const configs::RunConfig& config,
+                                                std::int64_t vocabulary_size) {
+  LayoutQuestion q;
+  q.dp = static_cast<int>(config.layout.data_parallel);
+  q.tp = static_cast<int>(config.layout.tensor_parallel);
+  q.pp = static_cast<int>(config.layout.pipeline_parallel);
+  q.virtual_stages = q.pp > 1 ? static_cast<int>(config.layout.virtual_stages) : 1;
+  q.zero = static_cast<int>(config.layout.zero);
+  q.microbatch_size = static_cast<int>(config.train.microbatch_size);
+  q.sequence_length = static_cast<int>(config.train.sequence_length);
+  const std::int64_t microbatches = config.train.global_batch_size / config.train.microbatch_size;
+  q.num_microbatches =
+      static_cast<int>(std::max<std::int64_t>(1, (microbatches + q.dp - 1) / q.dp));
+  q.settings.recompute = config.train.recompute;
+  q.settings.precision = config.train.precision;
+  q.settings.dropout = config.train.dropout;
+  q.settings.num_threads = static_cast<int>(config.layout.threads_per_worker);
+  TENAX_TRY(auto stages, plan_layout_memory(configs::model_options(config, vocabulary_size), q));
+  const auto machine = static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  if (total_of(stages, config) > machine) {
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("the run needs more memory than the machine's {:.1f} GB: {}",
+                    static_cast<double>(machine) * 1e-9, describe_memory(stages, config)));
+  }
+  return stages;
+}
+
+std::string describe_memory(const std::vector<RankMemory>& stages,
+                            const configs::RunConfig& config) {
+  const auto most =
+      std::ranges::max_element(stages, {}, [](const RankMemory& r) { return r.total(); });
+  const auto mb = [](std::int64_t bytes) { return static_cast<double>(bytes) * 1e-6; };
+  return fmt::format(
+      "{:.1f} MB on a rank of stage {} (weights {:.1f}, gradients {:.1f}, optimizer {:.1f}, "
+      "activations {:.1f}, workspace {:.1f}), {:.1f} MB on all {}",
+      mb(most->total()), most - stages.begin(), mb(most->weights), mb(most->gradients),
+      mb(most->optimizer), mb(most->activations), mb(most->workspace), mb(total_of(stages, config)),
+      config.layout.world_size());
 }
 
 }  // namespace tenax::tools

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "common/result.h"
 #include "compute/model_options.h"
+#include "compute/stage.h"
+#include "configs/run_config.h"
 
 namespace tenax::tools {
 
@@ -14,17 +17,22 @@ struct LayoutQuestion {
   int dp = 1;
   int tp = 1;
   int pp = 1;
+  int virtual_stages = 1;   ///< chunks of layers that each pipeline rank holds
   int zero = 0;             ///< ZeRO stage: 1 shards the optimizer state over dp
   int microbatch_size = 1;  ///< B
   int sequence_length = 0;  ///< T; 0: the model's longest
   int num_microbatches =
       0;  ///< of each replica in a step; 0: pp, the fewest that fill the pipeline
+  compute::StageSettings settings = {};
 };
 
 /// Bytes of one rank.
 struct RankMemory {
-  int first_layer = 0;
-  int end_layer = 0;
+  struct Layers {
+    int first = 0;
+    int end = 0;
+  };
+  std::vector<Layers> layers;  ///< of each chunk
   std::int64_t num_parameters = 0;
   std::int64_t weights = 0;
   std::int64_t gradients = 0;  ///< the buffers of the fixed tree and the reduced sums
@@ -38,5 +46,14 @@ struct RankMemory {
 /// kInvalidArgument with every problem.
 Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& options,
                                                    const LayoutQuestion& question);
+
+/// What the ranks of a run will hold, before they are started: kInvalidArgument, with the sums, if
+/// that is more than the machine has, since all of them run on it.
+Result<std::vector<RankMemory>> plan_run_memory(const configs::RunConfig& config,
+                                                std::int64_t vocabulary_size);
+
+/// "12.3 MB on rank 0 (weights 4.0, gradients ...), 48.0 MB on 4 ranks": the rank that holds most.
+std::string describe_memory(const std::vector<RankMemory>& stages,
+                            const configs::RunConfig& config);
 
 }  // namespace tenax::tools

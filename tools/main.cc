@@ -12,6 +12,7 @@
 #include "scheduler/exit_code.h"
 #include "tools/checkpoint_cli.h"
 #include "tools/detect_command.h"
+#include "tools/doctor_command.h"
 #include "tools/eval_command.h"
 #include "tools/inspect_commands.h"
 #include "tools/journal_check.h"
@@ -20,6 +21,7 @@
 #include "tools/rollback_command.h"
 #include "tools/spikes_command.h"
 #include "tools/tokenize_command.h"
+#include "tools/trace_command.h"
 #include "tools/train_command.h"
 #include "tools/worker_commands.h"
 
@@ -73,6 +75,8 @@ int main(int argc, char** argv) {
       ->type_name("DIR");
   train_app->add_flag("--resume", train.resume,
                       "go on with the run in --run-dir; begin it if there is none");
+  train_app->add_flag("--other-arithmetic", train.other_arithmetic,
+                      "go on where the processor computes other last bits than the run began with");
   show_examples(
       train_app,
       "  tenax train configs/quickstart.toml\n"
@@ -198,6 +202,17 @@ int main(int argc, char** argv) {
   show_examples(metrics, "  tenax metrics RUN --csv > curve.csv\n");
   metrics->callback([&] { exit_code = tools::run_metrics(inspect); });
 
+  tools::TraceArguments trace_arguments;
+  CLI::App* trace = app.add_subcommand(
+      "trace", "What every rank did in a step, for chrome://tracing or ui.perfetto.dev");
+  trace->add_option("RUN", trace_arguments.run_dir, "run directory")->required();
+  trace->add_option("--step", trace_arguments.step,
+                    "of this step (default: the newest that all ranks have)");
+  trace->add_option("--output", trace_arguments.output, "write there (default: standard output)")
+      ->type_name("FILE");
+  show_examples(trace, "  tenax trace RUN --step 100 --output step100.json\n");
+  trace->callback([&] { exit_code = tools::run_trace(trace_arguments, std::cout, std::cerr); });
+
   CLI::App* hash = run_command(
       app, "hash", "One hash over all tensors of a checkpoint, whatever the layout", inspect);
   hash->add_option("--step", inspect.step, "of this step (default: the newest)");
@@ -300,6 +315,15 @@ int main(int argc, char** argv) {
   keys->add_flag("--markdown", keys_markdown, "as the tables of docs/config.md");
   keys->callback([&] { exit_code = tools::run_config_keys(keys_markdown); });
 
+  tools::DoctorArguments doctor;
+  CLI::App* doctor_app =
+      app.add_subcommand("doctor", "What this machine has of what a run may need");
+  doctor_app->add_option("--run-dir", doctor.run_dir, "where runs will live: are its locks good?")
+      ->type_name("DIR");
+  doctor_app->add_flag("--json", doctor.json, "print JSON");
+  show_examples(doctor_app, "  tenax doctor\n  tenax doctor --run-dir /shared/runs --json\n");
+  doctor_app->callback([&] { exit_code = tools::run_doctor(doctor, std::cout); });
+
   CLI::App* model = app.add_subcommand("model", "About the model cards (configs/models)");
   model->require_subcommand(1);
   tools::ModelArguments shown_model;
@@ -317,6 +341,8 @@ int main(int argc, char** argv) {
   model_show->add_option("--dp", shown_model.layout.dp, "data-parallel replicas");
   model_show->add_option("--tp", shown_model.layout.tp, "ranks that share each matrix");
   model_show->add_option("--pp", shown_model.layout.pp, "pipeline stages");
+  model_show->add_option("--virtual-stages", shown_model.layout.virtual_stages,
+                         "chunks of layers that each pipeline rank holds");
   model_show->add_option("--zero", shown_model.layout.zero,
                          "ZeRO stage: 1 shards the optimizer state over the replicas");
   model_show->add_option("--microbatch", shown_model.layout.microbatch_size,

@@ -84,10 +84,13 @@ json to_json(const ParameterCounts& c) {
 }
 
 json to_json(const RankMemory& r) {
-  return {
-      {"first_layer", r.first_layer}, {"end_layer", r.end_layer}, {"parameters", r.num_parameters},
-      {"weights", r.weights},         {"gradients", r.gradients}, {"optimizer", r.optimizer},
-      {"activations", r.activations}, {"workspace", r.workspace}, {"total", r.total()}};
+  json layers = json::array();
+  for (const RankMemory::Layers& l : r.layers)
+    layers.push_back({{"first", l.first}, {"end", l.end}});
+  return {{"layers", layers},         {"parameters", r.num_parameters},
+          {"weights", r.weights},     {"gradients", r.gradients},
+          {"optimizer", r.optimizer}, {"activations", r.activations},
+          {"workspace", r.workspace}, {"total", r.total()}};
 }
 
 json to_json(const configs::ModelCard& card, const ParameterCounts& counts) {
@@ -150,6 +153,14 @@ void print_counts(const configs::ModelCard& card, const ParameterCounts& c, std:
   if (!card.parameters_note.empty()) fmt::print(out, "  {}\n", card.parameters_note);
 }
 
+/// "0-2", or "0-1, 4-5" of two chunks.
+std::string layers_text(const RankMemory& rank) {
+  std::string text;
+  for (const RankMemory::Layers& l : rank.layers)
+    text += fmt::format("{}{}-{}", text.empty() ? "" : ", ", l.first, l.end - 1);
+  return text;
+}
+
 void print_memory(const LayoutQuestion& q, const std::vector<RankMemory>& ranks,
                   std::ostream& out) {
   fmt::print(out,
@@ -159,10 +170,9 @@ void print_memory(const LayoutQuestion& q, const std::vector<RankMemory>& ranks,
              "weights", "gradients", "optimizer", "activations", "workspace", "total");
   for (std::size_t s = 0; s < ranks.size(); ++s) {
     const RankMemory& r = ranks[s];
-    fmt::print(out, "  {:<5} {:<9} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12}\n", s,
-               fmt::format("{}-{}", r.first_layer, r.end_layer - 1), bytes_text(r.weights),
-               bytes_text(r.gradients), bytes_text(r.optimizer), bytes_text(r.activations),
-               bytes_text(r.workspace), bytes_text(r.total()));
+    fmt::print(out, "  {:<5} {:<9} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12}\n", s, layers_text(r),
+               bytes_text(r.weights), bytes_text(r.gradients), bytes_text(r.optimizer),
+               bytes_text(r.activations), bytes_text(r.workspace), bytes_text(r.total()));
   }
 }
 

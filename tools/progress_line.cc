@@ -23,6 +23,8 @@ std::string text_of(const actors::Progress& p) {
   if (p.step > 0) {
     text += fmt::format("  loss {:.4f}  grad norm {:.2f}  {:.0f} tokens/s", p.loss, p.grad_norm,
                         p.tokens_per_second);
+    if (p.tflops > 0) text += fmt::format("  {:.3f} TFLOP/s", p.tflops);
+    if (p.mfu > 0) text += fmt::format("  MFU {:.0f} %", 100 * p.mfu);
     if (p.has_eval) text += fmt::format("  held-out {:.4f}", p.eval_loss);
   }
   if (p.phase == scheduler::Phase::kRunning) {

@@ -128,7 +128,7 @@ class SampleTexts {
     TENAX_TRY(const configs::RunConfig config, configs::load_run_config(directory.config(), {}));
     TENAX_TRY(texts.tokenizer_, open_tokenizer(config, directory));
     TENAX_TRY(texts.data_,
-              actors::StepData::open(config, directory.train_tokens(), directory.heldout_tokens()));
+              actors::StepData::open(config, directory.corpora(config.data.num_corpora())));
     return texts;
   }
 

@@ -5,16 +5,22 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
+#include "actors/engine_setup.h"
 #include "actors/run_directory.h"
 #include "actors/supervisor.h"
 #include "common/clock.h"
+#include "compute/flops.h"
+#include "compute/precision.h"
 #include "configs/run_config.h"
 #include "scheduler/exit_code.h"
 #include "tools/generate.h"
+#include "tools/layout_memory.h"
 #include "tools/prepare_data.h"
 #include "tools/progress_line.h"
 #include "tools/stale_segments.h"
@@ -36,6 +42,7 @@ int exit_code_of(const Error& error) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kUnsupported:
     case ErrorCode::kNotFound:
+    case ErrorCode::kUnavailable:  // a GPU that was asked for
       return scheduler::kExitConfig;
     case ErrorCode::kInternal:
       return scheduler::kExitInternal;
@@ -63,6 +70,7 @@ struct PreparedRun {
   configs::RunConfig config;
   std::vector<std::string> changes;
   PreparedData data;
+  std::string memory;  ///< the plan, in words
   bool resumed = false;
 };
 
@@ -96,6 +104,57 @@ Result<configs::RunConfig> resumed_config(const TrainArguments& arguments,
   return after;
 }
 
+/// Operations a second of all workers' threads at best, where they have a core each.
+double peak_flops(const configs::RunConfig& config) {
+  const std::int64_t threads =
+      std::min<std::int64_t>(config.layout.world_size() * config.layout.threads_per_worker,
+                             std::max(1u, std::thread::hardware_concurrency()));
+  return static_cast<double>(threads) *
+         compute::measure_peak_flops(compute::cpu::best_isa(), config.train.precision);
+}
+
+/// Lets a run go on only where it computes the same bits, or where that is waived.
+Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
+  std::shared_ptr<compute::CudaDevice> gpu;
+  if (run.config.train.device == configs::ComputeDevice::kCuda) {
+    // What the GPUs of other hosts are is theirs to say.
+    if (!run.config.network.hosts.empty()) return {};
+    TENAX_TRY(gpu, actors::open_gpu(0));
+  }
+  const std::string here = actors::arithmetic_of(run.config, gpu.get());
+  if (run.identity.arithmetic == here && run.identity.peak_flops > 0) return {};
+  const bool other = !run.identity.arithmetic.empty() && run.identity.arithmetic != here;
+  if (other && !arguments.other_arithmetic) {
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("this machine computes other bits than {} began with: {} here, {} there; "
+                    "--other-arithmetic goes on all the same, with other last bits from here on",
+                    run.directory.path().string(), here, run.identity.arithmetic));
+  }
+  if (other)
+    run.changes.push_back(fmt::format("arithmetic: {} -> {}", run.identity.arithmetic, here));
+  run.identity.arithmetic = here;
+  run.identity.peak_flops = peak_flops(run.config);
+  return run.directory.write_identity(run.identity);
+}
+
+Status plan_memory(PreparedRun& run) {
+  TENAX_TRY(const auto stages, plan_run_memory(run.config, run.data.vocabulary_size));
+  run.memory = describe_memory(stages, run.config);
+  return {};
+}
+
+/// Whether the same command as before goes on with the run by itself: it was preempted or, where
+/// the directory is named, broke off without an end. One that ended otherwise waits for --resume.
+bool goes_on_by_itself(const RunDirectory& directory, const configs::RunConfig& config,
+                       bool is_named) {
+  if (!directory.exists()) return false;
+  const std::optional<int> outcome = directory.read_outcome();
+  if (outcome ? *outcome != scheduler::kExitRequeue : !is_named) return false;
+  const auto before = configs::load_run_config(directory.config(), {});
+  return before && configs::diff(*before, config).fixed.empty();
+}
+
 Result<PreparedRun> prepare(const TrainArguments& arguments) {
   PreparedRun run;
   std::filesystem::path path = arguments.run_dir;
@@ -108,10 +167,13 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
       return make_error(ErrorCode::kInvalidArgument,
                         "--resume without a configuration needs --run-dir");
     }
-    path = default_run_dir(config->run.name, arguments.resume);
+    path = default_run_dir(config->run.name, /*resume=*/true);
+    if (!arguments.resume && !goes_on_by_itself(RunDirectory(path), *config, false))
+      path = default_run_dir(config->run.name, /*resume=*/false);
   }
   run.directory = RunDirectory(std::filesystem::absolute(path).lexically_normal());
-  run.resumed = arguments.resume && run.directory.exists();
+  const bool by_itself = config && goes_on_by_itself(run.directory, *config, true);
+  run.resumed = (arguments.resume || by_itself) && run.directory.exists();
   if (!run.resumed && run.directory.exists()) {
     return make_error(
         ErrorCode::kInvalidArgument,
@@ -126,7 +188,9 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   if (run.resumed) {
     TENAX_TRY(run.config, resumed_config(arguments, run.directory, run.changes));
     TENAX_TRY(run.identity, run.directory.identity());
+    TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
     TENAX_TRY(run.data, reopen_data(run.directory));
+    TENAX_RETURN_IF_ERROR(plan_memory(run));
     return run;
   }
   run.config = *config;
@@ -138,7 +202,9 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
                       fmt::format("create {}: {}", run.directory.path().string(), ec.message()));
   }
   TENAX_TRY(run.data, prepare_data(run.config, run.directory));
+  TENAX_RETURN_IF_ERROR(plan_memory(run));
   TENAX_TRY(run.identity, run.directory.create(run.config.run.name));
+  TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
   return run;
 }
 
@@ -160,6 +226,7 @@ void introduce(const PreparedRun& run, const std::string& dashboard_url) {
                  ? fmt::format(" in {} virtual stages each", c.layout.virtual_stages)
                  : std::string(),
              c.layout.zero > 0 ? fmt::format(", ZeRO-{}", c.layout.zero) : std::string());
+  fmt::print("memory    {}\n", run.memory);
   fmt::print("baselines uniform {:.4f}, unigram {:.4f} nats a token\n", run.data.uniform_loss,
              run.data.unigram_loss);
   if (!dashboard_url.empty()) fmt::print("dashboard {}\n", dashboard_url);
@@ -261,15 +328,21 @@ int run_train(const TrainArguments& arguments) {
   options.config_path = arguments.config.string();
   options.config_changes = run->changes;
   options.data_digest = run->data.digest;
+  options.flops_per_token =
+      compute::flops_per_token(configs::model_options(run->config, run->data.vocabulary_size),
+                               static_cast<int>(run->config.train.sequence_length));
   options.unigram_loss = run->data.unigram_loss;
   options.uniform_loss = run->data.uniform_loss;
   auto supervisor = actors::start_supervisor(std::move(options), clock);
   if (!supervisor) return fail(supervisor.error(), exit_code_of(supervisor.error()));
 
+  run->directory.forget_outcome();
   introduce(*run, (*supervisor)->dashboard_url());
   const actors::RunOutcome outcome = watch(**supervisor, signals, clock);
   const actors::Progress progress = (*supervisor)->view().progress();
   supervisor->reset();
+  if (const Status kept = run->directory.write_outcome(outcome.exit_code, outcome.reason); !kept)
+    fmt::print(stderr, "tenax: {}\n", kept.error().message);
   summarise(*run, progress, outcome);
   if (outcome.exit_code == scheduler::kExitDone) {
     print_sample(*run);

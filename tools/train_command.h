@@ -13,6 +13,7 @@ struct TrainArguments {
   std::vector<std::string> overrides;  ///< "key=value"
   std::filesystem::path run_dir;       ///< empty: a new one under runs/
   bool resume = false;
+  bool other_arithmetic = false;  ///< go on where the processor computes other bits
 };
 
 /// Returns an ExitCode (scheduler/exit_code.h).

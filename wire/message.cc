@@ -182,13 +182,24 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                             list[i].setTraining(m.workers[i].training);
                           }
                         },
-                        [&](const Heartbeat& m) { e.initHeartbeat().setSequence(m.sequence); },
+                        [&](const Heartbeat& m) {
+                          auto b = e.initHeartbeat();
+                          b.setSequence(m.sequence);
+                          auto list = b.initPaces(m.paces.size());
+                          for (std::size_t i = 0; i < m.paces.size(); ++i) {
+                            list[i].setRank(m.paces[i].rank);
+                            list[i].setBusySeconds(m.paces[i].busy_seconds);
+                            list[i].setPastSeconds(m.paces[i].past_seconds);
+                            list[i].setSteps(m.paces[i].steps);
+                          }
+                        },
                         [&](const WorkerUp& m) { e.initWorkerUp().setPid(m.pid); },
                         [&](const WorkerExited& m) {
                           auto b = e.initWorkerExited();
                           b.setPid(m.pid);
                           b.setStatus(m.status);
                           b.setExpected(m.expected);
+                          b.setLogTail(m.log_tail);
                         },
                         [&](const RankFormed& m) {
                           auto b = e.initRankFormed();
@@ -196,6 +207,14 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           b.setStep(m.step);
                           b.setSource(m.source);
                           b.setSeconds(m.seconds);
+                          b.setRestoreSeconds(m.restore_seconds);
+                          b.setRejected(m.rejected);
+                          auto tiers = b.initTiers(static_cast<unsigned>(m.bytes.size()));
+                          unsigned i = 0;
+                          for (const auto& [tier, bytes] : m.bytes) {
+                            tiers[i].setName(tier);
+                            tiers[i++].setBytes(bytes);
+                          }
                         },
                         [&](const StepDone& m) { write(e.initStepDone(), m.report); },
                         [&](const RankStopped& m) {
@@ -204,6 +223,16 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           write(b.initState(), m.state);
                           b.setReason(m.reason);
                           b.setBadCheckpoint(m.bad_checkpoint);
+                          auto list = b.initFlight(m.flight.size());
+                          for (std::size_t i = 0; i < m.flight.size(); ++i) {
+                            list[i].setSequence(m.flight[i].sequence);
+                            list[i].setOperation(m.flight[i].operation);
+                            list[i].setWithin(m.flight[i].within);
+                            list[i].setPeer(m.flight[i].peer);
+                            list[i].setBytes(m.flight[i].bytes);
+                            list[i].setState(m.flight[i].state);
+                            list[i].setSeconds(m.flight[i].seconds);
+                          }
                         },
                         [&](const RankFinished& m) {
                           auto b = e.initRankFinished();
@@ -291,7 +320,16 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           auto b = e.initAdmitted();
                           b.setToken(m.token);
                           b.setRefusal(m.refusal);
-                        }},
+                        },
+                        [&](const ShardHash& m) {
+                          auto b = e.initShardHash();
+                          b.setRank(m.rank);
+                          b.setBranch(m.branch);
+                          b.setStep(m.step);
+                          b.setHash(m.hash);
+                        },
+                        [&](const Leaving& m) { e.setLeaving(m.reason); },
+                        [&](const Pace& m) { e.setPace(m.busy_seconds); }},
              body);
 }
 
@@ -307,24 +345,39 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       }
       return Body(std::move(m));
     }
-    case E::HEARTBEAT:
-      return Body(Heartbeat{e.getHeartbeat().getSequence()});
+    case E::HEARTBEAT: {
+      auto b = e.getHeartbeat();
+      Heartbeat m{b.getSequence(), {}};
+      for (auto p : b.getPaces())
+        m.paces.push_back({p.getRank(), p.getBusySeconds(), p.getPastSeconds(), p.getSteps()});
+      return Body(std::move(m));
+    }
     case E::WORKER_UP:
       return Body(WorkerUp{e.getWorkerUp().getPid()});
     case E::WORKER_EXITED: {
       auto b = e.getWorkerExited();
-      return Body(WorkerExited{b.getPid(), text(b.getStatus()), b.getExpected()});
+      return Body(
+          WorkerExited{b.getPid(), text(b.getStatus()), b.getExpected(), text(b.getLogTail())});
     }
     case E::RANK_FORMED: {
       auto b = e.getRankFormed();
-      return Body(RankFormed{b.getRank(), b.getStep(), text(b.getSource()), b.getSeconds()});
+      RankFormed m{
+          b.getRank(), b.getStep(), text(b.getSource()), b.getSeconds(), b.getRestoreSeconds(),
+          {},          {}};
+      for (auto tier : b.getTiers()) m.bytes[text(tier.getName())] = tier.getBytes();
+      m.rejected = text(b.getRejected());
+      return Body(std::move(m));
     }
     case E::STEP_DONE:
       return Body(StepDone{read(e.getStepDone())});
     case E::RANK_STOPPED: {
       auto b = e.getRankStopped();
-      return Body(
-          RankStopped{b.getRank(), read(b.getState()), text(b.getReason()), b.getBadCheckpoint()});
+      RankStopped m{b.getRank(), read(b.getState()), text(b.getReason()), b.getBadCheckpoint(), {}};
+      for (auto f : b.getFlight()) {
+        m.flight.push_back({f.getSequence(), text(f.getOperation()), text(f.getWithin()),
+                            f.getPeer(), f.getBytes(), text(f.getState()), f.getSeconds()});
+      }
+      return Body(std::move(m));
     }
     case E::RANK_FINISHED: {
       auto b = e.getRankFinished();
@@ -389,6 +442,14 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       auto b = e.getAdmitted();
       return Body(Admitted{text(b.getToken()), text(b.getRefusal())});
     }
+    case E::PACE:
+      return Body(Pace{e.getPace()});
+    case E::LEAVING:
+      return Body(Leaving{text(e.getLeaving())});
+    case E::SHARD_HASH: {
+      auto b = e.getShardHash();
+      return Body(ShardHash{b.getRank(), b.getBranch(), b.getStep(), text(b.getHash())});
+    }
   }
   return make_error(ErrorCode::kUnsupported,
                     fmt::format("message kind {} is not known to this version",
@@ -445,7 +506,8 @@ std::string_view body_name(const Body& body) {
       "stepDone",    "rankStopped", "rankFinished",  "snapshotSealed", "shardWritten",
       "shardFailed", "rendezvous",  "welcome",       "spawnWorker",    "killWorker",
       "planFor",     "abort",       "workerCommand", "reportAck",      "checkpointClosed",
-      "shutdown",    "joinRequest", "admitted"};
+      "shutdown",    "joinRequest", "admitted",      "shardHash",      "leaving",
+      "pace"};
   return kNames[body.index()];
 }
 

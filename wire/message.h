@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <variant>
@@ -38,8 +39,15 @@ struct Admitted {
   std::string token;
   std::string refusal;
 };
+struct WorkerPace {
+  std::uint32_t rank = 0;
+  double busy_seconds = 0;
+  double past_seconds = 0;
+  std::int64_t steps = 0;
+};
 struct Heartbeat {
   std::uint64_t sequence = 0;
+  std::vector<WorkerPace> paces = {};
 };
 struct WorkerUp {
   std::uint32_t pid = 0;
@@ -48,12 +56,16 @@ struct WorkerExited {
   std::uint32_t pid = 0;
   std::string status;
   bool expected = false;
+  std::string log_tail = {};
 };
 struct RankFormed {
   std::uint32_t rank = 0;
   std::int64_t step = 0;
   std::string source;
   double seconds = 0;
+  double restore_seconds = 0;
+  std::map<std::string, std::uint64_t> bytes;  ///< that each tier served
+  std::string rejected;
 };
 struct StepDone {
   StepReport report;
@@ -63,6 +75,7 @@ struct RankStopped {
   RankState state;
   std::string reason;
   std::uint64_t bad_checkpoint = 0;
+  std::vector<FlightNote> flight = {};
 };
 struct RankFinished {
   std::uint32_t rank = 0;
@@ -94,6 +107,18 @@ struct ShardFailed {
   std::int64_t step = 0;
   std::uint64_t checkpoint_id = 0;
   std::string error;
+};
+struct ShardHash {
+  std::uint32_t rank = 0;
+  std::uint64_t branch = 0;
+  std::int64_t step = 0;
+  std::string hash;
+};
+struct Pace {
+  double busy_seconds = 0;
+};
+struct Leaving {
+  std::string reason;
 };
 struct RendezvousValue {
   std::uint64_t generation = 0;
@@ -131,10 +156,11 @@ struct Shutdown {
   std::string reason;
 };
 
-using Body = std::variant<AgentHello, Heartbeat, WorkerUp, WorkerExited, RankFormed, StepDone,
-                          RankStopped, RankFinished, SnapshotSealed, ShardWritten, ShardFailed,
-                          RendezvousValue, Welcome, SpawnWorker, KillWorker, PlanFor, Abort,
-                          Command, ReportAck, CheckpointClosed, Shutdown, JoinRequest, Admitted>;
+using Body =
+    std::variant<AgentHello, Heartbeat, WorkerUp, WorkerExited, RankFormed, StepDone, RankStopped,
+                 RankFinished, SnapshotSealed, ShardWritten, ShardFailed, RendezvousValue, Welcome,
+                 SpawnWorker, KillWorker, PlanFor, Abort, Command, ReportAck, CheckpointClosed,
+                 Shutdown, JoinRequest, Admitted, ShardHash, Leaving, Pace>;
 
 /// One control message with its fences.
 struct Message {

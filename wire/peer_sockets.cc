@@ -13,6 +13,7 @@
 
 #include "common/annotations.h"
 #include "common/check.h"
+#include "wire/curve_gate.h"
 
 namespace tenax::wire {
 
@@ -34,7 +35,11 @@ Error from_zmq(const zmq::error_t& e, const std::string& doing) {
 struct PeerSockets::Loop {
   using Work = std::function<void(Loop&)>;
 
-  explicit Loop(Handler h) : handler(std::move(h)), wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  Loop(const KeyPair& k, Handler h)
+      : keys(k),
+        handler(std::move(h)),
+        wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+        gate(context, k.public_key) {
     TENAX_CHECK(wake >= 0);
     thread = std::thread([this] { run(); });
   }
@@ -71,7 +76,9 @@ struct PeerSockets::Loop {
 
   void run() {
     while (!stopping) {
-      std::vector<zmq::pollitem_t> items{{nullptr, wake, ZMQ_POLLIN, 0}};
+      std::vector<zmq::pollitem_t> items{{nullptr, wake, ZMQ_POLLIN, 0},
+                                         {gate.socket().handle(), 0, ZMQ_POLLIN, 0}};
+      const std::size_t fixed = items.size();
       std::vector<SocketId> ids;
       for (auto& [id, socket] : sockets) {
         items.push_back({socket.handle(), 0, ZMQ_POLLIN, 0});
@@ -84,8 +91,9 @@ struct PeerSockets::Loop {
         TENAX_CHECK(false && "zmq_poll");
       }
       for (std::size_t i = 0; i < ids.size(); ++i) {
-        if (items[i + 1].revents & ZMQ_POLLIN) receive(ids[i]);
+        if (items[fixed + i].revents & ZMQ_POLLIN) receive(ids[i]);
       }
+      if (items[1].revents & ZMQ_POLLIN) gate.answer();
       if (items[0].revents & ZMQ_POLLIN) drain_queue();
     }
     sockets.clear();
@@ -142,9 +150,11 @@ struct PeerSockets::Loop {
     return future.get();
   }
 
+  const KeyPair keys;
   Handler handler;
   int wake;
   zmq::context_t context{1};
+  CurveGate gate;                             // touched by the loop's thread only
   std::map<SocketId, zmq::socket_t> sockets;  // touched by the loop's thread only
   SocketId next_id = 0;
   bool stopping = false;
@@ -154,7 +164,8 @@ struct PeerSockets::Loop {
   std::thread thread;
 };
 
-PeerSockets::PeerSockets(Handler handler) : loop_(std::make_unique<Loop>(std::move(handler))) {}
+PeerSockets::PeerSockets(const KeyPair& keys, Handler handler)
+    : loop_(std::make_unique<Loop>(keys, std::move(handler))) {}
 PeerSockets::~PeerSockets() = default;
 
 Result<PeerSockets::Bound> PeerSockets::bind_router(const std::string& endpoint) {
@@ -162,6 +173,8 @@ Result<PeerSockets::Bound> PeerSockets::bind_router(const std::string& endpoint)
     try {
       zmq::socket_t socket(loop.context, ZMQ_ROUTER);
       socket.set(zmq::sockopt::linger, kLingerMs);
+      socket.set(zmq::sockopt::curve_server, true);
+      socket.set(zmq::sockopt::curve_secretkey, loop.keys.secret_key);
       socket.set(zmq::sockopt::router_mandatory, true);
       socket.set(zmq::sockopt::router_handover, true);
       socket.set(zmq::sockopt::sndhwm, 0);
@@ -182,6 +195,9 @@ Result<PeerSockets::SocketId> PeerSockets::connect_dealer(const std::string& end
     try {
       zmq::socket_t socket(loop.context, ZMQ_DEALER);
       socket.set(zmq::sockopt::linger, kLingerMs);
+      socket.set(zmq::sockopt::curve_serverkey, loop.keys.public_key);
+      socket.set(zmq::sockopt::curve_publickey, loop.keys.public_key);
+      socket.set(zmq::sockopt::curve_secretkey, loop.keys.secret_key);
       socket.set(zmq::sockopt::routing_id, routing_id);
       socket.set(zmq::sockopt::reconnect_ivl, kReconnectMs);
       socket.set(zmq::sockopt::reconnect_ivl_max, kReconnectMaxMs);

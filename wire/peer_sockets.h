@@ -1,9 +1,10 @@
 // The ZeroMQ sockets of one process. One thread owns them all; other threads post work to it. A
 // ROUTER accepts many peers named by their routing id, a DEALER dials one. Sends never block: a
 // frame for a peer that is not connected is dropped and counted, because every message of the
-// protocol is either repeated or answered (docs/protocol.md). Thread rule: the public methods may
-// be called from any thread; the handler runs on the sockets' thread and must only hand the frame
-// on.
+// protocol is either repeated or answered (docs/protocol.md). Every connection is encrypted and
+// authenticated with CURVE, on loopback too: one way, tested everywhere. Thread rule: the public
+// methods may be called from any thread; the handler runs on the sockets' thread and must only hand
+// the frame on.
 #pragma once
 
 #include <atomic>
@@ -15,6 +16,7 @@
 #include <string>
 
 #include "common/result.h"
+#include "wire/key_pair.h"
 
 namespace tenax::wire {
 
@@ -25,7 +27,8 @@ class PeerSockets {
   using Handler =
       std::function<void(SocketId, const std::string& peer, std::span<const std::byte> frame)>;
 
-  explicit PeerSockets(Handler handler);
+  /// `keys`, the run's (is_valid): a peer that does not have them reaches nothing and nobody.
+  PeerSockets(const KeyPair& keys, Handler handler);
   /// Closes every socket; frames not yet sent are given `linger` of 200 ms.
   ~PeerSockets();
   PeerSockets(const PeerSockets&) = delete;
@@ -35,8 +38,7 @@ class PeerSockets {
     SocketId socket = -1;
     std::string endpoint;  ///< with the port that was chosen
   };
-  /// Binds a ROUTER, for example to "tcp://127.0.0.1:*" or "ipc:///path". kInUse when the address
-  /// is taken.
+  /// Binds a ROUTER, for example to "tcp://127.0.0.1:*". kInUse when the address is taken.
   Result<Bound> bind_router(const std::string& endpoint);
   /// Dials `endpoint` in the background, for ever, as `routing_id`.
   Result<SocketId> connect_dealer(const std::string& endpoint, const std::string& routing_id);

@@ -43,6 +43,9 @@ struct Envelope {
     shutdown @27 :Text;                  # supervisor -> agent -> worker: end your process; the text is the reason
 
     joinRequest @28 :JoinRequest;        # agent that nobody started -> supervisor, repeated until the answer comes
+    shardHash @30 :ShardHash;            # worker -> agent -> supervisor: every integrity_interval steps
+    pace @32 :Float64;                   # worker -> agent: seconds of its newest step without its waits
+    leaving @31 :Text;                   # agent that joined -> supervisor: it wants to end; the text is the reason
     admitted @29 :Admitted;              # supervisor -> that agent: be agent (with agentIncarnation), or why not
   }
 }
@@ -77,6 +80,14 @@ struct Admitted {
 
 struct Heartbeat {
   sequence @0 :UInt64;
+  paces @1 :List(WorkerPace);  # of the workers that train
+
+  struct WorkerPace {
+    rank @0 :UInt32;
+    busySeconds @1 :Float64;   # of a step, waits left out; moving average of some 20 steps
+    pastSeconds @2 :Float64;   # of some 200
+    steps @3 :Int64;           # that the averages are over
+  }
 }
 
 struct WorkerUp {
@@ -87,13 +98,22 @@ struct WorkerExited {
   pid @0 :UInt32;
   status @1 :Text;             # "killed by signal 9 (Killed)", "exited with 3"
   expected @2 :Bool;           # after shutdown or killWorker
+  logTail @3 :Text;            # the last lines of its log, unless expected
 }
 
 struct RankFormed {
   rank @0 :UInt32;
   step @1 :Int64;
   source @2 :Text;             # which tier served which bytes, a sentence
-  seconds @3 :Float64;
+  seconds @3 :Float64;         # since it had the plan
+  restoreSeconds @4 :Float64;  # of these, putting the weights in place
+  tiers @5 :List(Tier);        # the same as numbers
+  rejected @6 :Text;           # a nearer source that had other bytes than the manifest says, and was not used; mostly empty
+
+  struct Tier {
+    name @0 :Text;             # "memory", "slot", "peer", "buddy", "store", "seed"
+    bytes @1 :UInt64;
+  }
 }
 
 struct StepReport {
@@ -142,6 +162,17 @@ struct RankStopped {
   state @1 :RankState;
   reason @2 :Text;             # evidence, not verdict: "recv from rank 3: connection closed by peer"
   badCheckpoint @3 :UInt64;    # a checkpoint that could not be read back; 0 = none
+  flight @4 :List(FlightNote); # its last transfers: who waited for whom
+
+  struct FlightNote {
+    sequence @0 :UInt64;
+    operation @1 :Text;
+    within @2 :Text;
+    peer @3 :Int32;
+    bytes @4 :UInt64;
+    state @5 :Text;
+    seconds @6 :Float64;
+  }
 }
 
 struct RankFinished {
@@ -169,6 +200,13 @@ struct ShardWritten {
   bytes @5 :UInt64;
   seconds @6 :Float64;
   digest @7 :Text;             # hash of what replicas hold alike of the slot payload, compared between them
+}
+
+struct ShardHash {
+  rank @0 :UInt32;
+  branch @1 :UInt64;
+  step @2 :Int64;
+  hash @3 :Text;               # of parameters and optimizer state after the step; equal on replicas
 }
 
 struct ShardFailed {

@@ -9,6 +9,7 @@
 
 #include "compute/aligned_buffer.h"
 #include "compute/cpu/linear.h"
+#include "compute/dropout.h"
 
 namespace tenax::compute::cpu {
 
@@ -22,6 +23,11 @@ struct AttentionShape {
   std::int64_t kv_heads = 0;      // K: query head h reads key/value head h / (H / K)
   std::int64_t head_dim = 0;      // D
   const float* slopes = nullptr;  ///< (H) of ALiBi, or nullptr
+  /// (B, T) in the documents: a query sees its own document's keys; nullptr: one a sample.
+  const std::int32_t* positions = nullptr;
+  const DropoutSite* dropout = nullptr;   ///< of the probabilities, or nullptr
+  const std::int64_t* samples = nullptr;  ///< (B) absolute positions, with dropout
+  std::int64_t first_head = 0;            ///< in the whole model; where dropout's rows begin
 };
 
 /// Scratch for one block of rows; each thread has one.

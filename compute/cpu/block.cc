@@ -25,12 +25,12 @@ class Block {
     attend(pre ? a_.attention_normed : call_.x);
     if (o_.parallel_block) {
       std::copy_n(call_.x, tokens_ * o_.width, out);
-      project(a_.attended, call_.at.output, query_width_, out);
+      project(a_.attended, call_.at.output, query_width_, attention_site(), out);
       feed_forward(a_.attention_normed, out);
       return;
     }
     std::copy_n(call_.x, tokens_ * o_.width, a_.middle);
-    project(a_.attended, call_.at.output, query_width_, a_.middle);
+    project(a_.attended, call_.at.output, query_width_, attention_site(), a_.middle);
     if (pre) {
       norm_forward(second_norm(a_.middle, a_.ffn_normed), call_.at.ffn_norm);
       std::copy_n(a_.middle, tokens_ * o_.width, out);
@@ -41,6 +41,15 @@ class Block {
       feed_forward(a_.attention_normed, a_.ffn_sum);
       norm_forward(second_norm(a_.ffn_sum, out), call_.at.ffn_norm);
     }
+  }
+
+  void recompute() {
+    const bool pre = o_.norm_placement == NormPlacement::kPre;
+    norm_forward(first_norm(pre ? call_.x : a_.middle, a_.attention_normed),
+                 call_.at.attention_norm);
+    if (pre && !o_.parallel_block)
+      norm_forward(second_norm(a_.middle, a_.ffn_normed), call_.at.ffn_norm);
+    activate();
   }
 
   void backward(float* grad, float* gradient) {
@@ -111,16 +120,48 @@ class Block {
     linear_forward(k_, {tokens_, o_.width, out}, x, value(at.weight), value(at.bias), y,
                    Write::kOverwrite);
   }
+  const DropoutSite* attention_site() const {
+    return call_.dropout == nullptr ? nullptr : &call_.dropout->attention_output;
+  }
+  const DropoutSite* ffn_site() const {
+    return call_.dropout == nullptr ? nullptr : &call_.dropout->ffn_output;
+  }
+  static bool drops(const DropoutSite* site) { return site != nullptr && site->active(); }
+  /// Drops numbers of a (B, T, C) tensor.
+  void drop(const DropoutSite& site, float* x) const {
+    drop_tokens(k_, site, call_.samples, call_.shape.sequence_length, tokens_, o_.width, x);
+  }
+
   /// Adds a projection of (B, T, in) to the residual stream.
-  void project(const float* x, const LinearOffsets& at, std::int64_t in, float* residual) const {
+  void project(const float* x, const LinearOffsets& at, std::int64_t in, const DropoutSite* site,
+               float* residual) const {
+    const LinearShape shape{tokens_, in, o_.width};
     const bool alone = c_.tensor_group == nullptr;
-    with_partial_sum(residual, [&](float* out, Write write) {
-      linear_forward(k_, {tokens_, in, o_.width}, x, value(at.weight),
-                     alone ? value(at.bias) : nullptr, out, write);
-    });
-    if (alone || at.bias < 0) return;
+    const float* bias = alone ? value(at.bias) : nullptr;
+    if (!drops(site)) {
+      with_partial_sum(residual, [&](float* out, Write write) {
+        linear_forward(k_, shape, x, value(at.weight), bias, out, write);
+      });
+      if (!alone) add_bias(at, residual);
+      return;
+    }
+    linear_forward(k_, shape, x, value(at.weight), bias, w_.dropped, Write::kOverwrite);
+    all_reduce(w_.dropped);
+    if (!alone) add_bias(at, w_.dropped);
+    drop(*site, w_.dropped);
+    k_.ops.add(tokens_ * o_.width, w_.dropped, residual);
+  }
+  void add_bias(const LinearOffsets& at, float* x) const {
+    if (at.bias < 0) return;
     for (std::int64_t r = 0; r < tokens_; ++r)
-      k_.ops.add(o_.width, value(at.bias), residual + r * o_.width);
+      k_.ops.add(o_.width, value(at.bias), x + r * o_.width);
+  }
+  /// The gradient of a projection's output from that of the residual stream.
+  const float* projection_gradient(const DropoutSite* site, const float* grad) const {
+    if (!drops(site)) return grad;
+    std::copy_n(grad, tokens_ * o_.width, w_.dropped);
+    drop(*site, w_.dropped);
+    return w_.dropped;
   }
 
   /// Of a (B, T, C) tensor, over the ranks that hold the other heads and feed-forward parts.
@@ -164,8 +205,9 @@ class Block {
   }
 
   void attend_backward(const float* grad, const float* x, float* dx, Write write) const {
-    linear_weight_gradient(grad, a_.attended, call_.at.output, query_width_, o_.width);
-    linear_input_gradient(grad, call_.at.output, query_width_, o_.width, w_.dattended,
+    const float* dy = projection_gradient(attention_site(), grad);
+    linear_weight_gradient(dy, a_.attended, call_.at.output, query_width_, o_.width);
+    linear_input_gradient(dy, call_.at.output, query_width_, o_.width, w_.dattended,
                           Write::kOverwrite);
     attention_backward(k_, attention_shape(), attention_tensors(),
                        {w_.dattended, w_.dq, w_.dk, w_.dv}, w_.attention);
@@ -189,16 +231,20 @@ class Block {
   void feed_forward(const float* x, float* residual) const {
     linear(x, call_.at.up, o_.ffn_width, a_.up);
     if (a_.gate != nullptr) linear(x, call_.at.gate, o_.ffn_width, a_.gate);
+    activate();
+    project(a_.activated, call_.at.down, o_.ffn_width, ffn_site(), residual);
+  }
+
+  void activate() const {
     ActivationCall call = activation_call();
     call.out = a_.activated;
     for_elements(call, k_.ops.activation_forward);
-    project(a_.activated, call_.at.down, o_.ffn_width, residual);
   }
 
   void feed_forward_backward(const float* grad, const float* x, float* dx, Write write) const {
-    linear_weight_gradient(grad, a_.activated, call_.at.down, o_.ffn_width, o_.width);
-    linear_input_gradient(grad, call_.at.down, o_.ffn_width, o_.width, w_.dhidden,
-                          Write::kOverwrite);
+    const float* dy = projection_gradient(ffn_site(), grad);
+    linear_weight_gradient(dy, a_.activated, call_.at.down, o_.ffn_width, o_.width);
+    linear_input_gradient(dy, call_.at.down, o_.ffn_width, o_.width, w_.dhidden, Write::kOverwrite);
     ActivationCall call = activation_call();
     call.dout = w_.dhidden;
     call.dup = w_.dhidden;
@@ -256,6 +302,7 @@ class Block {
     RopeCall call;
     call.rows = tokens_;
     call.sequence_length = call_.shape.sequence_length;
+    call.positions = call_.positions;
     call.heads = heads;
     call.head_dim = o_.head_dim;
     call.x = x;
@@ -271,7 +318,11 @@ class Block {
             o_.num_heads,
             o_.num_kv_heads,
             o_.head_dim,
-            c_.slopes};
+            c_.slopes,
+            call_.positions,
+            call_.dropout == nullptr ? nullptr : &call_.dropout->probabilities,
+            call_.samples,
+            c_.tensor_group == nullptr ? 0 : o_.num_heads * c_.tensor_group->part().index};
   }
   AttentionTensors attention_tensors() const { return {a_.q, a_.k, a_.v, a_.attended, a_.log_sum}; }
 
@@ -291,6 +342,10 @@ class Block {
 
 void block_forward(BlockContext& context, const BlockCall& call, float* out) {
   Block(context, call).forward(out);
+}
+
+void block_recompute(BlockContext& context, const BlockCall& call) {
+  Block(context, call).recompute();
 }
 
 void block_backward(BlockContext& context, const BlockCall& call, float* grad, float* gradient) {

@@ -6,6 +6,7 @@
 
 #include "compute/cpu/layer_memory.h"
 #include "compute/cpu/linear.h"
+#include "compute/dropout.h"
 #include "compute/model_options.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
@@ -24,6 +25,13 @@ struct BlockContext {
   TensorGroup* tensor_group = nullptr;  ///< where other ranks hold the other heads
 };
 
+/// Where one layer drops numbers.
+struct LayerDropout {
+  DropoutSite probabilities;
+  DropoutSite attention_output;
+  DropoutSite ffn_output;
+};
+
 /// One layer at work: its place in the flat buffers and the batch it runs on.
 struct BlockCall {
   BatchShape shape;
@@ -31,10 +39,16 @@ struct BlockCall {
   const float* values = nullptr;  ///< the stage's flat values
   const float* x = nullptr;       // (B, T, C) input
   LayerActivations& activations;
+  const std::int32_t* positions = nullptr;  // (B, T) in the documents; nullptr: 0 to T - 1
+  const LayerDropout* dropout = nullptr;    ///< nullptr: none, as in evaluation
+  const std::int64_t* samples = nullptr;    // (B) absolute positions, with dropout
 };
 
 /// out (B, T, C) = layer(x); overwrites out and the activations.
 void block_forward(BlockContext& context, const BlockCall& call, float* out);
+
+/// Makes what Recompute::kSelective does not keep again, from what it keeps, with equal bits.
+void block_recompute(BlockContext& context, const BlockCall& call);
 
 /// `grad` (B, T, C) holds the gradient of the output and is replaced by that of the input. Adds to
 /// the flat `gradient`, which has the layout of the values. The activations are those of

@@ -8,6 +8,16 @@
 
 namespace tenax::compute::cpu {
 
+namespace {
+
+/// Token i's place in its document.
+std::int64_t position_of(std::span<const std::int32_t> positions, const BatchShape& shape,
+                         std::size_t i) {
+  return positions.empty() ? static_cast<std::int64_t>(i) % shape.sequence_length : positions[i];
+}
+
+}  // namespace
+
 CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const BatchShape& shape,
                    int num_slots, const StageSettings& settings)
     : model_(resolved(options)),
@@ -16,7 +26,7 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
       shape_(shape),
       settings_(settings),
       layout_(lay_out_stage(model_, spec)),
-      kernels_(settings.isa, settings.num_threads),
+      kernels_(settings.isa, settings.precision, settings.num_threads),
       own_values_(settings.values.empty() ? static_cast<std::size_t>(layout_.values_size) : 0),
       values_(settings.values.empty() ? own_values_.span() : settings.values) {
   TENAX_CHECK(values_.size() == static_cast<std::size_t>(layout_.values_size));
@@ -26,11 +36,10 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
   const PositionTables tables = PositionTables::place(table_arena, options_);
   tables.fill(options_, options_.num_heads * spec.tensor.index, model_.num_heads);
 
-  workspace_buffer_ = AlignedBuffer(measure(
-      [&](Arena& a) { StageWorkspace::place(a, options_, spec_, shape_, settings_.num_threads); }));
+  workspace_buffer_ = AlignedBuffer(
+      measure([&](Arena& a) { StageWorkspace::place(a, options_, spec_, shape_, settings_); }));
   Arena workspace_arena(workspace_buffer_.data());
-  workspace_ =
-      StageWorkspace::place(workspace_arena, options_, spec_, shape_, settings_.num_threads);
+  workspace_ = StageWorkspace::place(workspace_arena, options_, spec_, shape_, settings_);
 
   slots_.resize(static_cast<std::size_t>(num_slots));
   StageSlot counted;
@@ -40,14 +49,32 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
   Arena slot_arena(slot_buffer_.data());
   for (StageSlot& slot : slots_) {
     slot.place(slot_arena, options_, spec_, shape_, settings_.recompute);
+    if (settings_.recompute == Recompute::kSelective)
+      for (LayerActivations& layer : slot.layers) layer.borrow(workspace_.layer);
     slot.tokens.resize(spec_.has_embedding ? num_tokens(shape_) : 0);
     slot.targets.resize(spec_.has_head ? num_tokens(shape_) : 0);
+    slot.positions.resize(num_tokens(shape_));
+    slot.samples.resize(settings_.dropout.any() ? static_cast<std::size_t>(shape_.microbatch_size)
+                                                : 0);
     slot.sample_losses.resize(spec_.has_head ? static_cast<std::size_t>(shape_.microbatch_size)
                                              : 0);
   }
   context_ = std::make_unique<BlockContext>(BlockContext{options_, kernels_, workspace_.block,
                                                          tables.cosine, tables.sine, tables.slopes,
                                                          settings.tensor_group});
+
+  const DropoutRates& rates = settings_.dropout;
+  if (!rates.any()) return;
+  const std::uint64_t seed = settings_.dropout_seed;
+  embedding_dropout_ = dropout_site(seed, "embedding", rates.embedding);
+  for (int layer = spec_.first_layer; layer < spec_.end_layer; ++layer) {
+    const auto site = [&](std::string_view part, double rate) {
+      return dropout_site(seed, fmt::format("layers.{}.{}", layer, part), rate);
+    };
+    layer_dropout_.push_back({site("attention.probabilities", rates.attention),
+                              site("attention.output", rates.residual),
+                              site("ffn.output", rates.residual)});
+  }
 }
 
 std::size_t CpuStage::boundary_size() const { return stream_size(options_, shape_); }
@@ -86,6 +113,15 @@ void CpuStage::check_tokens(std::span<const std::int32_t> tokens, std::int32_t l
     TENAX_CHECK(token >= lowest && token < model_.vocabulary_size);
 }
 
+void CpuStage::check_positions(std::span<const std::int32_t> positions) const {
+  if (positions.empty()) return;
+  TENAX_CHECK(positions.size() == num_tokens(shape_));
+  for (std::size_t i = 0; i < positions.size(); ++i) {
+    const bool starts = i % static_cast<std::size_t>(shape_.sequence_length) == 0;
+    TENAX_CHECK(positions[i] == 0 || (!starts && positions[i] == positions[i - 1] + 1));
+  }
+}
+
 NormCall CpuStage::norm_call(const BatchShape& shape, const NormOffsets& at, const float* x,
                              float* mean, float* rstd) const {
   NormCall call;
@@ -106,8 +142,9 @@ const float* CpuStage::token_row(std::int32_t token) const {
   return row >= 0 && row < rows ? value(layout_.token) + row * options_.width : nullptr;
 }
 
-void CpuStage::embed(const BatchShape& shape, std::span<const std::int32_t> tokens, float* raw,
-                     float* mean, float* rstd, float* out) {
+void CpuStage::embed(const BatchShape& shape, const StageBatch& batch, float* raw, float* mean,
+                     float* rstd, float* out) {
+  const std::span<const std::int32_t> tokens = batch.tokens;
   const std::int64_t width = options_.width;
   float* rows = options_.embedding_norm ? raw : out;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
@@ -125,7 +162,7 @@ void CpuStage::embed(const BatchShape& shape, std::span<const std::int32_t> toke
     if (options_.embedding_scale != 1)
       kernels_.ops.scale(width, static_cast<float>(options_.embedding_scale), row);
     if (layout_.position >= 0) {
-      const auto position = static_cast<std::int64_t>(i) % shape.sequence_length;
+      const std::int64_t position = position_of(batch.positions, shape, i);
       kernels_.ops.add(width, value(layout_.position) + position * width, row);
     }
   }
@@ -135,8 +172,15 @@ void CpuStage::embed(const BatchShape& shape, std::span<const std::int32_t> toke
   kernels_.ops.norm_forward(call);
 }
 
+void CpuStage::drop_embedding(std::span<const std::int64_t> samples, float* x) {
+  if (!embedding_dropout_.active()) return;
+  drop_tokens(kernels_, embedding_dropout_, samples.data(), shape_.sequence_length,
+              static_cast<std::int64_t>(num_tokens(shape_)), options_.width, x);
+}
+
 void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradient) {
   const std::int64_t width = options_.width;
+  drop_embedding(slot.samples, grad);
   if (options_.embedding_norm) {
     const NormOffsets& at = layout_.embedding_norm;
     NormCall call = norm_call(shape_, at, slot.embedded, slot.embedded_mean, slot.embedded_rstd);
@@ -149,7 +193,7 @@ void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradien
   for (std::size_t i = 0; i < slot.tokens.size(); ++i) {
     float* row = grad + static_cast<std::int64_t>(i) * width;
     if (layout_.position >= 0) {
-      const auto position = static_cast<std::int64_t>(i) % shape_.sequence_length;
+      const std::int64_t position = position_of(slot.batch().positions, shape_, i);
       kernels_.ops.add(width, row, gradient + layout_.position + position * width);
     }
     if (options_.embedding_scale != 1)
@@ -167,8 +211,7 @@ const float* CpuStage::final_norm(const BatchShape& shape, const float* x) {
   return workspace_.normed;
 }
 
-void CpuStage::forward(int slot_index, std::span<const std::int32_t> tokens,
-                       std::span<const std::int32_t> targets, std::span<const float> input,
+void CpuStage::forward(int slot_index, const StageBatch& batch, std::span<const float> input,
                        std::span<float> output) {
   StageSlot& slot = slot_at(slot_index);
   // Where each layer's output goes: the next one's input, the head's, or the caller.
@@ -177,23 +220,31 @@ void CpuStage::forward(int slot_index, std::span<const std::int32_t> tokens,
   };
   TENAX_CHECK(spec_.has_head || output.size() == boundary_size());
   if (spec_.has_head) {
-    TENAX_CHECK(targets.size() == slot.targets.size());
-    check_tokens(targets, -1);
-    std::ranges::copy(targets, slot.targets.begin());
+    TENAX_CHECK(batch.targets.size() == slot.targets.size());
+    check_tokens(batch.targets, -1);
+    std::ranges::copy(batch.targets, slot.targets.begin());
     slot.loss = {};
   }
+  check_positions(batch.positions);
+  slot.has_positions = !batch.positions.empty();
+  TENAX_CHECK(slot.samples.empty() || batch.samples.size() == slot.samples.size());
+  if (!slot.samples.empty()) std::ranges::copy(batch.samples, slot.samples.begin());
+  std::ranges::copy(batch.positions, slot.positions.begin());
   if (spec_.has_embedding) {
-    TENAX_CHECK(tokens.size() == slot.tokens.size());
-    check_tokens(tokens, 0);
-    std::ranges::copy(tokens, slot.tokens.begin());
-    embed(shape_, tokens, slot.embedded, slot.embedded_mean, slot.embedded_rstd, stream(0));
+    TENAX_CHECK(batch.tokens.size() == slot.tokens.size());
+    check_tokens(batch.tokens, 0);
+    std::ranges::copy(batch.tokens, slot.tokens.begin());
+    embed(shape_, batch, slot.embedded, slot.embedded_mean, slot.embedded_rstd, stream(0));
+    drop_embedding(slot.samples, stream(0));
   } else {
     TENAX_CHECK(input.size() == boundary_size());
     std::ranges::copy(input, stream(0));
   }
   for (std::size_t i = 0; i < layout_.layers.size(); ++i) {
     LayerActivations& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
-    block_forward(*context_, {shape_, layout_.layers[i], values_.data(), slot.inputs[i], kept},
+    block_forward(*context_,
+                  {shape_, layout_.layers[i], values_.data(), slot.inputs[i], kept,
+                   batch.positions.data(), dropout_of(i), slot.samples.data()},
                   stream(i + 1));
   }
 }
@@ -230,8 +281,13 @@ void CpuStage::backward(int slot_index, std::span<const float> output_grad,
   }
   for (std::size_t i = layout_.layers.size(); i-- > 0;) {
     LayerActivations& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
-    const BlockCall call{shape_, layout_.layers[i], values_.data(), slot.inputs[i], kept};
-    if (slot.layers.empty()) block_forward(*context_, call, workspace_.stream[0]);
+    const BlockCall call{shape_,         layout_.layers[i],
+                         values_.data(), slot.inputs[i],
+                         kept,           slot.batch().positions.data(),
+                         dropout_of(i),  slot.samples.data()};
+    if (settings_.recompute == Recompute::kFull)
+      block_forward(*context_, call, workspace_.stream[0]);
+    if (settings_.recompute == Recompute::kSelective) block_recompute(*context_, call);
     block_backward(*context_, call, grad, gradient.data());
   }
   if (spec_.has_embedding)
@@ -250,41 +306,42 @@ std::span<const double> CpuStage::sample_losses(int slot) const {
   return slots_[static_cast<std::size_t>(slot)].sample_losses;
 }
 
-float* CpuStage::run_layers(const BatchShape& shape, std::span<const std::int32_t> tokens,
+float* CpuStage::run_layers(const BatchShape& shape, const StageBatch& batch,
                             std::span<const float> input) {
   float* x = workspace_.stream[0];
   float* next = workspace_.stream[1];
   if (spec_.has_embedding) {
-    check_tokens(tokens, 0);
-    embed(shape, tokens, workspace_.normed, workspace_.mean, workspace_.rstd, x);
+    check_tokens(batch.tokens, 0);
+    embed(shape, batch, workspace_.normed, workspace_.mean, workspace_.rstd, x);
   } else {
     std::ranges::copy(input, x);
   }
   for (const LayerOffsets& at : layout_.layers) {
-    block_forward(*context_, {shape, at, values_.data(), x, workspace_.layer}, next);
+    block_forward(*context_,
+                  {shape, at, values_.data(), x, workspace_.layer, batch.positions.data()}, next);
     std::swap(x, next);
   }
   return x;
 }
 
-LossSum CpuStage::evaluate(std::span<const std::int32_t> tokens,
-                           std::span<const std::int32_t> targets, std::span<const float> input,
+LossSum CpuStage::evaluate(const StageBatch& batch, std::span<const float> input,
                            std::span<float> output, std::span<double> sample_losses) {
-  TENAX_CHECK(spec_.has_embedding ? tokens.size() == num_tokens(shape_)
+  TENAX_CHECK(spec_.has_embedding ? batch.tokens.size() == num_tokens(shape_)
                                   : input.size() == boundary_size());
-  const float* x = run_layers(shape_, tokens, input);
+  check_positions(batch.positions);
+  const float* x = run_layers(shape_, batch, input);
   if (!spec_.has_head) {
     TENAX_CHECK(output.size() == boundary_size());
     std::copy_n(x, output.size(), output.data());
     return {};
   }
-  TENAX_CHECK(targets.size() == num_tokens(shape_));
-  check_tokens(targets, -1);
+  TENAX_CHECK(batch.targets.size() == num_tokens(shape_));
+  check_tokens(batch.targets, -1);
   HeadCall call;
   call.shape = shape_;
   call.x = final_norm(shape_, x);
   call.weight = value(layout_.output);
-  call.targets = targets.data();
+  call.targets = batch.targets.data();
   call.tensor_group = settings_.tensor_group;
   call.first_token = first_token();
   call.sample_losses = sample_losses;
@@ -296,7 +353,7 @@ void CpuStage::next_token_logits(std::span<const std::int32_t> tokens, std::span
   TENAX_CHECK(!tokens.empty() && tokens.size() <= static_cast<std::size_t>(shape_.sequence_length));
   TENAX_CHECK(logits.size() == static_cast<std::size_t>(options_.vocabulary_size));
   const BatchShape one_sequence{1, static_cast<int>(tokens.size())};
-  const float* x = run_layers(one_sequence, tokens, {});
+  const float* x = run_layers(one_sequence, {tokens}, {});
   const float* last = x + static_cast<std::int64_t>(tokens.size() - 1) * options_.width;
   linear_forward(kernels_, {1, options_.width, options_.vocabulary_size}, final_norm({1, 1}, last),
                  value(layout_.output), nullptr, logits.data(), Write::kOverwrite);

@@ -23,6 +23,7 @@ class CpuStage final : public Stage {
   CpuStage& operator=(const CpuStage&) = delete;
 
   const std::vector<StageParameter>& parameters() const override { return layout_.parameters; }
+  std::shared_ptr<Device> device() const override { return device_; }
   std::span<float> values() override { return values_; }
   std::size_t gradient_size() const override {
     return static_cast<std::size_t>(layout_.gradient_size);
@@ -31,33 +32,35 @@ class CpuStage final : public Stage {
   StageMemory memory() const override;
   std::string kernel_description() const override;
   void initialise(std::uint64_t seed) override;
-  void forward(int slot, std::span<const std::int32_t> tokens,
-               std::span<const std::int32_t> targets, std::span<const float> input,
+  void forward(int slot, const StageBatch& batch, std::span<const float> input,
                std::span<float> output) override;
   void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
                 std::span<float> gradient) override;
   LossSum loss(int slot) const override;
   std::span<const double> sample_losses(int slot) const override;
-  LossSum evaluate(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
-                   std::span<const float> input, std::span<float> output,
+  LossSum evaluate(const StageBatch& batch, std::span<const float> input, std::span<float> output,
                    std::span<double> sample_losses) override;
   void next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) override;
 
  private:
   const float* value(std::int64_t offset) const;
-  /// Residual stream of `tokens` into `out`; `raw` takes what the embedding norm reads.
-  void embed(const BatchShape& shape, std::span<const std::int32_t> tokens, float* raw, float* mean,
-             float* rstd, float* out);
+  /// Residual stream of the batch's tokens into `out`; `raw` takes what the embedding norm reads.
+  void embed(const BatchShape& shape, const StageBatch& batch, float* raw, float* mean, float* rstd,
+             float* out);
+  void drop_embedding(std::span<const std::int64_t> samples, float* x);
+  const LayerDropout* dropout_of(std::size_t layer) const {
+    return layer_dropout_.empty() ? nullptr : &layer_dropout_[layer];
+  }
   void embed_backward(const StageSlot& slot, float* grad, float* gradient);
   /// Embedding and layers without a slot; returns the residual stream, in the workspace.
-  float* run_layers(const BatchShape& shape, std::span<const std::int32_t> tokens,
-                    std::span<const float> input);
+  float* run_layers(const BatchShape& shape, const StageBatch& batch, std::span<const float> input);
   /// The final norm, or x itself where the model has none.
   const float* final_norm(const BatchShape& shape, const float* x);
   NormCall norm_call(const BatchShape& shape, const NormOffsets& at, const float* x, float* mean,
                      float* rstd) const;
   StageSlot& slot_at(int slot);
   void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
+  void check_positions(std::span<const std::int32_t> positions) const;
 
   /// Of this rank's part of the vocabulary.
   std::int64_t first_token() const { return options_.padded_vocabulary_size * spec_.tensor.index; }
@@ -71,6 +74,7 @@ class CpuStage final : public Stage {
   StageSettings settings_;
   StageLayout layout_;
   Kernels kernels_;
+  std::shared_ptr<Device> device_ = std::make_shared<HostDevice>();
   AlignedBuffer own_values_;
   std::span<float> values_;
   AlignedBuffer tables_;
@@ -79,6 +83,8 @@ class CpuStage final : public Stage {
   AlignedBuffer slot_buffer_;
   std::vector<StageSlot> slots_;
   std::unique_ptr<BlockContext> context_;
+  DropoutSite embedding_dropout_;
+  std::vector<LayerDropout> layer_dropout_;  ///< empty without dropout
 };
 
 }  // namespace tenax::compute::cpu

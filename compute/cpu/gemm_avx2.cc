@@ -43,6 +43,8 @@ struct Avx2Kernel {
 
 }  // namespace
 
-void gemm_avx2(const GemmCall& call) { multiply<Avx2Kernel>(call); }
+void gemm_avx2(const GemmCall& call) { multiply_by<Avx2Kernel>(call); }
+
+double tiles_avx2(const TileLoop& loop) { return repeat_tile<Avx2Kernel>(loop); }
 
 }  // namespace tenax::compute::cpu

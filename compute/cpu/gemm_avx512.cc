@@ -42,6 +42,8 @@ struct Avx512Kernel {
 
 }  // namespace
 
-void gemm_avx512(const GemmCall& call) { multiply<Avx512Kernel>(call); }
+void gemm_avx512(const GemmCall& call) { multiply_by<Avx512Kernel>(call); }
+
+double tiles_avx512(const TileLoop& loop) { return repeat_tile<Avx512Kernel>(loop); }
 
 }  // namespace tenax::compute::cpu

@@ -3,7 +3,9 @@
 // doi:10.1145/1356052.1356053.
 //
 // Each element of C is summed over k in ascending order within blocks of kBlockK, and the blocks
-// are added in ascending order; where tiles begin or end has no influence on a single bit. Included
+// are added in ascending order; where tiles begin or end has no influence on a single bit. With
+// bfloat16 factors the terms come in pairs, the second of each pair first: the order of the
+// instruction vdpbf16ps, which every build follows. Included
 // only by the kernel builds (gemm_*.cc); everything here has internal linkage, since each build has
 // its own instruction set.
 #pragma once
@@ -68,8 +70,59 @@ inline void pack_columns(const float* src, std::int64_t stride, std::int64_t wid
     for (std::int64_t k = 0; k < depth; ++k) dst[k * kWidth + i] = 0.0f;
 }
 
+typedef std::uint32_t Bits __attribute__((may_alias));
+
+/// An fp32 number rounded to bfloat16, to the nearest with ties to even, in the upper half.
+/// Denormal numbers become 0, as the processor's instructions have it; NaN stays NaN.
+inline std::uint32_t rounded_to_bf16(std::uint32_t x) {
+  const std::uint32_t magnitude = x & 0x7fffffffu;
+  const std::uint32_t nearest = x + 0x7fffu + ((x >> 16) & 1u);
+  const std::uint32_t rounded = magnitude > 0x7f800000u ? x | 0x00400000u : nearest;
+  return (magnitude < 0x00800000u ? x & 0x80000000u : rounded) & 0xffff0000u;
+}
+
+/// How a packed panel (depth, kWidth) is made ready for the kernel.
+struct Fp32Factors {
+  template <int kWidth>
+  static inline void finish(float*, std::int64_t) {}
+};
+
+/// Rounded to bfloat16 in fp32; the rows of each pair of k change places.
+struct Bf16InFp32Factors {
+  template <int kWidth>
+  static inline void finish(float* panel, std::int64_t depth) {
+    Bits* row = reinterpret_cast<Bits*>(panel);
+    std::int64_t k = 0;
+    for (; k + 2 <= depth; k += 2, row += 2 * kWidth)
+      for (int i = 0; i < kWidth; ++i) {
+        const std::uint32_t first = rounded_to_bf16(row[i]);
+        row[i] = rounded_to_bf16(row[i + kWidth]);
+        row[i + kWidth] = first;
+      }
+    if (k < depth)
+      for (int i = 0; i < kWidth; ++i) row[i] = rounded_to_bf16(row[i]);
+  }
+};
+
+/// The pairs of k as bfloat16 in one 32-bit word, (depth / 2, kWidth) of them.
+struct Bf16PairFactors {
+  template <int kWidth>
+  static inline void finish(float* panel, std::int64_t depth) {
+    Bits* pairs = reinterpret_cast<Bits*>(panel);
+    const Bits* row = pairs;
+    std::uint32_t words[kWidth];  // a pair's words overwrite rows that were read before
+    for (std::int64_t k = 0; k + 2 <= depth; k += 2, row += 2 * kWidth, pairs += kWidth) {
+      for (int i = 0; i < kWidth; ++i)
+        words[i] = rounded_to_bf16(row[i]) >> 16 | rounded_to_bf16(row[i + kWidth]);
+      for (int i = 0; i < kWidth; ++i) pairs[i] = words[i];
+    }
+    if (depth % 2 == 0) return;
+    for (int i = 0; i < kWidth; ++i) pairs[i] = rounded_to_bf16(row[i]) >> 16;
+  }
+};
+
 /// Packs a block of `width` x `depth` into panels of kWidth.
-template <int kWidth>
+template <int kWidth, class Factors>
 inline void pack(const float* src, std::int64_t stride_width, std::int64_t stride_depth,
                  std::int64_t width, std::int64_t depth, float* dst) {
   for (std::int64_t i = 0; i < width; i += kWidth) {
@@ -78,6 +131,7 @@ inline void pack(const float* src, std::int64_t stride_width, std::int64_t strid
       pack_rows<kWidth>(src + i, stride_depth, w, depth, dst + i * depth);
     else
       pack_columns<kWidth>(src + i * stride_width, stride_width, w, depth, dst + i * depth);
+    Factors::template finish<kWidth>(dst + i * depth, depth);
   }
 }
 
@@ -100,7 +154,7 @@ inline void multiply_tile(std::int64_t rows, std::int64_t columns, std::int64_t 
     }
 }
 
-template <class Kernel>
+template <class Kernel, class Factors>
 inline void multiply(const GemmCall& g) {
   static_assert(kBlockM % Kernel::kRows == 0 && kBlockN % Kernel::kColumns == 0);
   for (std::int64_t jc = 0; jc < g.n; jc += kBlockN) {
@@ -108,12 +162,12 @@ inline void multiply(const GemmCall& g) {
     for (std::int64_t pc = 0; pc < g.k; pc += kBlockK) {
       const std::int64_t kc = smaller(kBlockK, g.k - pc);
       const bool add = g.add || pc > 0;
-      pack<Kernel::kColumns>(g.b + pc * g.b_stride_k + jc * g.b_stride_n, g.b_stride_n,
-                             g.b_stride_k, nc, kc, g.pack_b);
+      pack<Kernel::kColumns, Factors>(g.b + pc * g.b_stride_k + jc * g.b_stride_n, g.b_stride_n,
+                                      g.b_stride_k, nc, kc, g.pack_b);
       for (std::int64_t ic = 0; ic < g.m; ic += kBlockM) {
         const std::int64_t mc = smaller(kBlockM, g.m - ic);
-        pack<Kernel::kRows>(g.a + ic * g.a_stride_m + pc * g.a_stride_k, g.a_stride_m, g.a_stride_k,
-                            mc, kc, g.pack_a);
+        pack<Kernel::kRows, Factors>(g.a + ic * g.a_stride_m + pc * g.a_stride_k, g.a_stride_m,
+                                     g.a_stride_k, mc, kc, g.pack_a);
         for (std::int64_t j = 0; j < nc; j += Kernel::kColumns)
           for (std::int64_t i = 0; i < mc; i += Kernel::kRows)
             multiply_tile<Kernel>(smaller(Kernel::kRows, mc - i), smaller(Kernel::kColumns, nc - j),
@@ -122,6 +176,23 @@ inline void multiply(const GemmCall& g) {
       }
     }
   }
+}
+
+template <class Kernel>
+inline double repeat_tile(const TileLoop& loop) {
+  for (std::int64_t i = 0; i < loop.repeats; ++i)
+    Kernel::tile(kBlockK, loop.a, loop.b, loop.c, Kernel::kColumns, true);
+  return 2.0 * Kernel::kRows * Kernel::kColumns * static_cast<double>(kBlockK) *
+         static_cast<double>(loop.repeats);
+}
+
+/// The product with a kernel of fp32 factors.
+template <class Kernel>
+inline void multiply_by(const GemmCall& g) {
+  if (g.bf16)
+    multiply<Kernel, Bf16InFp32Factors>(g);
+  else
+    multiply<Kernel, Fp32Factors>(g);
 }
 
 }  // namespace

@@ -35,6 +35,8 @@ struct PortableKernel {
 
 }  // namespace
 
-void gemm_portable(const GemmCall& call) { multiply<PortableKernel>(call); }
+void gemm_portable(const GemmCall& call) { multiply_by<PortableKernel>(call); }
+
+double tiles_portable(const TileLoop& loop) { return repeat_tile<PortableKernel>(loop); }
 
 }  // namespace tenax::compute::cpu

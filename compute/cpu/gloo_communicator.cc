@@ -43,9 +43,11 @@ class GlooTransfer final : public Transfer {
   Status wait() override {
     if (!result_) {
       // In this order: latest_ may be the end of time.
-      const bool limited = latest_ < std::chrono::steady_clock::now() + timeout_;
-      finish(
-          link_->wait(operation_, limited ? latest_ - std::chrono::steady_clock::now() : timeout_));
+      const auto begin = std::chrono::steady_clock::now();
+      const bool limited = latest_ < begin + timeout_;
+      Status status = link_->wait(operation_, limited ? latest_ - begin : timeout_);
+      if (recorder_ != nullptr) recorder_->add_blocked(std::chrono::steady_clock::now() - begin);
+      finish(std::move(status));
     }
     return *result_;
   }

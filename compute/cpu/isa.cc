@@ -1,5 +1,7 @@
 #include "compute/cpu/isa.h"
 
+#include "compute/cpu/gemm_call.h"
+
 namespace tenax::compute::cpu {
 
 std::string_view to_string(Isa isa) {
@@ -36,6 +38,16 @@ std::vector<Isa> available_isas() {
 Isa best_isa() {
   if (is_available(Isa::kAvx512)) return Isa::kAvx512;
   return is_available(Isa::kAvx2) ? Isa::kAvx2 : Isa::kPortable;
+}
+
+bool has_bf16_products() {
+#if defined(__x86_64__)
+  static const bool known = is_available(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16") &&
+                            bf16_pairs_are_added_in_order();
+  return known;
+#else
+  return false;
+#endif
 }
 
 }  // namespace tenax::compute::cpu

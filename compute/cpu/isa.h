@@ -22,5 +22,8 @@ bool is_available(Isa isa);
 /// The builds that this processor runs, worst first; never empty.
 std::vector<Isa> available_isas();
 Isa best_isa();
+/// Whether this processor multiplies bfloat16 pairs (AVX512-BF16) and adds them as gemm_blocks.h
+/// says: the second of a pair first, each sum rounded to the nearest.
+bool has_bf16_products();
 
 }  // namespace tenax::compute::cpu

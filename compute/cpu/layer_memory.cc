@@ -20,14 +20,15 @@ struct Sizes {
 }  // namespace
 
 LayerActivations LayerActivations::place(Arena& arena, const ModelOptions& o,
-                                         const BatchShape& shape) {
+                                         const BatchShape& shape, Recompute recompute) {
+  const bool keeps_all = recompute == Recompute::kNone;
   const Sizes size(o, shape);
   const bool has_mean = o.norm == NormKind::kLayerNorm;
   const bool post = o.norm_placement == NormPlacement::kPost;
   LayerActivations a;
   if (has_mean) a.attention_mean = arena.take(size.tokens);
   a.attention_rstd = arena.take(size.tokens);
-  a.attention_normed = arena.take(size.width);
+  if (keeps_all) a.attention_normed = arena.take(size.width);
   a.q = arena.take(size.query);
   a.k = arena.take(size.kv);
   a.v = arena.take(size.kv);
@@ -45,16 +46,17 @@ LayerActivations LayerActivations::place(Arena& arena, const ModelOptions& o,
     a.middle = arena.take(size.width);
     if (has_mean) a.ffn_mean = arena.take(size.tokens);
     a.ffn_rstd = arena.take(size.tokens);
-    (post ? a.ffn_sum : a.ffn_normed) = arena.take(size.width);
+    if (post) a.ffn_sum = arena.take(size.width);
+    if (!post && keeps_all) a.ffn_normed = arena.take(size.width);
   }
   a.up = arena.take(size.ffn);
   if (is_gated(o.activation)) a.gate = arena.take(size.ffn);
-  a.activated = arena.take(size.ffn);
+  if (keeps_all) a.activated = arena.take(size.ffn);
   return a;
 }
 
 BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const BatchShape& shape,
-                                     int num_threads) {
+                                     const StageSettings& settings) {
   const Sizes size(o, shape);
   BlockWorkspace w;
   w.dnormed = arena.take(size.width);
@@ -64,7 +66,8 @@ BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const 
   w.dv = arena.take(size.kv);
   w.dhidden = arena.take(size.ffn);
   if (is_gated(o.activation)) w.dgate = arena.take(size.ffn);
-  for (int i = 0; i < num_threads; ++i)
+  if (settings.dropout.residual > 0) w.dropped = arena.take(size.width);
+  for (int i = 0; i < settings.num_threads; ++i)
     w.attention.push_back(AttentionWorkspace::place(arena, shape.sequence_length));
   return w;
 }

@@ -15,7 +15,7 @@ namespace tenax::compute::cpu {
 struct LayerActivations {
   float* attention_mean = nullptr;    // (B, T) of the first norm
   float* attention_rstd = nullptr;    // (B, T)
-  float* attention_normed = nullptr;  // (B, T, C)
+  float* attention_normed = nullptr;  // (B, T, C); kSelective: made again
   float* q = nullptr;                 // (B, T, H, D)
   float* k = nullptr;                 // (B, T, K, D)
   float* v = nullptr;                 // (B, T, K, D)
@@ -34,24 +34,32 @@ struct LayerActivations {
   float* ffn_sum = nullptr;           // (B, T, C) before the second norm; with norm placement post
   float* up = nullptr;                // (B, T, F) before the activation
   float* gate = nullptr;              // (B, T, F)
-  float* activated = nullptr;         // (B, T, F)
+  float* activated = nullptr;         // (B, T, F); kSelective: made again
 
-  static LayerActivations place(Arena& arena, const ModelOptions& options, const BatchShape& shape);
+  static LayerActivations place(Arena& arena, const ModelOptions& options, const BatchShape& shape,
+                                Recompute recompute = Recompute::kNone);
+  /// With Recompute::kSelective: where what is made again lives, which layers share.
+  void borrow(const LayerActivations& shared) {
+    attention_normed = shared.attention_normed;
+    ffn_normed = shared.ffn_normed;
+    activated = shared.activated;
+  }
 };
 
 /// Gradients that live only while one layer's backward runs.
 struct BlockWorkspace {
-  float* dnormed = nullptr;                   // (B, T, C)
-  float* dattended = nullptr;                 // (B, T, H, D)
-  float* dq = nullptr;                        // (B, T, H, D)
-  float* dk = nullptr;                        // (B, T, K, D)
-  float* dv = nullptr;                        // (B, T, K, D)
-  float* dhidden = nullptr;                   // (B, T, F)
-  float* dgate = nullptr;                     // (B, T, F)
+  float* dnormed = nullptr;    // (B, T, C)
+  float* dattended = nullptr;  // (B, T, H, D)
+  float* dq = nullptr;         // (B, T, H, D)
+  float* dk = nullptr;         // (B, T, K, D)
+  float* dv = nullptr;         // (B, T, K, D)
+  float* dhidden = nullptr;    // (B, T, F)
+  float* dgate = nullptr;      // (B, T, F)
+  float* dropped = nullptr;    // (B, T, C) a projection or its gradient, with dropout
   std::vector<AttentionWorkspace> attention;  ///< one a thread
 
   static BlockWorkspace place(Arena& arena, const ModelOptions& options, const BatchShape& shape,
-                              int num_threads);
+                              const StageSettings& settings);
 };
 
 }  // namespace tenax::compute::cpu

@@ -74,4 +74,15 @@ void linear_backward_weight(Kernels& kernels, const LinearShape& shape, const fl
   });
 }
 
+void drop_tokens(Kernels& kernels, const DropoutSite& site, const std::int64_t* samples,
+                 std::int64_t length, std::int64_t tokens, std::int64_t width, float* x) {
+  constexpr std::int64_t kGrain = 64;
+  kernels.for_ranges(tokens, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      kernels.ops.dropout(
+          width, dropout_row(site, samples[i / length], static_cast<std::uint64_t>(i % length)),
+          x + i * width);
+  });
+}
+
 }  // namespace tenax::compute::cpu

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "compute/cpu/vector_ops.h"
+#include "compute/dropout.h"
 #include "compute/gemm.h"
 #include "compute/thread_pool.h"
 
@@ -13,8 +14,8 @@ namespace tenax::compute::cpu {
 /// The kernels that a stage computes with, and the threads that share their work. No result depends
 /// on how many there are: work is cut between elements, never inside a sum.
 struct Kernels {
-  Kernels(Isa isa, int num_threads) : ops(vector_ops(isa)), pool(num_threads) {
-    for (int i = 0; i < num_threads; ++i) gemms.emplace_back(isa);
+  Kernels(Isa isa, Precision precision, int num_threads) : ops(vector_ops(isa)), pool(num_threads) {
+    for (int i = 0; i < num_threads; ++i) gemms.emplace_back(isa, precision);
   }
 
   /// Calls f(begin, end) for pieces of [0, count) of about `grain`.
@@ -49,5 +50,10 @@ void linear_backward_input(Kernels& kernels, const LinearShape& shape, const flo
 /// dweight (out, in) += dy^T x; dbias (out) += column sums of dy, unless nullptr.
 void linear_backward_weight(Kernels& kernels, const LinearShape& shape, const float* dy,
                             const float* x, float* dweight, float* dbias);
+
+/// Drops numbers of x (tokens, width) in place: token i is row i % length of sample samples[i /
+/// length].
+void drop_tokens(Kernels& kernels, const DropoutSite& site, const std::int64_t* samples,
+                 std::int64_t length, std::int64_t tokens, std::int64_t width, float* x);
 
 }  // namespace tenax::compute::cpu

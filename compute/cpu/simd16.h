@@ -17,6 +17,7 @@ namespace {
 typedef float Float16 __attribute__((vector_size(64)));
 typedef float UnalignedFloat16 __attribute__((vector_size(64), aligned(4), may_alias));
 typedef std::int32_t Int16 __attribute__((vector_size(64)));
+typedef std::uint32_t UInt16 __attribute__((vector_size(64)));
 
 #define TENAX_INLINE inline __attribute__((always_inline))
 #define TENAX_LAMBDA __attribute__((always_inline))

@@ -34,7 +34,7 @@ inline void rope(const RopeCall& c) {
   const std::int64_t half = c.head_dim / 2;
   const float direction = c.inverse ? -1.0f : 1.0f;
   for (std::int64_t r = 0; r < c.rows; ++r) {
-    const std::int64_t position = r % c.sequence_length;
+    const std::int64_t position = c.positions != nullptr ? c.positions[r] : r % c.sequence_length;
     const float* cosine = c.cosine + position * half;
     const float* sine = c.sine + position * half;
     for (std::int64_t h = 0; h < c.heads; ++h) {

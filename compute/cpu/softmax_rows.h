@@ -2,6 +2,7 @@
 // rules of this build.
 #pragma once
 
+#include "compute/cpu/dropout_rows.h"
 #include "compute/cpu/simd16.h"
 #include "compute/cpu/vector_ops.h"
 
@@ -20,10 +21,21 @@ inline void zero_from(float* row, std::int64_t begin, std::int64_t end) {
   for (std::int64_t i = begin; i < end; ++i) row[i] = 0.0f;
 }
 
+/// Dropout's factors of sixteen probabilities of row r, the first of them at key `key`.
+TENAX_INLINE Float16 kept_of(const SoftmaxCall& c, std::int64_t r, std::int64_t key) {
+  return dropout_factors(c.dropout[r], c.first_column + static_cast<std::uint32_t>(key));
+}
+
+/// The first key that row r sees.
+TENAX_INLINE std::int64_t first_seen(const SoftmaxCall& c, std::int64_t r) {
+  return c.positions != nullptr ? c.first_query + r - c.positions[r] : 0;
+}
+
 inline void softmax_forward(const SoftmaxCall& c) {
   for (std::int64_t r = 0; r < c.rows; ++r) {
-    float* s = c.scores + r * c.keys;
-    const std::int64_t seen = c.first_query + r + 1;
+    const std::int64_t begin = first_seen(c, r);
+    float* s = c.scores + r * c.keys + begin;
+    const std::int64_t seen = c.first_query + r + 1 - begin;
     const float slope = c.slope;
     Float16 top = splat(kLowest);
     for_lanes(seen, [&](std::int64_t i, auto lanes) TENAX_LAMBDA {
@@ -43,7 +55,13 @@ inline void softmax_forward(const SoftmaxCall& c) {
     const float inverse = 1.0f / total;
     for_lanes(seen, [&](std::int64_t i, auto lanes)
                         TENAX_LAMBDA { store(s + i, load(s + i, lanes) * inverse, lanes); });
-    zero_from(s, seen, c.keys);
+    if (c.dropout != nullptr) {
+      for_lanes(seen, [&](std::int64_t i, auto lanes) TENAX_LAMBDA {
+        store(s + i, load(s + i, lanes) * kept_of(c, r, begin + i), lanes);
+      });
+    }
+    zero_from(s, -begin, 0);
+    zero_from(s, seen, c.keys - begin);
     c.log_sum[r] = static_cast<float>(static_cast<double>(largest) +
                                       __builtin_log(static_cast<double>(total)));
   }
@@ -51,9 +69,10 @@ inline void softmax_forward(const SoftmaxCall& c) {
 
 inline void softmax_backward(const SoftmaxCall& c) {
   for (std::int64_t r = 0; r < c.rows; ++r) {
-    float* s = c.scores + r * c.keys;
-    float* dp = c.dp + r * c.keys;
-    const std::int64_t seen = c.first_query + r + 1;
+    const std::int64_t begin = first_seen(c, r);
+    float* s = c.scores + r * c.keys + begin;
+    float* dp = c.dp + r * c.keys + begin;
+    const std::int64_t seen = c.first_query + r + 1 - begin;
     const float slope = c.slope;
     const float log_sum = c.log_sum[r];
     const float delta = c.delta[r];
@@ -61,11 +80,19 @@ inline void softmax_backward(const SoftmaxCall& c) {
       Float16 x = load(s + i, lanes) * c.scale;
       if (slope != 0.0f) x += slope * (count_from(i) - static_cast<float>(seen - 1));
       const Float16 p = exp16(x - log_sum);
-      store(s + i, p, lanes);
-      store(dp + i, p * (load(dp + i, lanes) - delta) * c.scale, lanes);
+      if (c.dropout == nullptr) {
+        store(s + i, p, lanes);
+        store(dp + i, p * (load(dp + i, lanes) - delta) * c.scale, lanes);
+      } else {
+        const Float16 kept = kept_of(c, r, begin + i);
+        store(s + i, p * kept, lanes);
+        store(dp + i, p * (load(dp + i, lanes) * kept - delta) * c.scale, lanes);
+      }
     });
-    zero_from(s, seen, c.keys);
-    zero_from(dp, seen, c.keys);
+    zero_from(s, -begin, 0);
+    zero_from(dp, -begin, 0);
+    zero_from(s, seen, c.keys - begin);
+    zero_from(dp, seen, c.keys - begin);
   }
 }
 

@@ -19,13 +19,13 @@ void StageSlot::place(Arena& arena, const ModelOptions& o, const StageSpec& spec
   for (std::size_t i = 0; i < num_inputs; ++i) inputs.push_back(arena.take(stream_size(o, shape)));
   if (recompute == Recompute::kFull) return;
   for (std::size_t i = 0; i < num_layers; ++i)
-    layers.push_back(LayerActivations::place(arena, o, shape));
+    layers.push_back(LayerActivations::place(arena, o, shape, recompute));
 }
 
 StageWorkspace StageWorkspace::place(Arena& arena, const ModelOptions& o, const StageSpec& spec,
-                                     const BatchShape& shape, int num_threads) {
+                                     const BatchShape& shape, const StageSettings& settings) {
   StageWorkspace w;
-  w.block = BlockWorkspace::place(arena, o, shape, num_threads);
+  w.block = BlockWorkspace::place(arena, o, shape, settings);
   w.layer = LayerActivations::place(arena, o, shape);
   for (float*& stream : w.stream) stream = arena.take(stream_size(o, shape));
   w.normed = arena.take(stream_size(o, shape));
@@ -79,12 +79,11 @@ StageMemory plan_memory(const ModelOptions& options, const StageSpec& spec, cons
   StageSlot slot;
   memory.slot =
       bytes(measure([&](Arena& a) { slot.place(a, o, spec, shape, settings.recompute); })) +
-      static_cast<std::int64_t>(2 * num_tokens(shape) * sizeof(std::int32_t));
-  memory.workspace = bytes(measure([&](Arena& a) {
-                       StageWorkspace::place(a, o, spec, shape, settings.num_threads);
-                     })) +
-                     bytes(measure([&](Arena& a) { PositionTables::place(a, o); })) +
-                     settings.num_threads * Gemm::workspace_bytes();
+      static_cast<std::int64_t>(3 * num_tokens(shape) * sizeof(std::int32_t));
+  memory.workspace =
+      bytes(measure([&](Arena& a) { StageWorkspace::place(a, o, spec, shape, settings); })) +
+      bytes(measure([&](Arena& a) { PositionTables::place(a, o); })) +
+      settings.num_threads * Gemm::workspace_bytes();
   return memory;
 }
 

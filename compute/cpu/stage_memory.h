@@ -27,16 +27,24 @@ inline std::size_t stream_size(const ModelOptions& o, const BatchShape& shape) {
 struct StageSlot {
   std::vector<std::int32_t> tokens;   // (B, T)
   std::vector<std::int32_t> targets;  // (B, T)
-  float* embedded = nullptr;          // (B, T, C) before the embedding norm
-  float* embedded_mean = nullptr;     // (B, T)
-  float* embedded_rstd = nullptr;     // (B, T)
-  std::vector<float*> inputs;         // (B, T, C) of each layer, and at the head of the final norm
+  bool has_positions = false;
+  std::vector<std::int32_t> positions;  // (B, T), where has_positions
+  float* embedded = nullptr;            // (B, T, C) before the embedding norm
+  float* embedded_mean = nullptr;       // (B, T)
+  float* embedded_rstd = nullptr;       // (B, T)
+  std::vector<float*> inputs;  // (B, T, C) of each layer, and at the head of the final norm
   std::vector<LayerActivations> layers;  ///< empty with full recomputation
+  std::vector<std::int64_t> samples;     // (B) absolute positions, with dropout
   LossSum loss;
   std::vector<double> sample_losses;  // (B)
 
   void place(Arena& arena, const ModelOptions& options, const StageSpec& spec,
              const BatchShape& shape, Recompute recompute);
+  /// What forward was given.
+  StageBatch batch() const {
+    if (!has_positions) return {tokens, targets, {}, samples};
+    return {tokens, targets, positions, samples};
+  }
 };
 
 /// Memory that every microbatch passes through.
@@ -51,7 +59,7 @@ struct StageWorkspace {
   HeadWorkspace head;
 
   static StageWorkspace place(Arena& arena, const ModelOptions& options, const StageSpec& spec,
-                              const BatchShape& shape, int num_threads);
+                              const BatchShape& shape, const StageSettings& settings);
 };
 
 /// Cosine and sine tables of RoPE and slopes of ALiBi.

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "compute/cpu/isa.h"
+#include "compute/dropout_row.h"
 
 namespace tenax::compute::cpu {
 
@@ -44,16 +45,20 @@ struct ActivationCall {
 };
 
 /// A block of rows of one head's score matrix S = Q K^T. Row r belongs to query first_query + r and
-/// sees keys 0 up to it.
+/// sees keys 0 up to it, or with positions the last positions[r] of them and itself.
 struct SoftmaxCall {
   std::int64_t rows = 0, keys = 0, first_query = 0;
+  const std::int32_t* positions = nullptr;  ///< (rows) or nullptr
   float* scores =
       nullptr;  ///< (rows, keys); forward: S becomes P, with 0 at unseen keys; backward likewise
   float scale = 1;  ///< multiplies S
   float slope = 0;  ///< ALiBi: slope * (query - key) is subtracted
   float* log_sum =
       nullptr;  ///< (rows): log of the sum of exponentials, written by forward, read by backward
-  // Backward: dp (rows, keys) becomes dS = P * (dP - delta) * scale.
+  const DropoutRow* dropout = nullptr;  ///< (rows): drops probabilities; nullptr: none
+  std::uint32_t first_column = 0;       ///< dropout's column of key 0
+  // Backward: dp (rows, keys) becomes dS = P * (dP - delta) * scale; with dropout `scores` becomes
+  // what forward multiplied the values by, and dP is that of the kept probabilities.
   float* dp = nullptr;
   const float* delta = nullptr;  ///< (rows): sum over keys of P * dP
 };
@@ -76,11 +81,12 @@ struct CrossEntropyCall {
 /// Rotates neighbouring pairs of each head: (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin), or
 /// back.
 struct RopeCall {
-  std::int64_t rows = 0;  ///< tokens; row r stands at position r % sequence_length
+  std::int64_t rows = 0;  ///< tokens; row r stands at positions[r], or at r % sequence_length
   std::int64_t sequence_length = 0, heads = 0, head_dim = 0;
-  float* x = nullptr;             ///< (rows, heads * head_dim), in place
-  const float* cosine = nullptr;  ///< (positions, head_dim / 2)
-  const float* sine = nullptr;    ///< (positions, head_dim / 2)
+  const std::int32_t* positions = nullptr;  ///< (rows) or nullptr
+  float* x = nullptr;                       ///< (rows, heads * head_dim), in place
+  const float* cosine = nullptr;            ///< (positions, head_dim / 2)
+  const float* sine = nullptr;              ///< (positions, head_dim / 2)
   bool inverse = false;
 };
 
@@ -109,6 +115,8 @@ struct VectorOps {
   void (*adamw)(const AdamwCall&);
   /// y += x.
   void (*add)(std::int64_t count, const float* x, float* y);
+  /// Drops columns 0 to count of a row.
+  void (*dropout)(std::int64_t count, const DropoutRow& row, float* x);
   /// x *= factor.
   void (*scale)(std::int64_t count, float factor, float* x);
   /// out[r] = dot product of row r of x and of y, rows `stride` apart.

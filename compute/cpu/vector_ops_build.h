@@ -3,6 +3,7 @@
 #pragma once
 
 #include "compute/cpu/activation_rows.h"
+#include "compute/cpu/dropout_rows.h"
 #include "compute/cpu/norm_rows.h"
 #include "compute/cpu/simple_rows.h"
 #include "compute/cpu/softmax_rows.h"
@@ -21,6 +22,7 @@ inline constexpr VectorOps kThisBuild = {
     rope,
     adamw,
     add,
+    dropout,
     scale,
     row_dots,
 };

@@ -55,6 +55,11 @@ TEST(BadInput, AnImpossibleLayoutIsToldWithItsSums) {
                  {"layout.pipeline_parallel 4", "model.layers 2"});
 }
 
+TEST(BadInput, AModelBeyondTheMachinesMemoryIsRefusedWithTheSums) {
+  expect_refused({"model.width=262144", "model.layers=16", "model.heads=64"}, 3,
+                 {"more memory than the machine's", "weights", "optimizer", "activations"});
+}
+
 TEST(BadInput, MissingTextIsNamed) {
   expect_refused({"data.text=[\"nothing/*.txt\"]"}, 3, {"nothing/*.txt", "matches no file"});
 }
@@ -98,6 +103,24 @@ TEST(BadInput, ResumingWithAnotherConfigurationIsRefusedWithTheDifference) {
   expect_words(run.tenax({"train", run.recipe().string(), "--resume", "--run-dir",
                           run.directory().string(), "--set", "model.width=64"}),
                3, {"another configuration", "model.width: 32 there, 64 now"});
+}
+
+TEST(BadInput, ResumingWhereTheProcessorComputesOtherBitsIsRefusedUntilItIsWaived) {
+  RunUnderTest run(shapes().front(), {"train.steps=2"});
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const std::filesystem::path file = run.directory() / "run.json";
+  std::ifstream in(file);
+  std::string identity((std::istreambuf_iterator<char>(in)), {});
+  const std::size_t at = identity.find("sums cut at");
+  ASSERT_NE(at, std::string::npos) << identity;
+  identity.replace(at, 11, "sums nowhere cut at");
+  std::ofstream(file) << identity;
+  std::vector<std::string> resume = {"train", "--resume",     "--run-dir", run.directory().string(),
+                                     "--set", "train.steps=3"};
+  expect_words(run.tenax(resume), 3, {"other bits", "sums nowhere cut at", "--other-arithmetic"});
+  resume.push_back("--other-arithmetic");
+  EXPECT_EQ(run.tenax(resume).ended, Ended({0, 0}));
 }
 
 TEST(BadInput, AnUnwritableDirectoryIsNamed) {

@@ -39,11 +39,11 @@ void fill(const fs::path& file) {
   }
 }
 
-/// The newest shard files: those of the newest checkpoint come last.
+/// The files with tensors' bytes: those of the newest checkpoint come last.
 std::vector<fs::path> shard_files(const RunUnderTest& run) {
   std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(run.directory() / "shards")) {
-    if (entry.path().extension() == ".sst") files.push_back(entry.path());
+  for (const auto& entry : fs::directory_iterator(run.directory() / "chunks")) {
+    if (entry.path().extension() == ".chunks") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
   return files;
@@ -51,7 +51,8 @@ std::vector<fs::path> shard_files(const RunUnderTest& run) {
 
 void flip_a_byte(const fs::path& file) {
   std::fstream f(file, std::ios::in | std::ios::out | std::ios::binary);
-  const auto at = static_cast<std::streamoff>(fs::file_size(file) / 2);
+  // The first byte of a block is never padding.
+  const auto at = static_cast<std::streamoff>(fs::file_size(file) / 2 / 4096 * 4096);
   f.seekg(at);
   const char byte = static_cast<char>(f.get() ^ 0x10);
   f.seekp(at);

@@ -137,6 +137,22 @@ TEST(ElasticRun, DoesWithoutAJoinedAgentThatIsKilled) {
   expect_end(run, two, options);
 }
 
+TEST(ElasticRun, IsLeftInGoodOrderByAnAgentThatIsPreempted) {
+  const std::vector<std::string> options = {"train.steps=400", "checkpoint.interval=50"};
+  const Shape two = {"2x1", 2, 1, 1, 2, 8};
+  RunUnderTest run(two, options);
+  run.start();
+  run.wait_for_step(20);
+  ChildProcess agent({TENAX_PROGRAM, "agent", "--join", run.directory().string(), "--workers", "1"},
+                     run.folder() / "joined.out", run.folder());
+  ASSERT_TRUE(wait_for_layout(run, 3, 1)) << agent.output();
+  agent.signal(SIGTERM);
+  ASSERT_TRUE(wait_for_layout(run, 2, 1)) << agent.output();
+  EXPECT_EQ(agent.wait(seconds(10)), Ended({0, 0})) << agent.output();
+  expect_end(run, two, options);
+  EXPECT_EQ(run.journal().find("is lost"), std::string::npos);
+}
+
 TEST(ElasticRun, IsScaledUpDownAndToOtherStages) {
   const std::vector<std::string> options = {"train.steps=900", "checkpoint.interval=100"};
   const Shape two = {"2x1", 2, 1, 1, 2, 8};
@@ -173,6 +189,18 @@ TEST(ElasticRun, ASpareTakesTheRankOfADeadWorker) {
     EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
     EXPECT_EQ(run.hash(), hash);
   });
+}
+
+TEST(ElasticRun, WithAFlippedBitInOneReplicaEndsWithTheUndisturbedWeights) {
+  const std::vector<std::string> options = {"train.steps=120"};
+  RunUnderTest run(kReplicas,
+                   with(options, {"faults.weight_step=24", "faults.rank=2", "faults.flip_bit=20",
+                                  "supervision.integrity_interval=5"}));
+  run.start();
+  expect_end(run, kReplicas, options);
+  const std::string journal = run.journal();
+  EXPECT_NE(journal.find("after step 25 rank 2 holds other bits"), std::string::npos) << journal;
+  EXPECT_NE(journal.find("agent 2 is excluded"), std::string::npos) << journal;
 }
 
 TEST(ElasticRun, ThatIsResumedAfterEverythingDiedHasAllItsWorkersAgain) {

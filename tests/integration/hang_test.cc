@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/support/run_under_test.h"
 #include "tests/support/seeded_cases.h"
 
@@ -35,6 +37,27 @@ TEST(StoppedProcess, AWorkerThatHangsIsReplaced) {
   for_each_seed(std::chrono::seconds(1), [](const Shape& shape, Choices& choices) {
     expect_recovery(shape, choices, Role::kWorker);
   });
+}
+
+TEST(StoppedProcess, TheRankThatHangsIsNamedWithWhoWaitedForItAndWhatItDid) {
+  const Shape shape = shapes().front();
+  const std::string longer = "train.steps=300";
+  RunUnderTest run(shape, {longer, "supervision.abort_timeout=500ms"});
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(12)) << "the times of steps are known";
+  const nlohmann::json state = run.state();
+  ASSERT_FALSE(state.is_null());
+  const nlohmann::json victim = state["ranks"].back();
+  ::kill(victim["pid"].get<pid_t>(), SIGSTOP);
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), undisturbed_hash(shape, {longer}));
+  const std::string journal = run.journal();
+  EXPECT_NE(journal.find("times its longest time of late"), std::string::npos) << journal;
+  EXPECT_NE(journal.find("first culprit: rank " + victim["rank"].dump() + " did not arrive: rank "),
+            std::string::npos)
+      << journal;
+  EXPECT_NE(journal.find("T (stopped)"), std::string::npos) << "the state of its threads";
+  EXPECT_NE(journal.find("posted"), std::string::npos) << "the transfers of the others";
 }
 
 TEST(StoppedProcess, AnAgentThatHangsIsReplacedWithItsWorkers) {

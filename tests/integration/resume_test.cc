@@ -1,6 +1,10 @@
 // Going on with other settings.
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
 #include "tests/support/run_history.h"
 #include "tests/support/run_under_test.h"
 
@@ -51,6 +55,55 @@ TEST(Resume, WithoutARunTheRecipeBeginsOne) {
   run.resume();
   EXPECT_EQ(run.wait(), Ended({3, 0}));
   EXPECT_NE(run.output().find("holds no run to resume"), std::string::npos) << run.output();
+}
+
+TEST(Resume, ABatchRampGoesOnWhereItWas) {
+  const Shape& shape = shapes().front();
+  const std::string constant = "optimizer.decay=constant";
+  const std::string ramp = "train.batch_ramp=[\"8 x 4\"]";
+  const std::string hash = undisturbed_hash(shape, {constant, ramp, "train.steps=14"});
+  EXPECT_NE(hash, undisturbed_hash(shape, {constant, "train.steps=14"}));
+  RunUnderTest run(shape, {constant, ramp, "train.steps=6"});
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  run.resume({"--set", "train.steps=14"});
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
+  const std::vector<nlohmann::json> metrics = run.json_lines("metrics");
+  ASSERT_EQ(metrics.size(), 14u);
+  EXPECT_EQ(metrics[7].at("position_end"), 32);
+  EXPECT_EQ(metrics[8].at("position_begin"), 32);
+  EXPECT_EQ(metrics[8].at("position_end"), 40);
+}
+
+TEST(Trace, ShowsWhatEveryRankDidInAStep) {
+  const Shape& shape = shapes().back();
+  RunUnderTest run(shape, {"train.steps=4"});
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const std::filesystem::path file = run.folder() / "trace.json";
+  const CommandResult result =
+      run.tenax({"trace", run.directory().string(), "--step", "3", "--output", file.string()});
+  ASSERT_EQ(result.ended, Ended({0, 0})) << result.output;
+  std::ifstream in(file);
+  const nlohmann::json trace = nlohmann::json::parse(in);
+  std::map<int, std::map<std::string, int>> counts;
+  for (const nlohmann::json& e : trace.at("traceEvents")) {
+    if (e.at("ph") != "X") continue;
+    ++counts[e.at("tid").get<int>()][e.at("name").get<std::string>()];
+    EXPECT_GE(e.at("dur").get<double>(), 0);
+    EXPECT_EQ(e.at("args").at("step"), 3);
+  }
+  EXPECT_GT(counts.size(), 1u);
+  for (auto& [rank, names] : counts) {
+    EXPECT_GT(names["forward"], 0) << rank;
+    EXPECT_EQ(names["forward"], names["backward"]) << rank;
+    for (const char* once : {"data", "reduce", "verdict", "update"})
+      EXPECT_EQ(names[once], 1) << rank << " " << once;
+  }
+  const CommandResult none = run.tenax({"trace", run.directory().string(), "--step", "99"});
+  EXPECT_EQ(none.ended, Ended({3, 0}));
+  EXPECT_NE(none.output.find("keeps steps 1 to 4"), std::string::npos) << none.output;
 }
 
 }  // namespace tenax::testing

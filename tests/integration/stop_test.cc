@@ -70,6 +70,30 @@ TEST(Stop, ATerminationSignalSavesTheStepAndAsksToBeRequeued) {
   expect_good_stop([](RunUnderTest& run) { ::kill(run.supervisor(), SIGTERM); }, 75);
 }
 
+TEST(Stop, APreemptedRunGoesOnWithTheSameCommand) {
+  RunUnderTest run;
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(5));
+  ::kill(run.supervisor(), SIGTERM);
+  EXPECT_EQ(run.wait(), Ended({75, 0}));
+  run.start();
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_NE(run.output().find("(resumed)"), std::string::npos);
+  EXPECT_EQ(run.hash(), undisturbed_hash(shapes().front()));
+}
+
+TEST(Stop, ARunThatDiedWithoutAnEndGoesOnWithTheSameCommand) {
+  RunUnderTest run;
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(5));
+  run.kill_everything();
+  run.wait();
+  EXPECT_TRUE(eventually(std::chrono::seconds(10), [&] { return run.processes().empty(); }));
+  run.start();
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), undisturbed_hash(shapes().front()));
+}
+
 TEST(Stop, TheStopCommandDoesWhatAnInterruptDoes) {
   expect_good_stop(
       [](RunUnderTest& run) {

@@ -60,10 +60,38 @@ MODELS = {
 }
 
 
+# With dropout, under the masks that the engine exported (dropout_masks.txt).
+DROPOUT_MODELS = {
+    "Gpt2Dropout": GPT2,
+    "LlamaDropout": LLAMA,
+    "BloomDropout": MODELS["Bloom"],
+    "PalmDropout": MODELS["Palm"],
+    "PostNormDropout": MODELS["PostNorm"],
+}
+RATES = dict(embedding=0.2, attention=0.3, residual=0.25)
+
+
+def read_masks():
+    """What the engine keeps, by place: for each of the two samples rows of 0 and 1."""
+    masks = {}
+    for line in pathlib.Path(__file__).with_name("dropout_masks.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            site, *rows = line.split()
+            masks[site] = torch.tensor([[float(c) for c in row] for row in rows]).view(B, -1, len(rows[0]))
+    return masks
+
+
 class Decoder:
-    def __init__(self, options):
+    def __init__(self, options, masks=None):
         self.o = options
+        self.masks = masks
         self.tensors = {}
+
+    def drop(self, site, rate, x):
+        if self.masks is None:
+            return x
+        mask = self.masks[site][:, : x[0].numel() // x.shape[-1]].view_as(x)
+        return x * mask / (1 - rate)
 
     def tensor(self, name, *shape):
         """The tensor of that name, made on first use, so that the forward pass alone decides which there are."""
@@ -118,8 +146,9 @@ class Decoder:
         if o["positions"] == "alibi":
             scores = scores - self.alibi_slopes()[:, None, None] * distance
         scores = scores.masked_fill(distance < 0, float("-inf"))
-        mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(-2)
-        return self.linear(prefix + "output", mixed, o["width"])
+        probabilities = self.drop(prefix + "probabilities", RATES["attention"], scores.softmax(-1))
+        mixed = (probabilities @ v).transpose(1, 2).flatten(-2)
+        return self.drop(prefix + "output", RATES["residual"], self.linear(prefix + "output", mixed, o["width"]))
 
     def feed_forward(self, prefix, x):
         o = self.o
@@ -133,7 +162,7 @@ class Decoder:
             hidden = F.relu(up)
         else:
             hidden = F.gelu(up, approximate="tanh" if kind == "gelu_tanh" else "none")
-        return self.linear(prefix + "down", hidden, o["width"])
+        return self.drop(prefix + "output", RATES["residual"], self.linear(prefix + "down", hidden, o["width"]))
 
     def logits(self, tokens):
         o = self.o
@@ -143,6 +172,7 @@ class Decoder:
             x = x + self.tensor("embedding.position.weight", o["length"], o["width"])[: tokens.shape[1]]
         if o["embedding_norm"]:
             x = self.norm("embedding.norm", x)
+        x = self.drop("embedding", RATES["embedding"], x)
         for layer in range(o["layers"]):
             p = f"layers.{layer}."
             if o["post"]:
@@ -179,12 +209,12 @@ def text(values):
 
 def main():
     print("# written by make_decoder_vectors.py; see there")
-    for name, options in MODELS.items():
+    for name, options in (MODELS | DROPOUT_MODELS).items():
         vocabulary = options["vocabulary"]
         tokens = torch.tensor([hashed("tokens", i) % vocabulary for i in range(B * T)]).view(B, T)
         targets = torch.tensor([hashed("targets", i) % vocabulary for i in range(B * T)]).view(B, T)
         targets[0, 2] = targets[1, 6] = -1
-        model = Decoder(options)
+        model = Decoder(options, read_masks() if name in DROPOUT_MODELS else None)
         cross_entropy, z, rows = losses(model, tokens, targets)
         (cross_entropy + z).backward()
         print("model", name)

@@ -22,8 +22,10 @@ using checkpoint::TensorShard;
 struct Batch {
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> targets;
+  std::vector<std::int64_t> samples;
+  std::vector<std::int32_t> positions;  ///< in its document; empty: one a sample
 
-  Batch(const compute::EngineOptions& o, std::uint64_t number) {
+  Batch(const compute::EngineOptions& o, int document_length, std::uint64_t number) {
     const CounterRng rng(number, 0);
     const auto size = static_cast<std::uint64_t>(o.shape.microbatch_size) *
                       static_cast<std::uint64_t>(o.shape.sequence_length);
@@ -34,14 +36,19 @@ struct Batch {
       targets.push_back(target % 5 == 0 ? -1
                                         : static_cast<std::int32_t>((target >> 8) % vocabulary));
     }
+    const auto batch = static_cast<std::uint64_t>(o.shape.microbatch_size);
+    for (std::uint64_t b = 0; b < batch; ++b)
+      samples.push_back(static_cast<std::int64_t>(number * batch + b));
+    for (std::uint64_t i = 0; i < size && document_length > 0; ++i)
+      positions.push_back(static_cast<std::int32_t>(i) % o.shape.sequence_length % document_length);
   }
 };
 
-std::vector<Batch> make_batches(const compute::EngineOptions& o, int first, int end,
-                                std::uint64_t step) {
+std::vector<Batch> make_batches(const compute::EngineOptions& o, int document_length, int first,
+                                int end, std::uint64_t step) {
   std::vector<Batch> batches;
   for (int mb = first; mb < end; ++mb)
-    batches.emplace_back(o, 1000 * step + static_cast<std::uint64_t>(mb));
+    batches.emplace_back(o, document_length, 1000 * step + static_cast<std::uint64_t>(mb));
   return batches;
 }
 
@@ -51,6 +58,8 @@ std::vector<compute::Microbatch> views(const std::vector<Batch>& batches) {
     compute::Microbatch microbatch;
     microbatch.tokens = b.tokens;
     microbatch.targets = b.targets;
+    microbatch.samples = b.samples;
+    microbatch.positions = b.positions;
     out.push_back(microbatch);
   }
   return out;
@@ -67,17 +76,16 @@ struct RankResult {
 
 void train_rank(const WorldOptions& options, compute::Communicator& comm, RankResult& out) {
   const Degrees degrees = actors::degrees_of(options.config);
-  compute::EngineOptions engine_options =
-      actors::engine_options(options.config, options.vocabulary_size, degrees, comm.rank());
-  engine_options.settings.recompute = options.recompute;
-  auto created = compute::Engine::create(std::move(engine_options));
+  auto created = compute::Engine::create(
+      actors::engine_options(options.config, options.vocabulary_size, degrees, comm.rank()));
   ASSERT_TRUE(created) << created.error().message;
   compute::Engine& engine = **created;
   engine.initialise(static_cast<std::uint64_t>(options.config.run.seed));
   const compute::EngineOptions& o = engine.options();
   const compute::MicrobatchRange mine = o.ranges[static_cast<std::size_t>(o.replica)];
   for (int step = 1; step <= options.steps; ++step) {
-    const auto batches = make_batches(o, mine.begin, mine.end, static_cast<std::uint64_t>(step));
+    const auto batches = make_batches(o, options.document_length, mine.begin, mine.end,
+                                      static_cast<std::uint64_t>(step));
     const Status computed = engine.compute_gradients(comm, views(batches));
     ASSERT_TRUE(computed) << computed.error().message;
     compute::VerdictPart part = engine.verdict_part();
@@ -93,7 +101,7 @@ void train_rank(const WorldOptions& options, compute::Communicator& comm, RankRe
     out.norms.push_back(verdict->grad_norm);
   }
   constexpr int kHeldOut = 5;
-  const auto heldout = make_batches(o, 0, kHeldOut, 0);
+  const auto heldout = make_batches(o, options.document_length, 0, kHeldOut, 0);
   const auto share = actors::heldout_share(o, kHeldOut);
   const auto loss =
       engine.evaluate(comm, views({heldout.begin() + share.begin, heldout.begin() + share.end}),

@@ -27,7 +27,7 @@ struct WorldOptions {
   configs::RunConfig config;
   std::int64_t vocabulary_size = 257;
   int steps = 2;
-  compute::Recompute recompute = compute::Recompute::kNone;
+  int document_length = 0;  ///< tokens of each document of a sample; 0: a sample is one
   /// Called on each rank between its update and the sharing of weights.
   std::function<void(compute::Engine& engine)> after_update;
 };

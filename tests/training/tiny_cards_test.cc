@@ -1,4 +1,5 @@
-// Every tiny card trains on real text to the loss that it states, whole and as two stages.
+// Every tiny card trains on real text to the loss that it states, whole, as two stages and shared
+// by two tensor-parallel ranks.
 #include <gtest/gtest.h>
 
 #include "configs/model_card.h"
@@ -17,13 +18,14 @@ std::vector<std::string> tiny_cards() {
 
 class TinyCard : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(TinyCard, TrainsToItsLossWithEqualWeightsWholeAndInTwoStages) {
+TEST_P(TinyCard, TrainsToItsLossWholeWithEqualWeightsInTwoStagesAndShared) {
   const auto card = configs::load_model_card(GetParam());
   ASSERT_TRUE(card) << card.error().message;
   const TrainingFolder folder;
   const std::string setting = "model.card=" + GetParam();
   folder.train("whole", {setting});
   folder.train("stages", {setting, "layout.pipeline_parallel=2"});
+  folder.train("shared", {setting, "layout.tensor_parallel=2"});
   ASSERT_FALSE(HasFatalFailure());
 
   const auto metrics = folder.metrics("whole");
@@ -33,6 +35,7 @@ TEST_P(TinyCard, TrainsToItsLossWithEqualWeightsWholeAndInTwoStages) {
   EXPECT_GT(metrics.front()["loss"], last + 1.5);
   EXPECT_EQ(folder.metrics("stages").back()["eval_loss"], last);
   EXPECT_EQ(folder.hash("stages"), folder.hash("whole"));
+  EXPECT_LE(folder.metrics("shared").back()["eval_loss"], card->tiny_loss);
 }
 
 std::string test_name(const ::testing::TestParamInfo<std::string>& info) {

@@ -59,8 +59,7 @@ TEST(EventCodec, WhatASupervisorSaysIsNoEvent) {
 checkpoint::ShardFiles files() {
   checkpoint::ShardFiles f;
   f.chunk_bytes = 4096;
-  f.files.push_back({"/staging/1.sst", 123, std::string("\0\xff", 2), "crc32c",
-                     std::string("\0a", 2), std::string("\xff\xfe", 2), 4});
+  f.files.push_back({"/staging/1-r0-0.chunks", "1-r0-0.chunks", 123, 4});
   checkpoint::StoredShard shard;
   shard.shard.name = "token_embedding";
   shard.shard.kind = "parameter";
@@ -76,9 +75,9 @@ TEST(ShardCodec, FilesAndShardsComeBack) {
   ASSERT_TRUE(read) << read.error().message;
   EXPECT_EQ(read->chunk_bytes, 4096u);
   ASSERT_EQ(read->files.size(), 1u);
-  EXPECT_EQ(read->files[0].path, "/staging/1.sst");
-  EXPECT_EQ(read->files[0].checksum, std::string("\0\xff", 2));
-  EXPECT_EQ(read->files[0].last_key, std::string("\xff\xfe", 2));
+  EXPECT_EQ(read->files[0].path, "/staging/1-r0-0.chunks");
+  EXPECT_EQ(read->files[0].name, "1-r0-0.chunks");
+  EXPECT_EQ(read->files[0].bytes, 123u);
   EXPECT_EQ(read->files[0].num_chunks, 4u);
   ASSERT_EQ(read->shards.size(), 1u);
   EXPECT_EQ(read->shards[0].shard.name, "token_embedding");

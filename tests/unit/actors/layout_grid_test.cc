@@ -105,7 +105,7 @@ WorldOptions options_of(const Layout& layout) {
   o.config.layout.pipeline_parallel = layout.at("pipeline_parallel");
   o.config.layout.virtual_stages = layout.at("virtual_stages");
   o.config.layout.zero = layout.at("zero");
-  if (layout.at("recompute") == 1) o.recompute = compute::Recompute::kFull;
+  o.config.train.recompute = static_cast<compute::Recompute>(layout.at("recompute"));
   return o;
 }
 
@@ -116,7 +116,7 @@ std::vector<Layout> all_layouts() {
       for (const int chunks : {1, 2})
         for (const int dp : {1, 2, 3, 4})
           for (const int zero : {0, 1})
-            for (const int recompute : {0, 1}) {
+            for (const int recompute : {0, 1, 2}) {
               if (chunks > 1 && pp == 1) continue;
               all.push_back({{"data_parallel", dp},
                              {"tensor_parallel", tp},
@@ -154,6 +154,24 @@ TEST(LayoutGrid, EveryLayoutIsWhatTheTableSays) {
     expect_same_bits(trained, references.at(alike));
     if (alike != one_process)
       expect_within_bound(alone, trained, rounding_bound(options.config, options.vocabulary_size));
+  }
+}
+
+TEST(LayoutGrid, DropoutDocumentsAndBf16GiveTheBitsOfOneProcess) {
+  WorldOptions o = world_options();
+  o.config.train.dropout = {0.2, 0.3, 0.25};
+  o.config.train.precision = compute::Precision::kBf16;
+  o.document_length = 5;
+  const TrainedWorld alone = train_world(o);
+  WorldOptions plain = world_options();
+  EXPECT_NE(train_world(plain).losses, alone.losses);
+  for (const auto recompute :
+       {compute::Recompute::kNone, compute::Recompute::kSelective, compute::Recompute::kFull}) {
+    o.config.train.recompute = recompute;
+    o.config.layout.data_parallel = 3;
+    o.config.layout.pipeline_parallel = 2;
+    o.config.layout.zero = 1;
+    expect_same_bits(train_world(o), alone);
   }
 }
 

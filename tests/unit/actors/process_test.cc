@@ -130,6 +130,12 @@ TEST_F(Processes, ARunDirectoryKeepsItsIdentityAndItsAddressIsPrivate) {
   EXPECT_EQ(again->id, made->id);
   EXPECT_EQ(again->secret, made->secret);
   EXPECT_EQ(directory.identity()->name, "name \"quoted\"");
+  EXPECT_EQ(directory.identity()->arithmetic, "");
+  RunIdentity renamed = *made;
+  renamed.arithmetic = "fp32 products";
+  ASSERT_TRUE(directory.write_identity(renamed));
+  EXPECT_EQ(directory.identity()->arithmetic, "fp32 products");
+  EXPECT_EQ(directory.identity()->secret, made->secret);
   EXPECT_FALSE(directory.read_address());
   ASSERT_TRUE(directory.write_address({"tcp://127.0.0.1:1", "http://x", "token", 42, 7, "host"}));
   const auto address = directory.read_address();

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "actors/engine_setup.h"
 #include "data/sampler.h"
@@ -41,7 +42,7 @@ class StepDataTest : public ::testing::Test {
     ASSERT_TRUE(writer->finish());
   }
   std::unique_ptr<StepData> open() {
-    auto data = StepData::open(config_, folder_ / "train.tok", folder_ / "heldout.tok");
+    auto data = StepData::open(config_, {{folder_ / "train.tok", folder_ / "heldout.tok"}});
     EXPECT_TRUE(data) << data.error().message;
     return *std::move(data);
   }
@@ -92,6 +93,60 @@ TEST_F(StepDataTest, TargetsAreTheNextTokens) {
     for (std::size_t i = 0; i < b.tokens.size(); ++i) EXPECT_EQ(b.targets[i], b.tokens[i] + 1);
     EXPECT_FALSE(b.poison_nan);
   }
+}
+
+TEST_F(StepDataTest, PackingByDocumentsSaysWhereDocumentsBegin) {
+  EXPECT_TRUE(open()->microbatches(1, 0, 6)[0].positions.empty());
+  config_.data.packing = data::Packing::kDocuments;
+  auto writer = data::TokenFileWriter::create(folder_ / "train.tok", {60000, {}});
+  ASSERT_TRUE(writer);
+  std::vector<std::int32_t> tokens;  // documents of 1, 2, 3, ... tokens and the one that ends them
+  for (std::int32_t length = 1; length < 60; ++length) {
+    tokens.insert(tokens.end(), static_cast<std::size_t>(length), length);
+    tokens.push_back(9999);
+  }
+  ASSERT_TRUE(writer->append(tokens));
+  ASSERT_TRUE(writer->finish());
+  int num_starts = 0;
+  auto data = open();
+  for (const compute::Microbatch& b : data->microbatches(1, 0, 6)) {
+    ASSERT_EQ(b.positions.size(), b.tokens.size());
+    for (std::size_t i = 0; i < b.tokens.size(); ++i) {
+      const bool starts = i % kSequence == 0 || b.tokens[i] == 9999;
+      EXPECT_EQ(b.positions[i], starts ? 0 : b.positions[i - 1] + 1);
+      num_starts += b.tokens[i] == 9999 ? 1 : 0;
+    }
+  }
+  EXPECT_GT(num_starts, 0);
+  for (const compute::Microbatch& b : data->heldout(0, 1))
+    EXPECT_EQ(b.positions.size(), b.tokens.size());
+}
+
+TEST_F(StepDataTest, ABlendTakesEachCorpusInItsShareAndEachWindowInTurn) {
+  config_.data.blend = {"3 a/*", "1 b/*"};
+  config_.train.eval_samples = 1000;
+  write("train-1.tok", 20000);
+  write("heldout-1.tok", 30000);
+  const auto data = StepData::open(config_, {{folder_ / "train.tok", folder_ / "heldout.tok"},
+                                             {folder_ / "train-1.tok", folder_ / "heldout-1.tok"}});
+  ASSERT_TRUE(data) << data.error().message;
+  std::multiset<std::int32_t> first;
+  std::multiset<std::int32_t> second;
+  for (std::int64_t step = 1; step <= 250; ++step)  // 3000 samples: three cycles
+    for (const std::int32_t token : firsts((*data)->microbatches(step, 0, 6)))
+      (token < 20000 ? first : second).insert(token);
+  EXPECT_EQ(first.size(), 2250u);
+  EXPECT_EQ(second.size(), 750u);
+  // 1000 windows a corpus: the first is trained twice and a quarter, the second not yet once.
+  ASSERT_EQ(data::count_windows(kTokens, kSequence), 1000);
+  for (std::int32_t w = 0; w < 1000; ++w) {
+    EXPECT_GE(first.count(w * kSequence), 2u);
+    EXPECT_LE(second.count(20000 + w * kSequence), 1u);
+  }
+  int heldout_of_second = 0;
+  for (const std::int32_t token : firsts((*data)->heldout(0, (*data)->num_heldout_microbatches())))
+    heldout_of_second += token >= 30000 ? 1 : 0;
+  EXPECT_EQ(heldout_of_second, 250);
 }
 
 TEST_F(StepDataTest, PoisonSticksToTheSamplesAndASkipWindowEscapesIt) {
@@ -159,7 +214,7 @@ TEST_F(StepDataTest, TheHeldOutSetIsFixedAndOfTheHeldOutText) {
 
 TEST_F(StepDataTest, ATextShorterThanASequenceIsRefused) {
   config_.train.sequence_length = 8000;
-  EXPECT_FALSE(StepData::open(config_, folder_ / "train.tok", folder_ / "heldout.tok"));
+  EXPECT_FALSE(StepData::open(config_, {{folder_ / "train.tok", folder_ / "heldout.tok"}}));
 }
 
 TEST_F(StepDataTest, EngineOptionsOfAllRanksFitTogether) {

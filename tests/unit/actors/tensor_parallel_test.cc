@@ -75,6 +75,34 @@ TEST(TensorParallel, GradientsAreThoseOfOneProcessWithinTheBound) {
   }
 }
 
+TEST(TensorParallel, DropoutMasksAreThoseOfOneProcess) {
+  WorldOptions o = world_options();
+  o.config.train.dropout = {.embedding = 0.1, .attention = 0.2, .residual = 0.3};
+  o.steps = 1;
+  const TrainedWorld alone = train_world(o);
+  o.config.train.dropout.residual = 0;
+  EXPECT_NE(train_world(o).losses, alone.losses) << "the masks must matter for this test";
+  o.config.train.dropout.residual = 0.3;
+  for (const int tp : {2, 4}) {
+    SCOPED_TRACE(testing::Message() << "tp " << tp);
+    o.config.layout.tensor_parallel = tp;
+    expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
+  }
+}
+
+TEST(TensorParallel, SequencesOfSeveralDocumentsAreThoseOfOneProcess) {
+  WorldOptions o = world_options();
+  o.steps = 1;
+  o.document_length = 5;
+  for (const auto positions : {compute::PositionKind::kRope, compute::PositionKind::kAlibi}) {
+    o.config.model.positions = positions;
+    o.config.layout.tensor_parallel = 1;
+    const TrainedWorld alone = train_world(o);
+    o.config.layout.tensor_parallel = 2;
+    expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
+  }
+}
+
 TEST(TensorParallel, AVocabularyOfFewerTokensThanRowsMayLeaveARankWithoutAny) {
   WorldOptions o = world_options();
   o.vocabulary_size = 11;

@@ -89,6 +89,21 @@ int seal_and_die(const std::string& prefix, std::uint64_t bytes, std::int64_t st
   return 1;
 }
 
+/// A worker that is stopped with its slots in hand, and when it wakes goes on as if nothing were.
+int stop_and_scribble(const std::string& prefix, std::uint64_t bytes) {
+  auto pair = SlotPair::open(prefix, bytes);
+  if (!pair) return fail(pair.error());
+  std::memset(pair->begin(0).data(), 'o', bytes);
+  if (const auto s = pair->seal(0, {2, 10, 3, 4, bytes, std::nullopt}); !s) return fail(s.error());
+  ::raise(SIGSTOP);
+  for (const int index : {0, 1}) {
+    std::memset(pair->begin(index).data(), 'x', bytes);
+    const auto s = pair->seal(index, {2, 99, 3, 4, bytes, std::nullopt});
+    if (!s) return fail(s.error());
+  }
+  return 0;
+}
+
 }  // namespace
 
 int spawn_crash_child(const std::vector<std::string>& args) {
@@ -123,6 +138,7 @@ int crash_child_main(int argc, char** argv) {
   if (args[0] == "loop") return loop(args.at(1));
   if (args[0] == "slot")
     return seal_and_die(args.at(1), std::stoull(args.at(2)), std::stoll(args.at(3)));
+  if (args[0] == "stop") return stop_and_scribble(args.at(1), std::stoull(args.at(2)));
   return 2;
 }
 

@@ -20,7 +20,8 @@ struct ChildResult {
 ///   save <run> <id> <step> <n>   saves checkpoint <id> and dies with SIGKILL at the n-th reach of
 ///   <step> remove <run> <id> <step>     removes <id> and dies before <step> loop <run> <seed>
 ///   saves, journals and removes until somebody kills it slot <prefix> <bytes> <step> seals slot 0
-///   and dies while it writes slot 1
+///   and dies while it writes slot 1 stop <prefix> <bytes> seals slot 0, stops itself, and when
+///   continued overwrites and seals both
 ChildResult run_crash_child(const std::vector<std::string>& args);
 
 /// The same without waiting; returns the pid.

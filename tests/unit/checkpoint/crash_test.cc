@@ -17,8 +17,8 @@ namespace {
 /// Every shard file on disk is counted, not only those that the store knows.
 std::uint64_t shard_bytes_on_disk(const std::string& run) {
   std::uint64_t bytes = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(run + "/shards")) {
-    if (entry.path().extension() == ".sst") bytes += entry.file_size();
+  for (const auto& entry : std::filesystem::directory_iterator(run + "/chunks")) {
+    if (entry.path().extension() == ".chunks") bytes += entry.file_size();
   }
   return bytes;
 }

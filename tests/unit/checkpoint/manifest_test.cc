@@ -22,12 +22,13 @@ Manifest full_manifest() {
   m.config_digest = {1, 2};
   m.data_digest = {3, 4};
   m.layout = "dp=2 tp=2 pp=1";
+  m.arithmetic = "bf16 products, sums cut at k256";
   m.created = Time(Duration(1'764'000'000'123'456'789));
   m.run_state = R"({"detector":{"median":2.5}})";
   m.chunk_bytes = 4096;
   TensorShard s{"wte", kAdamM, DType::kFloat32, {8, 4}, {{4, 0}, {4, 4}}, 0, 64};
-  m.shards = {{s, "host0.w1", 2, {5, 6}, {{64, {7, 8}}}}};
-  m.files = {{1234, std::string("\0\1\2\3", 4), std::string("a\0b", 3), "c"}};
+  m.shards = {{s, "host0.w1", 2, {5, 6}, {{64, {7, 8}, 8192, 3, 33}}}};
+  m.files = {{"7-w0-0.chunks", 1234, std::string("\0\1\2\3", 4), std::string("a\0b", 3), "c"}};
   m.weights_hash = {9, 10};
   return m;
 }
@@ -45,7 +46,7 @@ TEST(Manifest, NewerFormatIsRefusedNamingBothVersions) {
   const auto decoded = decode_manifest(bytes);
   ASSERT_FALSE(decoded);
   EXPECT_EQ(decoded.error().code, ErrorCode::kUnsupported);
-  EXPECT_NE(decoded.error().message.find("format version 2, this program reads up to 1"),
+  EXPECT_NE(decoded.error().message.find("format version 3, this program reads up to 2"),
             std::string::npos)
       << decoded.error().message;
 }

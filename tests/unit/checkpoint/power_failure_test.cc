@@ -1,10 +1,13 @@
 // The machine dies at the n-th change of a file, for every kind of moment, and what was never
 // synced is gone. In process, over a file layer that fails; the seeds choose the moment and what
 // the run is doing.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <random>
 
@@ -36,7 +39,8 @@ struct Acknowledged {
 };
 
 /// Saves, journals and removes until something fails or `rounds` are over.
-void work(Store& store, rocksdb::Env* env, int rounds, std::mt19937_64& rng, Acknowledged& acked) {
+void work(Store& store, rocksdb::Env* env, int rounds, std::mt19937_64& rng, Acknowledged& acked,
+          const StepHook& hook = {}) {
   std::uint64_t id = *store.highest_checkpoint_id();
   for (int round = 0; round < rounds; ++round) {
     const std::vector<JournalRecord> report = {{acked.tried_seq = acked.seq + 1, "report"}};
@@ -48,6 +52,7 @@ void work(Store& store, rocksdb::Env* env, int rounds, std::mt19937_64& rng, Ack
     how.num_writers = 2;
     how.journal_seq = acked.tried_seq = acked.seq + 1;
     how.write.env = env;
+    how.write.hook = hook;
     acked.in_doubt = ++id;
     if (!save(store, id, small_model(id), how)) return;
     acked.seq = acked.tried_seq;
@@ -89,21 +94,37 @@ void expect_what_was_acknowledged(const std::string& run, const Acknowledged& ac
     for (const StoredFile& f : entry.manifest->files) bytes += f.bytes;
   }
   std::uint64_t on_disk = 0;
-  for (const auto& file : std::filesystem::directory_iterator(run + "/shards")) {
-    if (file.path().extension() == ".sst") on_disk += file.file_size();
+  for (const auto& file : std::filesystem::directory_iterator(run + "/chunks")) {
+    if (file.path().extension() == ".chunks") on_disk += file.file_size();
   }
   ASSERT_EQ(on_disk, bytes) << "orphaned files";
 }
 
-/// TENAX_CHECKPOINT_SEEDS=5000 for the long run.
-std::uint64_t num_seeds() {
-  const char* text = std::getenv("TENAX_CHECKPOINT_SEEDS");
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : 40;
+/// Runs `one` for seeds 1, 2, ...: so many as a few seconds allow, 5000 with TENAX_TEST_FULL=1, and
+/// TENAX_SEED=n alone.
+void for_seeds(const std::function<void(std::uint64_t seed)>& one) {
+  std::uint64_t first = 1;
+  std::uint64_t last = std::getenv("TENAX_TEST_FULL") != nullptr ? 5000 : 200;
+  const bool limited = last == 200;
+  if (const char* text = std::getenv("TENAX_SEED")) {
+    first = last = std::strtoull(text, nullptr, 10);
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::uint64_t seed = first; seed <= last; ++seed) {
+    if (limited && seed > 20 && std::chrono::steady_clock::now() - begin > std::chrono::seconds(4))
+      return;
+    SCOPED_TRACE(fmt::format(
+        "TENAX_SEED={} build/tests/unit/checkpoint/tenax_checkpoint_test "
+        "--gtest_filter={}.{}",
+        seed, ::testing::UnitTest::GetInstance()->current_test_info()->test_suite_name(),
+        ::testing::UnitTest::GetInstance()->current_test_info()->name()));
+    one(seed);
+    if (::testing::Test::HasFailure()) return;
+  }
 }
 
 TEST(PowerFailure, AtAnyChangeOfAFileLosesNothingThatWasAcknowledged) {
-  for (std::uint64_t seed = 1; seed <= num_seeds(); ++seed) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
+  for_seeds([](std::uint64_t seed) {
     std::mt19937_64 rng(seed);
     const TempDir dir;
     const std::string run = dir / "run";
@@ -119,15 +140,78 @@ TEST(PowerFailure, AtAnyChangeOfAFileLosesNothingThatWasAcknowledged) {
       files->arm(1 + rng() % 120, FaultFiles::Fault::kDead);
       work(**store, env.get(), 4, rng, acked);
     }
-    files->lose_unsynced();
+    files->lose_unsynced(rng);
     expect_what_was_acknowledged(run, acked);
-    if (HasFatalFailure() || HasNonfatalFailure()) return;
+  });
+}
+
+TEST(PowerFailure, AtAnyNamedStepLosesNothingThatWasAcknowledged) {
+  std::map<std::string_view, int> crashes;
+  for_seeds([&](std::uint64_t seed) {
+    std::mt19937_64 rng(seed);
+    const TempDir dir;
+    const std::string run = dir / "run";
+    auto files = std::make_shared<FaultFiles>();
+    const auto env = rocksdb::NewCompositeEnv(files);
+    const std::string_view at = kSaveSteps[seed % kSaveSteps.size()];
+    std::uint64_t left = 1 + rng() % 5;
+    const StepHook hook = [&](std::string_view step) -> Status {
+      if (step == at && left > 0 && --left == 0) {
+        files->die();
+        ++crashes[at];
+      }
+      return {};
+    };
+    StoreOptions options = store_options();
+    options.env = env.get();
+    options.hook = hook;
+    Acknowledged acked;
+    {
+      auto store = Store::open(run, options);
+      ASSERT_OK(store);
+      work(**store, env.get(), 8, rng, acked, hook);
+    }
+    files->lose_unsynced(rng);
+    expect_what_was_acknowledged(run, acked);
+  });
+  if (std::getenv("TENAX_SEED") == nullptr) {
+    for (const std::string_view step : kSaveSteps) EXPECT_GT(crashes[step], 0) << step;
+  }
+}
+
+TEST(SyncFailure, OnceDiscardsTheFilesOfTheWriterWhichAreWrittenAgainFromTheSlot) {
+  for (std::uint64_t n = 1; n <= 12; ++n) {
+    SCOPED_TRACE("change " + std::to_string(n));
+    const TempDir dir;
+    auto files = std::make_shared<FaultFiles>();
+    const auto env = rocksdb::NewCompositeEnv(files);
+    const auto store = Store::open(dir / "run", store_options());
+    ASSERT_OK(store);
+    const Model model = small_model(n);
+    std::mt19937_64 rng(n);
+    const WriterPart slot = random_layout(model, 1, rng)[0];
+    ShardWriteRequest request{
+        (*store)->staging_dir(), 1, slot.writer, slot.table, slot.payload, small_files()};
+    request.options.env = env.get();
+    files->arm(n, FaultFiles::Fault::kSyncOnce);
+    auto written = write_shard(request);
+    if (files->fired()) {
+      ASSERT_FALSE(written) << "a failed sync was taken for a good one";
+      EXPECT_EQ(written.error().code, ErrorCode::kIo);
+      EXPECT_TRUE(std::filesystem::is_empty((*store)->staging_dir()));
+      written = write_shard(request);
+    }
+    ASSERT_OK(written);
+    Manifest manifest;
+    manifest.checkpoint_id = 1;
+    ASSERT_OK(add_to_manifest(*written, manifest));
+    ASSERT_OK((*store)->commit(manifest, written->files, {}));
+    EXPECT_OK(compare(**store, manifest, model));
   }
 }
 
 TEST(SyncFailure, OnceIsReportedAndTheStoreGoesOn) {
-  for (std::uint64_t seed = 1; seed <= num_seeds() / 4; ++seed) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
+  for_seeds([](std::uint64_t seed) {
     std::mt19937_64 rng(seed);
     const TempDir dir;
     const std::string run = dir / "run";
@@ -151,8 +235,7 @@ TEST(SyncFailure, OnceIsReportedAndTheStoreGoesOn) {
       acked.in_doubt = 0;
     }
     expect_what_was_acknowledged(run, acked);
-    if (HasFatalFailure() || HasNonfatalFailure()) return;
-  }
+  });
 }
 
 }  // namespace

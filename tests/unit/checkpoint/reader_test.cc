@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "checkpoint/box.h"
 #include "checkpoint/tensor_hash.h"
@@ -17,18 +18,24 @@ namespace {
 class WatchedSource final : public ChunkSource {
  public:
   explicit WatchedSource(const ChunkSource& source) : source_(source) {}
-  Result<ChunkData> read_chunk(const ShardKey& key) const override {
-    read_.insert(encode_key(key));
-    TENAX_TRY(ChunkData chunk, source_.read_chunk(key));
-    if (key.writer != spoiled_writer) return chunk;
-    auto copy = std::make_shared<std::vector<std::byte>>(chunk.bytes.begin(), chunk.bytes.end());
-    for (std::byte& b : *copy) b ^= std::byte{1};
-    return ChunkData{*copy, copy};
+  Result<std::span<const std::byte>> read_chunk(const Manifest& manifest, const StoredShard& shard,
+                                                std::uint32_t index,
+                                                ChunkBuffer& buffer) const override {
+    read_.insert({shard.writer, shard.shard.name, index});
+    TENAX_TRY(const auto chunk, source_.read_chunk(manifest, shard, index, buffer));
+    if (shard.writer != spoiled_writer) return chunk;
+    buffer.plain.assign(chunk.begin(), chunk.end());
+    for (std::byte& b : buffer.plain) b ^= std::byte{1};
+    return std::span<const std::byte>(buffer.plain);
   }
-  std::string locate(const ShardKey& key) const override { return source_.locate(key); }
+  std::string locate(const Manifest& manifest, const StoredShard& shard,
+                     std::uint32_t index) const override {
+    return source_.locate(manifest, shard, index);
+  }
 
   std::string spoiled_writer;
-  mutable std::set<std::string> read_;
+  using Read = std::tuple<std::string, std::string, std::uint32_t>;
+  mutable std::set<Read> read_;
 
  private:
   const ChunkSource& source_;
@@ -106,9 +113,8 @@ TEST_F(ReaderTest, ReadsOnlyTheChunksThatHoldTheBox) {
   std::vector<float> out(3 * 10);
   ASSERT_OK(read_tensor_box(source, *prepared, kParameter, "w", {{5, 7}, {3, 10}}, out));
   // A row of 1024 floats is exactly one chunk here.
-  EXPECT_EQ(source.read_, (std::set<std::string>{encode_key({1, "w0", kParameter, "w", 0, 5}),
-                                                 encode_key({1, "w0", kParameter, "w", 0, 6}),
-                                                 encode_key({1, "w0", kParameter, "w", 0, 7})}));
+  EXPECT_EQ(source.read_,
+            (std::set<WatchedSource::Read>{{"w0", "w", 5}, {"w0", "w", 6}, {"w0", "w", 7}}));
 }
 
 TEST_F(ReaderTest, ABadChunkIsNamedAndNeverReturned) {
@@ -123,7 +129,7 @@ TEST_F(ReaderTest, ABadChunkIsNamedAndNeverReturned) {
   ASSERT_FALSE(read);
   EXPECT_EQ(read.error().code, ErrorCode::kDataLoss);
   for (const std::string& part :
-       {shard.name, shard.kind, std::string("chunk 0"), std::string(".sst")}) {
+       {shard.name, shard.kind, std::string("chunk 0"), std::string(".chunks")}) {
     EXPECT_NE(read.error().message.find(part), std::string::npos) << read.error().message;
   }
 }

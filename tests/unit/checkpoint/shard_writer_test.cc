@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
 
+#include "checkpoint/chunk_folder.h"
 #include "checkpoint/tensor_hash.h"
 #include "tests/unit/checkpoint/model_on_disk.h"
 
@@ -21,24 +25,55 @@ WriterPart some_part() {
   return random_layout(random_model(2), 1, rng)[0];
 }
 
-TEST(ShardWriter, FilesOfAllWritersHaveDisjointKeyRanges) {
+TEST(ShardWriter, FilesOfAllWritersHaveDifferentNamesThatBeginWithTheCheckpoint) {
   const TempDir dir;
   std::mt19937_64 rng(1);
-  std::vector<ShardFile> files;
+  std::set<std::string> names;
+  std::size_t num_files = 0;
   for (const std::uint64_t id : {7u, 8u}) {
     for (const WriterPart& part : random_layout(random_model(2), 3, rng)) {
       auto r = request(dir.path(), part);
       r.checkpoint_id = id;
       const auto written = write_shard(r);
       ASSERT_OK(written);
-      files.insert(files.end(), written->files.begin(), written->files.end());
+      num_files += written->files.size();
+      for (const ShardFile& f : written->files) {
+        names.insert(f.name);
+        EXPECT_TRUE(f.name.starts_with(std::to_string(id) + "-"));
+        EXPECT_EQ(std::filesystem::file_size(f.path), f.bytes);
+      }
     }
   }
-  ASSERT_GT(files.size(), 6u);
-  std::sort(files.begin(), files.end(),
-            [](const ShardFile& a, const ShardFile& b) { return a.first_key < b.first_key; });
-  for (std::size_t i = 1; i < files.size(); ++i) {
-    EXPECT_LT(files[i - 1].last_key, files[i].first_key);
+  ASSERT_GT(num_files, 6u);
+  EXPECT_EQ(names.size(), num_files);
+}
+
+TEST(ShardWriter, EveryChunkLiesPlainAtThePlaceThatTheShardNames) {
+  const TempDir dir;
+  const WriterPart part = some_part();
+  for (const FileIo io : {FileIo::kBuffered, FileIo::kDirect}) {
+    auto r = request(dir.path(), part);
+    r.options.io = io;
+    const auto written = write_shard(r);
+    ASSERT_OK(written);
+    std::vector<std::string> contents;
+    for (const ShardFile& f : written->files) {
+      std::ifstream in(f.path, std::ios::binary);
+      contents.emplace_back(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
+      EXPECT_EQ(contents.back().size(), f.bytes);
+      EXPECT_EQ(contents.back().substr(0, kChunkAlignment), chunk_file_header(7, part.writer));
+    }
+    std::size_t num_chunks = 0;
+    for (const StoredShard& s : written->shards) {
+      for (const Chunk& c : s.chunks) {
+        ++num_chunks;
+        ASSERT_EQ(c.file_offset % kChunkAlignment, 0u);
+        ASSERT_LE(c.file_offset + c.bytes, contents.at(c.file).size());
+        EXPECT_EQ(hash128(std::string_view(contents[c.file]).substr(c.file_offset, c.bytes)),
+                  c.hash);
+      }
+    }
+    EXPECT_GT(num_chunks, part.table.size());
   }
 }
 
@@ -52,7 +87,11 @@ TEST(ShardWriter, HashesAreThoseOfTheBytesWhateverTheThreads) {
   const auto b = write_shard(four);
   ASSERT_OK(a);
   ASSERT_OK(b);
-  EXPECT_EQ(a->shards, b->shards);
+  ASSERT_EQ(a->shards.size(), b->shards.size());
+  for (std::size_t i = 0; i < a->shards.size(); ++i) {
+    EXPECT_EQ(a->shards[i].shard, b->shards[i].shard);
+    EXPECT_EQ(a->shards[i].hash, b->shards[i].hash);
+  }
   std::size_t found = 0;
   for (const TensorShard& t : part.table) {
     for (const StoredShard& s : a->shards) {
@@ -107,7 +146,7 @@ TEST(ShardWriter, CompressedAndDirectFilesReadTheSame) {
   ASSERT_OK(store);
   const Model model = random_model(9);
   std::uint64_t id = 0;
-  for (const Compression c : {Compression::kNone, Compression::kLz4, Compression::kZstd}) {
+  for (const Compression c : {Compression::kNone, Compression::kZstd}) {
     for (const FileIo io : {FileIo::kBuffered, FileIo::kDirect}) {
       SaveOptions options;
       options.write.compression = c;
@@ -115,8 +154,41 @@ TEST(ShardWriter, CompressedAndDirectFilesReadTheSame) {
       const auto manifest = save(**store, ++id, model, options);
       ASSERT_OK(manifest);
       EXPECT_OK(compare(**store, *manifest, model));
+      EXPECT_TRUE((*store)->verify(id, VerifyDepth::kFull)->ok());
     }
   }
+}
+
+TEST(ShardWriter, CompressionShrinksWhatRepeatsAndLeavesTheRestAsItIs) {
+  const TempDir dir;
+  auto store = Store::open(dir / "run", store_options());
+  ASSERT_OK(store);
+  Model model = random_model(4);
+  std::mt19937_64 rng(4);
+  for (float& v : model[0].values) {
+    const auto bits = static_cast<std::uint32_t>(rng());
+    std::memcpy(&v, &bits, sizeof v);
+  }
+  for (float& v : model[1].values) v = 0;
+  SaveOptions options;
+  options.write.compression = Compression::kZstd;
+  const auto manifest = save(**store, 1, model, options);
+  ASSERT_OK(manifest);
+  EXPECT_OK(compare(**store, *manifest, model));
+  bool any_zeros = false;
+  for (const StoredShard& s : manifest->shards) {
+    for (const Chunk& c : s.chunks) {
+      if (s.shard.kind == model[0].kind && s.shard.name == model[0].name) {
+        EXPECT_EQ(c.stored_bytes, 0u);
+      }
+      if (s.shard.kind == model[1].kind && s.shard.name == model[1].name && c.bytes > 256) {
+        any_zeros = true;
+        EXPECT_GT(c.stored_bytes, 0u);
+        EXPECT_LT(c.stored_bytes, c.bytes / 4);
+      }
+    }
+  }
+  EXPECT_TRUE(any_zeros);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -70,6 +71,28 @@ TEST_F(SlotTest, ReaderNoticesThatTheSlotIsReused) {
   EXPECT_EQ(SlotReader::open(pair->name(0)).error().code, ErrorCode::kUnavailable);
   ASSERT_OK(pair->seal(0, header_of(10, 4096)));
   EXPECT_FALSE(reader->still_sealed()) << "the same step sealed again is not what was read";
+}
+
+TEST_F(SlotTest, AStoppedWriterThatWakesAfterItsSlotWasGivenAwayChangesNothing) {
+  const int pid = spawn_crash_child({"stop", prefix_, "65536"});
+  ASSERT_GT(pid, 0);
+  int status = 0;
+  ASSERT_EQ(::waitpid(pid, &status, WUNTRACED), pid);
+  ASSERT_TRUE(WIFSTOPPED(status));
+  ASSERT_OK(find_sealed_slot(prefix_, 2, 10));
+  auto pair = SlotPair::open(prefix_, 65536, std::chrono::milliseconds(0));
+  ASSERT_OK(pair);
+  EXPECT_FALSE(pair->header(0)) << "what a living writer may yet change is not adopted";
+  fill(*pair, 0, 20, 'n');
+  fill(*pair, 1, 30, 'm');
+  ::kill(pid, SIGCONT);
+  EXPECT_EQ(wait_for(pid).exit_code, 0);
+  for (const std::int64_t step : {20, 30}) {
+    const auto reader = find_sealed_slot(prefix_, 2, step);
+    ASSERT_OK(reader);
+    EXPECT_OK(reader->verify());
+  }
+  EXPECT_FALSE(find_sealed_slot(prefix_, 2, 99));
 }
 
 TEST_F(SlotTest, NextIncarnationFindsTheContents) {

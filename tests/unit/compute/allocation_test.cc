@@ -47,11 +47,11 @@ TEST(StageAllocation, NothingIsAllocatedAfterCreate) {
     std::vector<float> m(stage->values().size()), v(stage->values().size());
     std::vector<float> logits(static_cast<std::size_t>(model.options.vocabulary_size));
     const long before = num_allocations;
-    stage->forward(0, batch.tokens, batch.targets, {}, {});
-    stage->forward(1, batch.tokens, batch.targets, {}, {});
+    stage->forward(0, {batch.tokens, batch.targets}, {}, {});
+    stage->forward(1, {batch.tokens, batch.targets}, {}, {});
     stage->backward(0, {}, {}, gradient);
     stage->backward(1, {}, {}, gradient);
-    stage->evaluate(batch.tokens, batch.targets, {}, {});
+    stage->evaluate({batch.tokens, batch.targets}, {}, {});
     stage->next_token_logits(
         batch.tokens.size() > 9 ? std::span(batch.tokens).first(9) : std::span(batch.tokens),
         logits);

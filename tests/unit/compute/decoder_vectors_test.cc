@@ -95,11 +95,31 @@ class DecoderVectors : public testing::TestWithParam<TinyModel> {
     ASSERT_TRUE(vectors.contains(GetParam().name));
     expected_ = vectors.at(GetParam().name);
     const ModelOptions& options = GetParam().options;
-    stage_ = make_stage(options, whole_model(options), {2, 7});
+    stage_ = make_stage(options, whole_model(options), {2, 7}, 1, settings());
     for (const StageParameter& p : stage_->parameters())
       for (std::size_t i = 0; i < static_cast<std::size_t>(p.size); ++i)
         slice(stage_->values(), p.offset, p.size)[i] =
             uniform(p.spec.name, i) + (p.spec.init.kind == InitRule::Kind::kOnes ? 1.0f : 0.0f);
+  }
+
+  virtual StageSettings settings() const { return {}; }
+
+  void expect_loss_and_gradients(const Trained& trained) const {
+    // fp32 against double: about a hundred roundings of 6e-8 of values of that size, here and
+    // below.
+    EXPECT_NEAR(trained.loss.sum, expected_.loss, 1e-5 * expected_.loss);
+    EXPECT_NEAR(trained.loss.z_sum, expected_.z_term, 1e-5 * (1 + expected_.z_term));
+    ASSERT_EQ(stage_->parameters().size(), expected_.tensors.size());
+    std::vector<float> gradient = whole_gradient(trained);
+    for (const StageParameter& p : stage_->parameters()) {
+      const TensorVector& tensor = expected_.tensors.at(p.spec.name);
+      const auto values = slice(gradient, p.offset, p.size);
+      EXPECT_NEAR(dot(p.spec.name, values), tensor.gradient_dot, 1e-5 * (1 + tensor.gradient_norm))
+          << p.spec.name;
+      EXPECT_NEAR(std::sqrt(sum_of_squares(values)), tensor.gradient_norm,
+                  1e-5 * (1 + tensor.gradient_norm))
+          << p.spec.name;
+    }
   }
 
   /// The gradient with both parts of a tied embedding added up in the first's place.
@@ -119,23 +139,10 @@ class DecoderVectors : public testing::TestWithParam<TinyModel> {
 TEST_P(DecoderVectors, LossLogitsAndGradientsEqualPyTorch) {
   const TestBatch batch = reference_batch(GetParam().options);
   const Trained trained = train_once(*stage_, batch);
-  // fp32 against double: about a hundred roundings of 6e-8 of values of that size, here and below.
-  EXPECT_NEAR(trained.loss.sum, expected_.loss, 1e-5 * expected_.loss);
-  EXPECT_NEAR(trained.loss.z_sum, expected_.z_term, 1e-5 * (1 + expected_.z_term));
+  expect_loss_and_gradients(trained);
   std::vector<float> logits(expected_.logits.size());
   stage_->next_token_logits(std::span(batch.tokens).first(7), logits);
   for (std::size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], expected_.logits[i], 2e-5);
-  ASSERT_EQ(stage_->parameters().size(), expected_.tensors.size());
-  std::vector<float> gradient = whole_gradient(trained);
-  for (const StageParameter& p : stage_->parameters()) {
-    const TensorVector& tensor = expected_.tensors.at(p.spec.name);
-    const auto values = slice(gradient, p.offset, p.size);
-    EXPECT_NEAR(dot(p.spec.name, values), tensor.gradient_dot, 1e-5 * (1 + tensor.gradient_norm))
-        << p.spec.name;
-    EXPECT_NEAR(std::sqrt(sum_of_squares(values)), tensor.gradient_norm,
-                1e-5 * (1 + tensor.gradient_norm))
-        << p.spec.name;
-  }
 }
 
 TEST_P(DecoderVectors, ThreeUpdatesEqualPyTorch) {
@@ -161,6 +168,73 @@ TEST_P(DecoderVectors, ThreeUpdatesEqualPyTorch) {
         << p.spec.name;
   }
 }
+
+constexpr DropoutRates kRates{0.2, 0.3, 0.25};
+constexpr std::uint64_t kDropoutSeed = 7;
+const std::vector<std::int64_t> kSamples = {5, 1000000007};
+
+/// The masks of both samples: a line for each place, its rows in order as 0 and 1.
+std::string exported_masks() {
+  std::string text;
+  const auto add = [&](const std::string& site, double rate, int rows, std::uint32_t columns) {
+    text += site;
+    for (const std::int64_t sample : kSamples)
+      for (int r = 0; r < rows; ++r) {
+        const DropoutRow row = dropout_row(dropout_site(kDropoutSeed, site, rate), sample,
+                                           static_cast<std::uint64_t>(r));
+        text += ' ';
+        for (std::uint32_t c = 0; c < columns; ++c) text += dropout_factor(row, c) > 0 ? '1' : '0';
+      }
+    text += '\n';
+  };
+  constexpr int kTokens = 7;
+  constexpr int kMostHeads = 4;
+  add("embedding", kRates.embedding, kTokens, 12);
+  for (const std::string layer : {"layers.0.", "layers.1."}) {
+    add(layer + "attention.probabilities", kRates.attention, kMostHeads * kTokens, kTokens);
+    add(layer + "attention.output", kRates.residual, kTokens, 12);
+    add(layer + "ffn.output", kRates.residual, kTokens, 12);
+  }
+  return text;
+}
+
+TEST(DropoutMasks, AreThoseThatPyTorchWasGiven) {
+  std::ifstream file(TENAX_SOURCE_DIR "/tests/reference/dropout_masks.txt");
+  std::string stored;
+  for (std::string line; std::getline(file, line);)
+    if (!line.starts_with('#')) stored += line + '\n';
+  const std::string exported = exported_masks();
+  const std::string copy = testing::TempDir() + "dropout_masks.txt";
+  std::ofstream(copy) << exported;
+  EXPECT_TRUE(stored == exported) << "the engine's masks are in " << copy;
+}
+
+class DropoutVectors : public DecoderVectors {
+ protected:
+  StageSettings settings() const override {
+    StageSettings settings;
+    settings.dropout = kRates;
+    settings.dropout_seed = kDropoutSeed;
+    return settings;
+  }
+};
+
+TEST_P(DropoutVectors, LossAndGradientsEqualPyTorchUnderTheSameMasks) {
+  TestBatch batch = reference_batch(GetParam().options);
+  batch.samples = kSamples;
+  expect_loss_and_gradients(train_once(*stage_, batch));
+}
+
+std::vector<TinyModel> dropout_models() {
+  std::vector<TinyModel> models;
+  for (const char* name : {"Gpt2", "Llama", "Bloom", "Palm", "PostNorm"})
+    for (const TinyModel& model : tiny_models())
+      if (model.name == name) models.push_back({model.name + "Dropout", model.options});
+  return models;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, DropoutVectors, testing::ValuesIn(dropout_models()),
+                         [](const auto& model) { return model.param.name; });
 
 INSTANTIATE_TEST_SUITE_P(Models, DecoderVectors, testing::ValuesIn(tiny_models()),
                          [](const auto& model) { return model.param.name; });

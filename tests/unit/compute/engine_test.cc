@@ -162,6 +162,115 @@ TEST(Engine, EveryLayoutGivesTheSameBits) {  // T2
   }
 }
 
+/// As train(), but the second step has fewer microbatches and the third all again.
+Outcome train_with_a_ramp(const ModelOptions& model, int dp, int pp) {
+  Outcome out;
+  std::mutex mutex;
+  test::run_world(dp * pp, [&](Communicator& comm) {
+    auto engine = Engine::create(engine_options(model, dp, pp, comm.rank()));
+    ASSERT_TRUE(engine) << engine.error().message;
+    (*engine)->initialise(11);
+    const EngineOptions all = (*engine)->options();
+    for (const auto& [step, count] : {std::pair{1, kMicrobatches}, {2, 3}, {3, kMicrobatches}}) {
+      Engine::Batch batch{{}, count, {}};
+      for (int r = 0; r < dp; ++r) batch.ranges.push_back({count * r / dp, count * (r + 1) / dp});
+      batch.schedule =
+          schedule(all.stage, pp, batch.ranges[static_cast<std::size_t>(all.replica)].size());
+      ASSERT_TRUE((*engine)->set_batch(batch));
+      train_step(**engine, comm, step, comm.rank() == 0 ? &out : nullptr);
+    }
+    const std::scoped_lock lock(mutex);
+    collect(**engine, out);
+  });
+  return out;
+}
+
+TEST(Engine, StepsOfAnotherBatchSizeGiveTheSameBitsOnEveryLayout) {
+  const ModelOptions m = model(true);
+  const Outcome alone = train_with_a_ramp(m, 1, 1);
+  EXPECT_NE(alone.losses, train(m, 1, 1).losses);
+  for (const auto& [dp, pp] : {std::pair{2, 1}, {1, 2}, {2, 2}, {4, 1}}) {
+    SCOPED_TRACE(testing::Message() << "dp " << dp << " pp " << pp);
+    const Outcome split = train_with_a_ramp(m, dp, pp);
+    EXPECT_EQ(split.losses, alone.losses);
+    EXPECT_EQ(split.norms, alone.norms);
+    for (const auto& [name, tensor] : alone.tensors)
+      EXPECT_TRUE(same_bits(split.tensors.at(name), tensor)) << name;
+  }
+}
+
+/// Microbatch `mb` of a step in which microbatches have no, one or all of their targets, and
+/// samples of several documents.
+TestBatch masked_batch(const ModelOptions& options, int mb) {
+  TestBatch batch(options, kShape, static_cast<std::uint64_t>(mb));
+  batch.positions = {0, 1, 2, 0, 1, 0, 1, 0, 0, 1, 2, 3, 4, 5};
+  std::ranges::fill(batch.targets, 5);
+  if (mb % 3 == 0) std::ranges::fill(batch.targets, -1);
+  if (mb % 3 == 1) {
+    std::ranges::fill(batch.targets, -1);
+    batch.targets[9] = 2;
+  }
+  return batch;
+}
+
+TEST(Engine, TargetsAreCountedOverTheWholeBatchHoweverTheyLie) {
+  const ModelOptions m = model(true);
+  const auto stage = make_stage(m, whole_model(m), kShape);
+  stage->initialise(11);
+  double sum = 0;
+  std::int64_t targets = 0;
+  std::vector<double> gradient(stage->gradient_size());
+  for (int mb = 0; mb < kMicrobatches; ++mb) {
+    const Trained trained = train_once(*stage, masked_batch(m, mb));
+    sum += trained.loss.sum;
+    targets += trained.loss.targets;
+    for (std::size_t i = 0; i < gradient.size(); ++i)
+      gradient[i] += static_cast<double>(trained.gradient[i]);
+  }
+  double squares = 0;
+  for (const StageParameter& p : stage->parameters())
+    for (std::size_t i = 0; i < static_cast<std::size_t>(p.size); ++i) {
+      double g = 0;
+      for (const GradientPart& part : p.gradients)
+        g += gradient[static_cast<std::size_t>(part.offset) + i];
+      squares += g * g;
+    }
+  ASSERT_EQ(targets, 2 * (1 + 14));
+
+  std::map<std::string, std::vector<float>> expected;
+  for (const auto& [dp, pp] : {std::pair{1, 1}, {4, 1}, {1, 2}, {5, 1}}) {
+    SCOPED_TRACE(testing::Message() << "dp " << dp << " pp " << pp);
+    Outcome out;
+    std::mutex mutex;
+    test::run_world(dp * pp, [&, dp = dp, pp = pp](Communicator& comm) {
+      auto engine = Engine::create(engine_options(m, dp, pp, comm.rank()));
+      ASSERT_TRUE(engine) << engine.error().message;
+      (*engine)->initialise(11);
+      const EngineOptions& o = (*engine)->options();
+      const MicrobatchRange mine = o.ranges[static_cast<std::size_t>(o.replica)];
+      std::vector<TestBatch> batches;
+      for (int mb = mine.begin; mb < mine.end; ++mb) batches.push_back(masked_batch(m, mb));
+      std::vector<Microbatch> microbatches;
+      for (const TestBatch& b : batches)
+        microbatches.push_back({b.tokens, b.targets, false, 0, b.positions});
+      ASSERT_TRUE((*engine)->compute_gradients(comm, microbatches));
+      const auto verdict = (*engine)->exchange_verdict(comm, (*engine)->verdict_part());
+      ASSERT_TRUE(verdict);
+      EXPECT_EQ(verdict->targets, targets);
+      EXPECT_DOUBLE_EQ(verdict->loss, sum / static_cast<double>(targets));
+      // The gradient's sums are in fp32: a dozen roundings of 6e-8.
+      const double norm = std::sqrt(squares) / static_cast<double>(targets);
+      EXPECT_NEAR(verdict->grad_norm, norm, 1e-6 * norm);
+      (*engine)->apply_update({verdict->grad_norm, 0.5, verdict->targets, 1e-2, 1});
+      const std::scoped_lock lock(mutex);
+      collect(**engine, out);
+    });
+    if (expected.empty()) expected = out.tensors;
+    for (const auto& [name, tensor] : expected)
+      EXPECT_TRUE(same_bits(out.tensors.at(name), tensor)) << name;
+  }
+}
+
 // A held step: both computations must be the same bits, and a rank that differs is named.
 TEST(Engine, AFlippedGradientBitIsSeenByItsRankAloneAndByTheVerdict) {
   const ModelOptions m = model(true);

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "common/counter_rng.h"
+#include "compute/aligned_buffer.h"
+#include "compute/cpu/gemm_call.h"
 
 namespace tenax::compute {
 namespace {
@@ -53,9 +55,19 @@ void multiply(Gemm& gemm, Form form, Operands& o, Write write) {
   if (form == Form::kTn) gemm.tn(o.shape, a, b, c, write);
 }
 
+/// To the nearest number with eight significant bits, ties to even.
+double bf16(float x) {
+  int exponent = 0;
+  const double mantissa = std::frexp(static_cast<double>(x), &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(mantissa, 8)), exponent - 8);
+}
+
 /// Every element of the product against a sum in double; elements beyond the product must be
 /// untouched.
-void expect_product(Gemm& gemm, Form form, const GemmShape& s, Write write) {
+void expect_product(Gemm& gemm, Precision precision, Form form, const GemmShape& s, Write write) {
+  const auto factor = [&](float x) {
+    return precision == Precision::kBf16 ? bf16(x) : static_cast<double>(x);
+  };
   Operands o = make_operands(form, s);
   const std::vector<float> before = o.c;
   multiply(gemm, form, o, write);
@@ -73,8 +85,8 @@ void expect_product(Gemm& gemm, Form form, const GemmShape& s, Write write) {
                                                                        : i * o.stride_a + k)];
         const float b = o.b[static_cast<std::size_t>(form == Form::kNt ? j * o.stride_b + k
                                                                        : k * o.stride_b + j)];
-        sum += static_cast<double>(a) * static_cast<double>(b);
-        magnitude += std::abs(static_cast<double>(a) * static_cast<double>(b));
+        sum += factor(a) * factor(b);
+        magnitude += std::abs(factor(a) * factor(b));
       }
       // k + 1 roundings of at most 2^-24 of the terms' magnitudes, and the products' own where they
       // are not fused.
@@ -83,10 +95,15 @@ void expect_product(Gemm& gemm, Form form, const GemmShape& s, Write write) {
     }
 }
 
-class GemmOnIsa : public testing::TestWithParam<cpu::Isa> {};
+struct Build {
+  cpu::Isa isa;
+  Precision precision;
+};
+
+class GemmOnIsa : public testing::TestWithParam<Build> {};
 
 TEST_P(GemmOnIsa, EqualsSumsInDoubleForOddShapes) {
-  Gemm gemm(GetParam());
+  Gemm gemm(GetParam().isa, GetParam().precision);
   const std::vector<GemmShape> shapes = {
       {1, 1, 1},    {1, 1, 300},  {2, 3, 4},     {12, 32, 256}, {13, 33, 257}, {11, 31, 255},
       {5, 70, 1},   {70, 5, 3},   {24, 64, 512}, {25, 65, 600}, {145, 40, 20}, {300, 17, 29},
@@ -98,12 +115,12 @@ TEST_P(GemmOnIsa, EqualsSumsInDoubleForOddShapes) {
         SCOPED_TRACE(testing::Message()
                      << s.m << " x " << s.n << " x " << s.k << " form " << static_cast<int>(form)
                      << " write " << static_cast<int>(write));
-        expect_product(gemm, form, s, write);
+        expect_product(gemm, GetParam().precision, form, s, write);
       }
 }
 
 TEST_P(GemmOnIsa, OverwritesWhatWasNotFinite) {
-  Gemm gemm(GetParam());
+  Gemm gemm(GetParam().isa, GetParam().precision);
   Operands o = make_operands(Form::kNt, {5, 7, 3});
   for (float& c : o.c) c = NAN;
   multiply(gemm, Form::kNt, o, Write::kOverwrite);
@@ -113,7 +130,7 @@ TEST_P(GemmOnIsa, OverwritesWhatWasNotFinite) {
 }
 
 TEST_P(GemmOnIsa, BitsOfARowDoNotDependOnTheOtherRows) {
-  Gemm gemm(GetParam());
+  Gemm gemm(GetParam().isa, GetParam().precision);
   Operands whole = make_operands(Form::kNt, {150, 37, 300});
   Operands parts = whole;
   multiply(gemm, Form::kNt, whole, Write::kAdd);
@@ -126,8 +143,17 @@ TEST_P(GemmOnIsa, BitsOfARowDoNotDependOnTheOtherRows) {
   EXPECT_EQ(std::memcmp(whole.c.data(), parts.c.data(), whole.c.size() * sizeof(float)), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, GemmOnIsa, testing::ValuesIn(cpu::available_isas()),
-                         [](const auto& isa) { return std::string(cpu::to_string(isa.param)); });
+std::vector<Build> builds() {
+  std::vector<Build> all;
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16})
+    for (const cpu::Isa isa : cpu::available_isas()) all.push_back({isa, precision});
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Builds, GemmOnIsa, testing::ValuesIn(builds()), [](const auto& build) {
+  return std::string(cpu::to_string(build.param.isa)) + "_" +
+         std::string(to_string(build.param.precision));
+});
 
 TEST(Gemm, Avx2AndAvx512GiveEqualBits) {
   if (cpu::best_isa() != cpu::Isa::kAvx512) GTEST_SKIP() << "this processor has no AVX-512";
@@ -139,6 +165,74 @@ TEST(Gemm, Avx2AndAvx512GiveEqualBits) {
     multiply(narrow, form, x, Write::kAdd);
     multiply(wide, form, y, Write::kAdd);
     EXPECT_EQ(std::memcmp(x.c.data(), y.c.data(), x.c.size() * sizeof(float)), 0);
+  }
+}
+
+TEST(Bf16Gemm, EveryBuildGivesEqualBits) {
+  for (const Form form : {Form::kNt, Form::kNn, Form::kTn})
+    for (const GemmShape& shape : {GemmShape{101, 203, 555}, {12, 32, 1}, {13, 5, 257}}) {
+      Operands expected = make_operands(form, shape);
+      // From 2^-40 to 2^40, so that sums round in every way.
+      for (std::size_t i = 0; i < expected.a.size(); ++i)
+        expected.a[i] = std::ldexp(expected.a[i], static_cast<int>(i * 7 % 41) - 20);
+      const Operands inputs = expected;
+      Gemm portable(cpu::Isa::kPortable, Precision::kBf16);
+      multiply(portable, form, expected, Write::kAdd);
+      for (const cpu::Isa isa : cpu::available_isas()) {
+        Operands o = inputs;
+        Gemm gemm(isa, Precision::kBf16);
+        multiply(gemm, form, o, Write::kAdd);
+        EXPECT_EQ(std::memcmp(o.c.data(), expected.c.data(), o.c.size() * sizeof(float)), 0)
+            << gemm.description();
+      }
+    }
+}
+
+TEST(Bf16Gemm, AVX512WithoutTheInstructionForPairsGivesTheSameBits) {
+  if (!cpu::is_available(cpu::Isa::kAvx512)) GTEST_SKIP() << "this processor has no AVX-512";
+#if defined(__x86_64__)
+  Operands x = make_operands(Form::kNn, {50, 70, 300});
+  Operands y = x;
+  Gemm gemm(cpu::Isa::kAvx512, Precision::kBf16);
+  multiply(gemm, Form::kNn, x, Write::kOverwrite);
+  AlignedBuffer pack_a(static_cast<std::size_t>(cpu::kPackAFloats));
+  AlignedBuffer pack_b(static_cast<std::size_t>(cpu::kPackBFloats));
+  cpu::GemmCall call;
+  call.m = 50;
+  call.n = 70;
+  call.k = 300;
+  call.a = y.a.data();
+  call.a_stride_m = y.stride_a;
+  call.a_stride_k = 1;
+  call.b = y.b.data();
+  call.b_stride_k = y.stride_b;
+  call.b_stride_n = 1;
+  call.c = y.c.data();
+  call.c_stride = y.stride_c;
+  call.bf16 = true;
+  call.pack_a = pack_a.data();
+  call.pack_b = pack_b.data();
+  cpu::gemm_avx512(call);
+  EXPECT_EQ(std::memcmp(x.c.data(), y.c.data(), x.c.size() * sizeof(float)), 0);
+#endif
+}
+
+TEST(Bf16Gemm, KeepsWhatIsNotFiniteAndDropsDenormals) {
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    Gemm gemm(isa, Precision::kBf16);
+    const float b = 1.0f;
+    for (const float a : {INFINITY, -INFINITY, 3.4028234e38f}) {
+      float c = 0;
+      gemm.nn({1, 1, 1}, {&a, 1}, {&b, 1}, {&c, 1}, Write::kOverwrite);
+      EXPECT_TRUE(std::isinf(c)) << gemm.description() << " of " << a;
+    }
+    const float nan = std::nanf("1");
+    float c = 0;
+    gemm.nn({1, 1, 1}, {&nan, 1}, {&b, 1}, {&c, 1}, Write::kOverwrite);
+    EXPECT_TRUE(std::isnan(c)) << gemm.description();
+    const float denormal = 1e-39f;
+    gemm.nn({1, 1, 1}, {&denormal, 1}, {&b, 1}, {&c, 1}, Write::kOverwrite);
+    EXPECT_EQ(c, 0.0f) << gemm.description();
   }
 }
 

@@ -63,7 +63,7 @@ TEST_P(StageGradient, LossEqualsTheReference) {
   EXPECT_NEAR(trained.loss.z_sum, z_sum, 1e-5);
   EXPECT_EQ(trained.loss.targets,
             std::ranges::count_if(batch.targets, [](std::int32_t t) { return t >= 0; }));
-  const LossSum evaluated = stage->evaluate(batch.tokens, batch.targets, {}, {});
+  const LossSum evaluated = stage->evaluate({batch.tokens, batch.targets}, {}, {});
   EXPECT_EQ(evaluated.sum, trained.loss.sum);
   EXPECT_EQ(evaluated.targets, trained.loss.targets);
 }

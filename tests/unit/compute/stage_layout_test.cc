@@ -58,8 +58,8 @@ TEST_P(StageSplit, TwoStagesGiveTheBitsOfOne) {
   std::vector<float> boundary_grad(first->boundary_size());
   std::vector<float> first_gradient(first->gradient_size());
   std::vector<float> last_gradient(last->gradient_size());
-  first->forward(0, batch.tokens, {}, {}, boundary);
-  last->forward(0, {}, batch.targets, boundary, {});
+  first->forward(0, {batch.tokens, {}}, {}, boundary);
+  last->forward(0, {{}, batch.targets}, boundary, {});
   last->backward(0, {}, boundary_grad, last_gradient);
   first->backward(0, boundary_grad, {}, first_gradient);
 
@@ -74,9 +74,9 @@ TEST_P(StageSplit, TwoStagesGiveTheBitsOfOne) {
     EXPECT_TRUE(equal_bits(gradients[name], values)) << name;
 
   std::vector<float> evaluated(first->boundary_size());
-  first->evaluate(batch.tokens, {}, {}, evaluated);
+  first->evaluate({batch.tokens, {}}, {}, evaluated);
   EXPECT_TRUE(equal_bits(evaluated, boundary));
-  EXPECT_EQ(last->evaluate({}, batch.targets, boundary, {}).sum, expected.loss.sum);
+  EXPECT_EQ(last->evaluate({{}, batch.targets}, boundary, {}).sum, expected.loss.sum);
 }
 
 TEST_P(StageSplit, FullRecomputationGivesTheSameBits) {
@@ -92,6 +92,28 @@ TEST_P(StageSplit, FullRecomputationGivesTheSameBits) {
   EXPECT_LT(recomputed->memory().slot, kept->memory().slot);
 }
 
+TEST_P(StageSplit, SelectiveRecomputationGivesTheSameBitsInLessMemory) {
+  const ModelOptions& options = GetParam().options;
+  const TestBatch a(options, {2, 9}, 1);
+  const TestBatch b(options, {2, 9}, 2);
+  const auto kept = make_stage(options, whole_model(options), a.shape, 2);
+  const auto selective = make_stage(options, whole_model(options), a.shape, 2,
+                                    {cpu::best_isa(), Recompute::kSelective});
+  std::vector<std::vector<float>> gradients;
+  for (Stage* stage : {kept.get(), selective.get()}) {
+    stage->forward(0, a.inputs(), {}, {});
+    stage->forward(1, b.inputs(), {}, {});
+    stage->evaluate(b.inputs(), {}, {});
+    for (const int slot : {0, 1}) {
+      gradients.emplace_back(stage->gradient_size());
+      stage->backward(slot, {}, {}, gradients.back());
+    }
+  }
+  EXPECT_TRUE(equal_bits(gradients[0], gradients[2]));
+  EXPECT_TRUE(equal_bits(gradients[1], gradients[3]));
+  EXPECT_LT(selective->memory().slot, kept->memory().slot);
+}
+
 TEST_P(StageSplit, SlotsKeepMicrobatchesApart) {
   const ModelOptions& options = GetParam().options;
   const TestBatch a(options, {2, 9}, 1);
@@ -101,9 +123,9 @@ TEST_P(StageSplit, SlotsKeepMicrobatchesApart) {
   const Trained b_alone = train_once(*stage, b, 0);
   std::vector<float> a_gradient(stage->gradient_size());
   std::vector<float> b_gradient(stage->gradient_size());
-  stage->forward(0, a.tokens, a.targets, {}, {});
-  stage->forward(1, b.tokens, b.targets, {}, {});
-  stage->evaluate(b.tokens, a.targets, {}, {});
+  stage->forward(0, {a.tokens, a.targets}, {}, {});
+  stage->forward(1, {b.tokens, b.targets}, {}, {});
+  stage->evaluate({b.tokens, a.targets}, {}, {});
   stage->backward(0, {}, {}, a_gradient);
   stage->backward(1, {}, {}, b_gradient);
   EXPECT_EQ(stage->loss(0).sum, a_alone.loss.sum);
@@ -182,7 +204,7 @@ TEST(Stage, BackwardAddsToTheGradient) {
   const auto stage = make_stage(options, whole_model(options), batch.shape);
   const Trained once = train_once(*stage, batch);
   std::vector<float> twice = once.gradient;
-  stage->forward(0, batch.tokens, batch.targets, {}, {});
+  stage->forward(0, {batch.tokens, batch.targets}, {}, {});
   stage->backward(0, {}, {}, twice);
   float largest = 0;
   for (const float g : once.gradient) largest = std::max(largest, std::abs(g));

@@ -104,6 +104,11 @@ struct TestBatch {
   BatchShape shape;
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> targets;
+  std::vector<std::int32_t> positions;  ///< empty: one document a sample
+
+  std::vector<std::int64_t> samples;  ///< absolute positions, for dropout
+
+  StageBatch inputs() const { return {tokens, targets, positions, samples}; }
 
   TestBatch(const ModelOptions& options, BatchShape batch, std::uint64_t seed = 1) : shape(batch) {
     const CounterRng rng(seed, 0);
@@ -138,7 +143,7 @@ struct Trained {
 inline Trained train_once(Stage& stage, const TestBatch& batch, int slot = 0) {
   Trained result;
   result.gradient.assign(stage.gradient_size(), 0.0f);
-  stage.forward(slot, batch.tokens, batch.targets, {}, {});
+  stage.forward(slot, batch.inputs(), {}, {});
   stage.backward(slot, {}, {}, result.gradient);
   result.loss = stage.loss(slot);
   const auto samples = stage.sample_losses(slot);

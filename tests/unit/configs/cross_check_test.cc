@@ -63,6 +63,17 @@ TEST(CrossCheck, RefusesParallelismThatIsNotBuilt) {
                 "parallelism are"}));
 }
 
+TEST(CrossCheck, RefusesOnAGpuWhatOnlyTheCpuDoes) {
+  RunConfig c = sound();
+  c.train.device = ComputeDevice::kCuda;
+  EXPECT_EQ(cross_check(c), Messages{});
+  c.data.packing = data::Packing::kDocuments;
+  c.train.dropout.embedding = 0.1;
+  EXPECT_EQ(cross_check(c),
+            (Messages{"train.device \"cuda\" does not do data.packing \"documents\" yet",
+                      "train.device \"cuda\" does not do dropout yet"}));
+}
+
 TEST(CrossCheck, RefusesMatricesThatCannotBeShared) {
   RunConfig c = sound();
   c.layout.tensor_parallel = 3;
@@ -73,6 +84,43 @@ TEST(CrossCheck, RefusesMatricesThatCannotBeShared) {
             (Messages{"layout.tensor_parallel 3: heads 4 is not a multiple of tp 3",
                       "layout.tensor_parallel 3: ffn_width 100 is not a multiple of tp 3",
                       "layout.tensor_parallel 3: kv_heads 4 is not a multiple of tp 3"}));
+}
+
+TEST(CrossCheck, RefusesARampThatTheLayoutCannotDivide) {
+  RunConfig c = sound();
+  c.layout.data_parallel = 2;
+  c.train.batch_ramp = {"10 x 4", "10 x 6", "10 x 32"};
+  const Messages messages = cross_check(c);
+  ASSERT_EQ(messages.size(), 2u);
+  EXPECT_NE(messages[0].find("6 of \"10 x 6\" is not a multiple"), std::string::npos);
+  EXPECT_NE(messages[1].find("\"10 x 32\" is more than train.global_batch_size 16"),
+            std::string::npos);
+  c.train.batch_ramp = {"ten"};
+  ASSERT_EQ(cross_check(c).size(), 1u);
+}
+
+TEST(CrossCheck, RefusesGroupsThatSayNothingOrFitNothing) {
+  RunConfig c = sound();
+  c.optimizer.groups = {"layers.*: weight_decay=0", "decoder.*: weight_decay=0", "layers"};
+  const Messages messages = cross_check(c);
+  ASSERT_EQ(messages.size(), 2u);
+  EXPECT_NE(messages[0].find("no tensor of the model fits \"decoder.*\""), std::string::npos)
+      << messages[0];
+  EXPECT_NE(messages[1].find("\"layers\" is no parameter group: it has no colon"),
+            std::string::npos)
+      << messages[1];
+}
+
+TEST(CrossCheck, RefusesABlendBesideTextAndPartsWithoutAWeight) {
+  RunConfig c = sound();
+  c.data.blend = {"0.5 a/*", "b/*"};
+  const Messages messages = cross_check(c);
+  ASSERT_EQ(messages.size(), 2u);
+  EXPECT_NE(messages[0].find("data.text and data.blend are both given"), std::string::npos);
+  EXPECT_NE(messages[1].find("\"b/*\" is no part of a blend"), std::string::npos);
+  c.data.text.clear();
+  c.data.blend = {"0.5 a/*"};
+  EXPECT_EQ(cross_check(c), Messages{});
 }
 
 TEST(CrossCheck, RefusesAgentsThatDoNotDivideTheWorkers) {

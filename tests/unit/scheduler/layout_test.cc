@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 
 namespace tenax::scheduler {
 namespace {
@@ -55,6 +56,55 @@ TEST(Layout, LayersAreSplitInOrderAndEvenlyAndTheOuterStagesGetTheExtraOnesLast)
   EXPECT_EQ(split_layers(10, 4), (std::vector<LayerRange>{{0, 2}, {2, 5}, {5, 8}, {8, 10}}));
   EXPECT_EQ(split_layers(11, 4), (std::vector<LayerRange>{{0, 3}, {3, 6}, {6, 9}, {9, 11}}));
   EXPECT_EQ(split_layers(3, 2), (std::vector<LayerRange>{{0, 2}, {2, 3}}));
+}
+
+TEST(Layout, NoOtherSplitHasACheaperSlowestStage) {
+  const auto slowest = [](const std::vector<int>& sizes, const EndCosts& ends) {
+    double most = 0;
+    for (std::size_t s = 0; s < sizes.size(); ++s) {
+      most = std::max(
+          most, sizes[s] + (s == 0 ? ends.embedding : 0) + (s + 1 == sizes.size() ? ends.head : 0));
+    }
+    return most;
+  };
+  for (const EndCosts ends :
+       {EndCosts{0, 0}, EndCosts{0.3, 0.7}, EndCosts{0, 5.4}, EndCosts{2, 1}}) {
+    for (int stages = 1; stages <= 4; ++stages) {
+      for (int layers = stages; layers <= 9; ++layers) {
+        std::vector<int> mine;
+        for (const LayerRange& r : split_layers(layers, stages, ends))
+          mine.push_back(r.end - r.first);
+        // Every way to cut them.
+        std::vector<int> sizes(static_cast<std::size_t>(stages));
+        double best = 1e9;
+        const std::function<void(std::size_t, int)> cut = [&](std::size_t s, int rest) {
+          if (s + 1 == sizes.size()) {
+            sizes[s] = rest;
+            if (rest > 0) best = std::min(best, slowest(sizes, ends));
+            return;
+          }
+          for (sizes[s] = 1; sizes[s] < rest; ++sizes[s]) cut(s + 1, rest - sizes[s]);
+        };
+        cut(0, layers);
+        EXPECT_DOUBLE_EQ(slowest(mine, ends), best) << layers << " layers, " << stages << " stages";
+      }
+    }
+  }
+}
+
+TEST(Layout, AHeadThatCostsAsMuchAsFiveLayersLeavesTheLastStageWithFewerOfThem) {
+  // GPT-2 124M: twelve layers, and logits over 50257 tokens.
+  EXPECT_EQ(split_layers(12, 4, {0, 5.4}),
+            (std::vector<LayerRange>{{0, 3}, {3, 7}, {7, 11}, {11, 12}}));
+}
+
+TEST(Layout, ChunksOfARankShareWhatTheRankCanBear) {
+  // Two ranks of three chunks: the head is worth nearly five layers of the second rank.
+  const auto ranges = split_layers(12, 6, {0, 4.9}, 3);
+  int first_rank = 0;
+  for (std::size_t s = 0; s < ranges.size(); s += 2) first_rank += ranges[s].end - ranges[s].first;
+  EXPECT_EQ(first_rank, 8);
+  EXPECT_EQ(ranges.back(), (LayerRange{11, 12}));
 }
 
 TEST(Layout, EvenSharesCoverEverythingOnce) {

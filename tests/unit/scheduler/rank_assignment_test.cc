@@ -73,5 +73,19 @@ TEST(RankAssignment, WhatIsInMemorySufficesAsLongAsAReplicaOfEachStageStays) {
   EXPECT_TRUE(memory_suffices(state, {5, 1, 2}, all(4)));
 }
 
+TEST(RankAssignment, WithAShardedOptimizerEveryRankIsUnlikeTheOthers) {
+  RankState held;
+  held.has_weights = true;
+  held.degrees = {2, 1, 2};
+  held.rank = 1;
+  EXPECT_TRUE(holds_shard_of(held, {2, 1, 2}, 1, 1));
+  EXPECT_FALSE(holds_shard_of(held, {2, 1, 2}, 0, 1)) << "the other replica";
+  EXPECT_FALSE(holds_shard_of(held, {3, 1, 2}, 1, 1)) << "another cut of the optimizer's state";
+  const RunState state = trained({2, 1, 2});
+  EXPECT_TRUE(memory_suffices(state, {2, 1, 2}, all(4), 1));
+  EXPECT_FALSE(memory_suffices(state, {2, 1, 2}, {true, true, true, false}, 1));
+  EXPECT_FALSE(memory_suffices(state, {1, 1, 2}, {true, false, true, false}, 1));
+}
+
 }  // namespace
 }  // namespace tenax::scheduler

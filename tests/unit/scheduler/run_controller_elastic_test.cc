@@ -19,6 +19,7 @@ test::ControlledRunOptions fragile(int dp, int pp, int agents) {
   o.controller.limits.max_data_parallel = 8;
   o.controller.limits.max_stages = 4;
   o.controller.hang_timeout = std::chrono::hours(1);  // minutes pass in these tests
+  o.controller.watch.factor = 0;
   return o;
 }
 
@@ -339,6 +340,39 @@ TEST(ElasticRun, RefusesALayoutThatCannotBe) {
             "the tensor-parallel degree of a run cannot change");
   EXPECT_EQ(refusal_of_scale(run.state, o.controller, {8, 1, 1}), "");
   EXPECT_EQ(scaled_target(run.state, o.controller, 5), (Degrees{5, 1, 1}));
+}
+
+void say_hashes(ControlledRun& run, const std::vector<std::string>& hashes, std::int64_t step) {
+  for (std::uint32_t rank = 0; rank < hashes.size(); ++rank)
+    run.feed(ShardHashed{rank, run.state.generation, run.state.branch, step, hashes[rank]});
+}
+
+TEST(ElasticRun, AReplicaWithOtherBitsIsExcludedAndItsGradientsAreUndone) {
+  ControlledRun run(fragile(3, 1, 3));
+  run.start();
+  run.run_until_training();
+  ASSERT_TRUE(run.train_to(7));
+  say_hashes(run, {"a", "a", "a"}, 6);
+  EXPECT_EQ(run.state.phase, Phase::kRunning);
+  say_hashes(run, {"a", "b", "a"}, 7);
+  EXPECT_TRUE(run.noted("after step 7 rank 1 holds other bits than its replicas")) << run.notes();
+  until_a_plan(run);
+  EXPECT_EQ(run.plan().degrees, (Degrees{2, 1, 1}));
+  EXPECT_EQ(run.plan().step, 5) << "not from memory";
+  EXPECT_TRUE(run.state.agents[1].excluded_until);
+  expect_the_same_end(run);
+}
+
+TEST(ElasticRun, OfTwoReplicasThatDifferNeitherIsBlamed) {
+  ControlledRun run(fragile(2, 1, 2));
+  run.start();
+  run.run_until_training();
+  ASSERT_TRUE(run.train_to(7));
+  say_hashes(run, {"a", "b"}, 7);
+  until_a_plan(run);
+  EXPECT_EQ(run.plan().degrees, (Degrees{2, 1, 1}));
+  EXPECT_EQ(kinds(run.plan()), (std::vector{kCheckpoint, kCheckpoint}));
+  expect_the_same_end(run);
 }
 
 TEST(ElasticRun, AStopWhileTheLayoutChangesStops) {

@@ -66,7 +66,8 @@ TEST(PlanLayoutMemory, OneRankHoldsTheWholeModel) {
 }
 
 TEST(PlanLayoutMemory, AnEarlierStageHoldsMoreMicrobatches) {
-  // 12 layers each; 1F1B keeps 4, 3, 2, 1 microbatches. The middle stages differ in nothing else.
+  // The head is worth two layers: 12, 13, 13, 10. 1F1B keeps 4, 3, 2, 1 microbatches; the middle
+  // stages differ in nothing else.
   const auto ranks = memory("gpt2-1.5b", {.pp = 4, .num_microbatches = 16});
   ASSERT_EQ(ranks.size(), 4u);
   EXPECT_EQ(ranks[1].weights, ranks[2].weights);
@@ -99,6 +100,18 @@ TEST(PlanLayoutMemory, ZeroDividesTheOptimizerStateOverTheReplicas) {
   EXPECT_GE(shared[0].optimizer, whole[0].optimizer / 4);
   // Two sections are cut at chunks of 4096 elements each.
   EXPECT_LT(shared[0].optimizer, whole[0].optimizer / 4 + 2 * 2 * 4096 * 8);
+}
+
+TEST(PlanLayoutMemory, VirtualStagesOfARankAreAddedUp) {
+  const auto plain = memory("gpt2-124m", {.pp = 2, .num_microbatches = 8});
+  const auto chunks = memory("gpt2-124m", {.pp = 2, .virtual_stages = 3, .num_microbatches = 8});
+  ASSERT_EQ(chunks.size(), 2u);
+  ASSERT_EQ(chunks[1].layers.size(), 3u);
+  EXPECT_EQ(chunks[1].layers[2].end, 12);
+  EXPECT_EQ(chunks[0].num_parameters, plain[0].num_parameters);
+  EXPECT_EQ(chunks[1].num_parameters, plain[1].num_parameters);
+  EXPECT_EQ(chunks[1].optimizer, plain[1].optimizer);
+  EXPECT_GT(chunks[0].activations, plain[0].activations) << "more microbatches are on their way";
 }
 
 TEST(PlanLayoutMemory, FewerKeyAndValueHeadsThanRanksAreReplicated) {

@@ -14,9 +14,20 @@ std::span<const std::byte> bytes_of(const std::string& s) {
 }
 
 StepReport report(std::int64_t step) {
-  return {1,    step, 2.5, std::numeric_limits<double>::infinity(), 1e-4,
-          7,    8,    9,   UpdateKind::kSkippedNonFinite,           0.5,
-          true, 0.25};
+  StepReport r;
+  r.branch = 1;
+  r.step = step;
+  r.loss = 2.5;
+  r.grad_norm = std::numeric_limits<double>::infinity();
+  r.learning_rate = 1e-4;
+  r.tokens = 7;
+  r.position_begin = 8;
+  r.position_end = 9;
+  r.update = UpdateKind::kSkippedNonFinite;
+  r.eval_loss = 0.5;
+  r.has_eval = true;
+  r.seconds = 0.25;
+  return r;
 }
 
 Plan plan() {
@@ -48,10 +59,10 @@ std::vector<Message> one_of_each() {
   held.degrees = {2, 1, 2};
   const std::vector<Body> bodies = {
       AgentHello{1, "host", 2, {{0, 5, 6, -1, 0, false}, {1, 7, 8, 3, 9, true}}},
-      Heartbeat{5},
+      Heartbeat{5, {{1, 0.25, 0.5, 40}}},
       WorkerUp{4},
       WorkerExited{4, "killed", true},
-      RankFormed{1, 3, "memory", 0.5},
+      RankFormed{1, 3, "memory", 0.5, 0.25, {{"memory", 12}, {"store", 5}}, "a slot"},
       StepDone{report(5)},
       RankStopped{-1, held, "abort", 9},
       RankFinished{1, 3, FinishCause::kStopped},
@@ -69,7 +80,10 @@ std::vector<Message> one_of_each() {
       CheckpointClosed{1, 5, true},
       Shutdown{"why"},
       JoinRequest{"token", 7, "host", 2},
-      Admitted{"token", "why not"}};
+      Admitted{"token", "why not"},
+      ShardHash{1, 2, 3, "hash"},
+      Leaving{"why"},
+      Pace{0.25}};
   std::vector<Message> messages;
   for (const Body& body : bodies) messages.push_back({"run", 1, 2, 3, 4, 5, 6, body});
   return messages;

@@ -8,9 +8,15 @@
 #include <thread>
 #include <utility>
 #include <vector>
+#include <zmq.hpp>
 
 namespace tenax::wire {
 namespace {
+
+const KeyPair& run_keys() {
+  static const KeyPair keys = *make_key_pair();
+  return keys;
+}
 
 /// Collects what arrives; wait(n) returns when n frames are there.
 class Inbox {
@@ -35,6 +41,11 @@ class Inbox {
     return frames_;
   }
 
+  std::vector<Received> now() {
+    const std::scoped_lock lock(mutex_);
+    return frames_;
+  }
+
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -44,8 +55,8 @@ class Inbox {
 TEST(PeerSockets, FramesGoBothWaysUnderThePeersName) {
   Inbox at_router;
   Inbox at_dealer;
-  PeerSockets router(at_router.handler());
-  PeerSockets dealer(at_dealer.handler());
+  PeerSockets router(run_keys(), at_router.handler());
+  PeerSockets dealer(run_keys(), at_dealer.handler());
   const auto bound = router.bind_router("tcp://127.0.0.1:*");
   ASSERT_TRUE(bound) << bound.error().message;
   const auto socket = dealer.connect_dealer(bound->endpoint, "a1.7");
@@ -60,8 +71,8 @@ TEST(PeerSockets, FramesGoBothWaysUnderThePeersName) {
 }
 
 TEST(PeerSockets, APortInUseIsSaid) {
-  PeerSockets a([](int, const std::string&, auto) {});
-  PeerSockets b([](int, const std::string&, auto) {});
+  PeerSockets a(run_keys(), [](int, const std::string&, auto) {});
+  PeerSockets b(run_keys(), [](int, const std::string&, auto) {});
   const auto bound = a.bind_router("tcp://127.0.0.1:*");
   ASSERT_TRUE(bound);
   const auto again = b.bind_router(bound->endpoint);
@@ -70,19 +81,19 @@ TEST(PeerSockets, APortInUseIsSaid) {
 }
 
 TEST(PeerSockets, AnAddressThatIsNoneIsAnError) {
-  PeerSockets sockets([](int, const std::string&, auto) {});
+  PeerSockets sockets(run_keys(), [](int, const std::string&, auto) {});
   EXPECT_FALSE(sockets.bind_router("nonsense"));
   EXPECT_FALSE(sockets.connect_dealer("tcp://", "x"));
 }
 
 TEST(PeerSockets, FramesForPeersThatAreNotThereAreDroppedAndCounted) {
   Inbox inbox;
-  PeerSockets router(inbox.handler());
+  PeerSockets router(run_keys(), inbox.handler());
   const auto bound = router.bind_router("tcp://127.0.0.1:*");
   ASSERT_TRUE(bound);
   router.send(bound->socket, "nobody", "x");
   router.send(99, "nobody", "x");
-  PeerSockets dealer([](int, const std::string&, auto) {});
+  PeerSockets dealer(run_keys(), [](int, const std::string&, auto) {});
   const auto socket = dealer.connect_dealer(bound->endpoint, "d");
   ASSERT_TRUE(socket);
   dealer.send(*socket, "", "after");
@@ -92,22 +103,22 @@ TEST(PeerSockets, FramesForPeersThatAreNotThereAreDroppedAndCounted) {
 
 TEST(PeerSockets, ADealerThatDialledFirstReachesARouterThatComesLaterAndOneThatComesBack) {
   Inbox inbox;
-  PeerSockets dealer([](int, const std::string&, auto) {});
+  PeerSockets dealer(run_keys(), [](int, const std::string&, auto) {});
   std::string endpoint;
   {
-    PeerSockets first(inbox.handler());
+    PeerSockets first(run_keys(), inbox.handler());
     endpoint = first.bind_router("tcp://127.0.0.1:*")->endpoint;
   }
   const auto socket = dealer.connect_dealer(endpoint, "d");
   ASSERT_TRUE(socket);
   dealer.send(*socket, "", "early");
   {
-    PeerSockets second(inbox.handler());
+    PeerSockets second(run_keys(), inbox.handler());
     const auto bound = second.bind_router(endpoint);
     ASSERT_TRUE(bound) << bound.error().message;
     ASSERT_EQ(inbox.wait(1).at(0).text, "early");
   }
-  PeerSockets third(inbox.handler());
+  PeerSockets third(run_keys(), inbox.handler());
   const auto bound = third.bind_router(endpoint);
   ASSERT_TRUE(bound) << bound.error().message;
   dealer.send(*socket, "", "late");
@@ -118,10 +129,10 @@ TEST(PeerSockets, ManyThreadsMaySendAndTheOrderOfEachIsKept) {
   constexpr int kThreads = 4;
   constexpr int kFrames = 500;
   Inbox inbox;
-  PeerSockets router(inbox.handler());
+  PeerSockets router(run_keys(), inbox.handler());
   const auto bound = router.bind_router("tcp://127.0.0.1:*");
   ASSERT_TRUE(bound);
-  PeerSockets dealer([](int, const std::string&, auto) {});
+  PeerSockets dealer(run_keys(), [](int, const std::string&, auto) {});
   const auto socket = dealer.connect_dealer(bound->endpoint, "d");
   ASSERT_TRUE(socket);
   std::vector<std::thread> threads;
@@ -141,8 +152,54 @@ TEST(PeerSockets, ManyThreadsMaySendAndTheOrderOfEachIsKept) {
   }
 }
 
+TEST(PeerSockets, APeerWithAnotherKeyPairReachesNobodyAndIsNotReached) {
+  Inbox at_router;
+  PeerSockets router(run_keys(), at_router.handler());
+  const auto bound = router.bind_router("tcp://127.0.0.1:*");
+  ASSERT_TRUE(bound);
+  Inbox at_stranger;
+  PeerSockets stranger(*make_key_pair(), at_stranger.handler());
+  const auto strange = stranger.connect_dealer(bound->endpoint, "a1.1");
+  ASSERT_TRUE(strange);
+  stranger.send(*strange, "", "let me in");
+  // Knowing the server's public key does not help without the secret one.
+  PeerSockets impostor({run_keys().public_key, make_key_pair()->secret_key}, at_stranger.handler());
+  const auto false_peer = impostor.connect_dealer(bound->endpoint, "a1.2");
+  ASSERT_TRUE(false_peer);
+  impostor.send(*false_peer, "", "me too");
+  zmq::context_t context;
+  zmq::socket_t plain(context, ZMQ_DEALER);
+  plain.set(zmq::sockopt::linger, 0);
+  plain.connect(bound->endpoint);
+  plain.send(zmq::str_buffer("in the clear"), zmq::send_flags::dontwait);
+
+  PeerSockets member(run_keys(), [](int, const std::string&, auto) {});
+  const auto socket = member.connect_dealer(bound->endpoint, "a2.1");
+  ASSERT_TRUE(socket);
+  for (int i = 0; i < 20; ++i) {
+    member.send(*socket, "", "hello");
+    ASSERT_EQ(at_router.wait(static_cast<std::size_t>(i) + 1).size(),
+              static_cast<std::size_t>(i) + 1);
+    router.send(bound->socket, "a1.1", "who is there?");
+    router.send(bound->socket, "a1.2", "who is there?");
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  for (const auto& frame : at_router.wait(20)) EXPECT_EQ(frame.text, "hello");
+  EXPECT_TRUE(at_stranger.now().empty());
+}
+
+TEST(KeyPair, AFreshPairIsValidAndHalvesOfTwoAreNot) {
+  const auto one = make_key_pair();
+  const auto two = make_key_pair();
+  ASSERT_TRUE(one && two);
+  EXPECT_TRUE(is_valid(*one));
+  EXPECT_FALSE(is_valid({one->public_key, two->secret_key}));
+  EXPECT_FALSE(is_valid({one->public_key, one->secret_key.substr(1)}));
+  EXPECT_FALSE(is_valid({}));
+}
+
 TEST(PeerSockets, AClosedSocketDropsWhatIsSentToIt) {
-  PeerSockets sockets([](int, const std::string&, auto) {});
+  PeerSockets sockets(run_keys(), [](int, const std::string&, auto) {});
   const auto bound = sockets.bind_router("tcp://127.0.0.1:*");
   ASSERT_TRUE(bound);
   sockets.close(bound->socket);

@@ -1,0 +1,91 @@
+#include "compute/cuda/context.h"
+
+#include <algorithm>
+#include <utility>
+
+using tenax::cuda::Outcome;
+
+#ifndef TENAX_EMULATED_DEVICE
+// errors.cc writes the numbers out.
+static_assert(cudaErrorMemoryAllocation == 2 && cudaErrorInsufficientDriver == 35 &&
+              cudaErrorNoDevice == 100 && cudaErrorNoKernelImageForDevice == 209 &&
+              cudaErrorECCUncorrectable == 214 && cudaErrorNvlinkUncorrectable == 220 &&
+              cudaErrorContained == 226 && cudaErrorIllegalAddress == 700 &&
+              cudaErrorLaunchOutOfResources == 701 && cudaErrorLaunchTimeout == 702 &&
+              cudaErrorContextIsDestroyed == 709 && cudaErrorAssert == 710 &&
+              cudaErrorLaunchFailure == 719 && cudaErrorTensorMemoryLeak == 721 &&
+              cudaErrorSystemNotReady == 802 && cudaErrorMpsClientTerminated == 810 &&
+              cudaErrorUnknown == 999);
+#endif
+
+tenax_cuda_context::~tenax_cuda_context() {
+  // In a lost context all of this fails, and is as well left undone.
+  products.reset();
+  attention.reset();
+  if (scratch_ != nullptr) static_cast<void>(cudaFree(scratch_));
+  if (work_queued != nullptr) static_cast<void>(cudaEventDestroy(work_queued));
+  if (reads_done != nullptr) static_cast<void>(cudaEventDestroy(reads_done));
+  if (read_stream != nullptr) static_cast<void>(cudaStreamDestroy(read_stream));
+  if (stream != nullptr) static_cast<void>(cudaStreamDestroy(stream));
+}
+
+Outcome tenax_cuda_context::open(const tenax_cuda_options& wanted) {
+  options = wanted;
+  const auto outcome = [this] { return Outcome{TENAX_CUDA_INTERNAL, message}; };
+  const auto step = [&](int error, const char* doing) {
+    const tenax_cuda_status status = check(error, doing);
+    return Outcome{status, status == TENAX_CUDA_OK ? std::string() : outcome().message};
+  };
+  cudaDeviceProp properties{};
+  for (const Outcome& done :
+       {step(cudaSetDevice(options.device), "cudaSetDevice"),
+        step(cudaGetDeviceProperties(&properties, options.device), "cudaGetDeviceProperties")})
+    if (!done.ok()) return done;
+  if (properties.major < 8)
+    return {TENAX_CUDA_UNSUPPORTED, std::string(properties.name) + " is older than Ampere (sm_80)"};
+  shared_bytes_per_block = properties.sharedMemPerBlockOptin;
+  for (const Outcome& done :
+       {step(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"),
+        step(cudaStreamCreateWithFlags(&read_stream, cudaStreamNonBlocking), "cudaStreamCreate"),
+        step(cudaEventCreateWithFlags(&work_queued, cudaEventDisableTiming), "cudaEventCreate"),
+        step(cudaEventCreateWithFlags(&reads_done, cudaEventDisableTiming), "cudaEventCreate")})
+    if (!done.ok()) return done;
+  products = tenax::cuda::make_matrix_products(*this);
+  attention = tenax::cuda::make_attention_plans(*this);
+  return {};
+}
+
+tenax_cuda_status tenax_cuda_context::fail(Outcome outcome) {
+  // The first fault is the cause; what follows it is noise.
+  if (lost_) return TENAX_CUDA_DEVICE_LOST;
+  lost_ = outcome.status == TENAX_CUDA_DEVICE_LOST;
+  message = std::move(outcome.message);
+  return outcome.status;
+}
+
+tenax_cuda_status tenax_cuda_context::check(int error, const char* doing) {
+  if (lost_) return TENAX_CUDA_DEVICE_LOST;
+  if (error == cudaSuccess) return TENAX_CUDA_OK;
+  const auto code = static_cast<cudaError_t>(error);
+  // Takes an error that does not stay out of the runtime's memory.
+  static_cast<void>(cudaGetLastError());
+  return fail(
+      {tenax::cuda::status_of_cuda(error),
+       tenax::cuda::cuda_message(doing, error, cudaGetErrorName(code), cudaGetErrorString(code))});
+}
+
+void* tenax_cuda_context::scratch(std::uint64_t bytes) {
+  if (bytes <= scratch_bytes_) return scratch_;
+  // cudaFree waits for whatever still uses the old one.
+  if (check(cudaFree(std::exchange(scratch_, nullptr)), "cudaFree") != TENAX_CUDA_OK)
+    return nullptr;
+  scratch_bytes_ = 0;
+  constexpr std::uint64_t kStep = std::uint64_t{1} << 20;
+  const std::uint64_t rounded = (bytes + kStep - 1) / kStep * kStep;
+  if (check(cudaMalloc(&scratch_, rounded), "cudaMalloc of scratch memory") != TENAX_CUDA_OK) {
+    scratch_ = nullptr;
+    return nullptr;
+  }
+  scratch_bytes_ = rounded;
+  return scratch_;
+}

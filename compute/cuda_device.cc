@@ -1,0 +1,247 @@
+#include "compute/cuda_device.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "common/check.h"
+#include "compute/tensor_norm.h"
+
+namespace tenax::compute {
+namespace {
+
+constexpr std::size_t kMessageBytes = 1024;
+constexpr std::size_t kBfloat16Bytes = 2;
+
+}  // namespace
+
+Result<std::shared_ptr<CudaDevice>> CudaDevice::open(std::shared_ptr<const CudaPlugin> plugin,
+                                                     const CudaDeviceOptions& options) {
+  TENAX_TRY(const int count, cuda_device_count(*plugin));
+  if (options.device < 0 || options.device >= count)
+    return make_error(ErrorCode::kInvalidArgument,
+                      fmt::format("GPU {} was asked for, there are {}", options.device, count));
+  std::shared_ptr<CudaDevice> device(new CudaDevice(std::move(plugin), options));
+  const CudaPlugin& p = device->plugin();
+  std::array<char, kMessageBytes> message{};
+  tenax_cuda_status status =
+      p.get_device_info(options.device, &device->info_, message.data(), message.size());
+  TENAX_RETURN_IF_ERROR(cuda_status(status, message.data()));
+  tenax_cuda_options wanted{};
+  wanted.device = options.device;
+  wanted.reproducible = options.reproducible ? 1 : 0;
+  status = p.create(&wanted, &device->context_, message.data(), message.size());
+  TENAX_RETURN_IF_ERROR(cuda_status(status, message.data()));
+  return device;
+}
+
+CudaDevice::~CudaDevice() {
+  squares_ = {};
+  if (context_ != nullptr) plugin_->destroy(context_);
+}
+
+void CudaDevice::keep(tenax_cuda_status status) {
+  if (status == TENAX_CUDA_OK || error_) return;
+  error_ = true;
+  error_kept_ = cuda_status(status, fmt::format("GPU {} ({}): {}", options_.device, info_.name,
+                                                plugin_->message(context_)));
+}
+
+Status CudaDevice::status() {
+  queue(plugin_->synchronize);
+  return error_kept_;
+}
+
+Result<CudaMemory> CudaDevice::allocate_bytes(std::uint64_t bytes, const std::string& what) {
+  if (bytes == 0) return CudaMemory();
+  void* memory = nullptr;
+  TENAX_RETURN_IF_ERROR(error_kept_);
+  const tenax_cuda_status status = plugin_->malloc(context_, bytes, &memory);
+  // Too little memory is told, not kept: what there was before goes on.
+  if (status != TENAX_CUDA_OK) {
+    if (status == TENAX_CUDA_DEVICE_LOST) keep(status);
+    return cuda_status(status, fmt::format("GPU {} ({}), {}: {}", options_.device, info_.name, what,
+                                           plugin_->message(context_)))
+        .error();
+  }
+  // Memory keeps its device, but the device's own scratch must not.
+  const CudaPlugin* plugin = plugin_.get();
+  tenax_cuda_context* context = context_;
+  return CudaMemory(memory, [plugin, context](void* p) { plugin->free(context, p); });
+}
+
+Result<DeviceBuffer> CudaDevice::allocate(std::size_t num_floats) {
+  TENAX_TRY(CudaMemory memory, allocate_bytes(num_floats * sizeof(float), "a buffer of floats"));
+  auto* const data = reinterpret_cast<float*>(memory.data());
+  if (num_floats > 0) queue(plugin_->fill_zero, data, num_floats * sizeof(float));
+  // The buffer holds the device, which must live until its memory is given back.
+  auto owner = std::make_shared<std::pair<std::shared_ptr<CudaDevice>, CudaMemory>>(
+      shared_from_this(), std::move(memory));
+  return DeviceBuffer(data, num_floats, [owner](float*) mutable {
+    owner->second = {};
+    owner.reset();
+  });
+}
+
+void CudaDevice::touch(std::span<const float> buffer) {
+  for (Copy& copy : copies_) {
+    const float* const end = copy.values.data() + copy.values.size();
+    if (buffer.data() < end && buffer.data() + buffer.size() > copy.values.data())
+      copy.is_old = true;
+  }
+}
+
+void* CudaDevice::copy_of(const float* values) const {
+  for (const Copy& copy : copies_) {
+    if (values < copy.values.data() || values >= copy.values.data() + copy.values.size()) continue;
+    return static_cast<std::byte*>(copy.data) +
+           static_cast<std::size_t>(values - copy.values.data()) * kBfloat16Bytes;
+  }
+  return nullptr;
+}
+
+void CudaDevice::keep_copy(std::span<const float> values, void* copy) {
+  copies_.push_back({values, copy, true});
+}
+
+void CudaDevice::forget_copy(const void* copy) {
+  std::erase_if(copies_, [&](const Copy& c) { return c.data == copy; });
+}
+
+void CudaDevice::refresh_copies() {
+  for (Copy& copy : copies_) {
+    if (!copy.is_old) continue;
+    queue(plugin_->run_cast, static_cast<const void*>(copy.values.data()),
+          std::int32_t{TENAX_CUDA_F32}, copy.data, std::int32_t{TENAX_CUDA_BF16},
+          static_cast<std::int64_t>(copy.values.size()));
+    copy.is_old = false;
+  }
+}
+
+void CudaDevice::zero(std::span<float> buffer) {
+  if (buffer.empty()) return;
+  touch(buffer);
+  queue(plugin_->fill_zero, buffer.data(), buffer.size_bytes());
+}
+
+void CudaDevice::copy(std::span<const float> from, std::span<float> to) {
+  TENAX_CHECK(from.size() == to.size());
+  if (from.empty()) return;
+  touch(to);
+  queue(plugin_->copy, to.data(), from.data(), from.size_bytes());
+}
+
+void CudaDevice::add(std::span<const float> a, std::span<const float> b, std::span<float> sum) {
+  TENAX_CHECK(a.size() == sum.size() && b.size() == sum.size());
+  if (sum.empty()) return;
+  touch(sum);
+  queue(plugin_->run_add, a.data(), b.data(), sum.data(), static_cast<std::int64_t>(sum.size()));
+}
+
+void CudaDevice::sums_of_squares(std::span<const std::span<const float>> tensors,
+                                 std::span<double> sums) {
+  TENAX_CHECK(tensors.size() == sums.size());
+  std::size_t chunks = 0;
+  for (const auto tensor : tensors) chunks += num_norm_chunks(tensor.size());
+  if (chunks > squares_size_) {
+    auto memory = allocate_bytes(chunks * sizeof(double), "sums of squares");
+    if (!memory) {
+      if (!error_) error_kept_ = memory.error();
+      error_ = true;
+      return;
+    }
+    squares_ = *std::move(memory);
+    squares_size_ = chunks;
+  }
+  auto* const on_device = reinterpret_cast<double*>(squares_.data());
+  std::size_t at = 0;
+  for (const auto tensor : tensors) {
+    if (tensor.empty()) continue;
+    queue(plugin_->run_chunk_squares, tensor.data(), static_cast<std::int64_t>(tensor.size()),
+          on_device + at);
+    at += num_norm_chunks(tensor.size());
+  }
+  std::vector<double> host(chunks);
+  if (chunks > 0)
+    queue(plugin_->to_host, static_cast<void*>(host.data()), static_cast<const void*>(on_device),
+          chunks * sizeof(double));
+  at = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    // Ascending, as sum_of_squares() adds.
+    sums[i] = 0;
+    for (std::size_t c = 0; c < num_norm_chunks(tensors[i].size()); ++c) sums[i] += host[at++];
+  }
+}
+
+void CudaDevice::adamw(const AdamwOptions& options, const AdamwStep& step,
+                       std::span<const AdamwRange> ranges) {
+  if (reads_pending_) queue(plugin_->order_after_reads);
+  const auto t = static_cast<double>(step.step);
+  for (const AdamwRange& range : ranges) {
+    if (range.values.empty()) continue;
+    tenax_cuda_adamw call{};
+    call.count = static_cast<std::int64_t>(range.values.size());
+    call.values = range.values.data();
+    call.gradient = range.gradient.data();
+    call.m = range.m.data();
+    call.v = range.v.data();
+    call.copy = copy_of(range.values.data());
+    // The same roundings as compute/adamw.cc.
+    call.gradient_scale = static_cast<float>(step.gradient_scale);
+    call.beta1 = static_cast<float>(options.beta1);
+    call.beta2 = static_cast<float>(options.beta2);
+    call.epsilon = static_cast<float>(options.epsilon);
+    call.step_size = static_cast<float>(step.learning_rate / (1 - std::pow(options.beta1, t)));
+    call.inverse_sqrt_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t)));
+    call.decay = range.decay ? static_cast<float>(step.learning_rate * options.weight_decay) : 0.0f;
+    run(plugin_->run_adamw, call);
+  }
+}
+
+void CudaDevice::read(std::span<const float> buffer, std::span<float> host) {
+  TENAX_CHECK(buffer.size() == host.size());
+  if (buffer.empty()) return;
+  queue(plugin_->to_host, static_cast<void*>(host.data()), static_cast<const void*>(buffer.data()),
+        buffer.size_bytes());
+}
+
+void CudaDevice::write(std::span<const float> host, std::span<float> buffer) {
+  TENAX_CHECK(buffer.size() == host.size());
+  if (buffer.empty()) return;
+  if (reads_pending_) queue(plugin_->order_after_reads);
+  touch(buffer);
+  queue(plugin_->to_device, static_cast<void*>(buffer.data()),
+        static_cast<const void*>(host.data()), buffer.size_bytes());
+}
+
+void CudaDevice::begin_read(std::span<const float> buffer, std::span<float> host) {
+  TENAX_CHECK(buffer.size() == host.size());
+  if (buffer.empty()) return;
+  reads_pending_ = true;
+  queue(plugin_->begin_read, static_cast<void*>(host.data()),
+        static_cast<const void*>(buffer.data()), buffer.size_bytes());
+}
+
+Status CudaDevice::finish_reads() {
+  if (std::exchange(reads_pending_, false)) queue(plugin_->finish_reads);
+  return error_kept_;
+}
+
+std::string CudaDevice::plans() {
+  std::size_t needed = 0;
+  if (error_ || plugin_->plans(context_, nullptr, 0, &needed) != TENAX_CUDA_OK) return "";
+  std::string text(needed, '\0');
+  plugin_->plans(context_, text.data(), text.size(), &needed);
+  text.resize(needed > 0 ? needed - 1 : 0);
+  return text;
+}
+
+void CudaDevice::use_plans(const std::string& text) {
+  std::int32_t refused = 0;
+  plugin_->use_plans(context_, text.c_str(), &refused);
+}
+
+}  // namespace tenax::compute

@@ -1,0 +1,104 @@
+// The stage on a GPU, through the plugin: same models, shapes and meaning as
+// compute/cpu/cpu_stage.h. float32, or BF16 with float32 master weights: products read BF16 copies,
+// activations are BF16, gradients of parameters, norms' weights and every sum float32
+// (docs/numerics.md). Tokens, targets, boundary tensors and losses are the host's; values and
+// gradients the device's. Not thread safe: one engine thread.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "compute/cuda_block.h"
+#include "compute/cuda_device.h"
+#include "compute/cuda_stage_memory.h"
+#include "compute/stage.h"
+#include "compute/stage_layout.h"
+
+namespace tenax::compute {
+
+class CudaStage final : public Stage {
+ public:
+  /// Arguments have no stage_problems(). kNoSpace with the plan beside what the device has.
+  static Result<std::unique_ptr<Stage>> create(std::shared_ptr<CudaDevice> device,
+                                               const ModelOptions& options, const StageSpec& spec,
+                                               const BatchShape& shape, int num_slots,
+                                               const StageSettings& settings);
+
+  ~CudaStage() override;
+
+  const std::vector<StageParameter>& parameters() const override { return layout_.parameters; }
+  std::shared_ptr<Device> device() const override { return device_; }
+  std::span<float> values() override { return values_.span(); }
+  void values_changed() override { device_->refresh_copies(); }
+  std::size_t gradient_size() const override {
+    return static_cast<std::size_t>(layout_.gradient_size);
+  }
+  std::size_t boundary_size() const override;
+  StageMemory memory() const override;
+  std::string kernel_description() const override;
+  void initialise(std::uint64_t seed) override;
+  void forward(int slot, const StageBatch& batch, std::span<const float> input,
+               std::span<float> output) override;
+  void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
+                std::span<float> gradient) override;
+  LossSum loss(int slot) const override;
+  std::span<const double> sample_losses(int slot) const override;
+  LossSum evaluate(const StageBatch& batch, std::span<const float> input, std::span<float> output,
+                   std::span<double> sample_losses) override;
+  void next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) override;
+
+ private:
+  CudaStage(std::shared_ptr<CudaDevice> device, const ModelOptions& options, const StageSpec& spec,
+            const BatchShape& shape, const StageSettings& settings);
+  Status allocate(int num_slots);
+  void fill_tables();
+
+  /// Residual stream of `tokens` into `out`; `raw` takes what the embedding norm reads.
+  void embed(const CudaOps& ops, const BatchShape& shape, std::span<const std::int32_t> tokens,
+             const CudaOps::NormCall& norm);
+  void embed_backward(const CudaSlot& slot, std::byte* grad, float* gradient);
+  /// Embedding and layers without a slot; returns the residual stream, in the workspace.
+  std::byte* run_layers(const BatchShape& shape, std::span<const std::int32_t> tokens,
+                        std::span<const float> input);
+  CudaOps::NormCall final_norm_call(std::byte* x) const;
+  /// The final norm, or x itself where the model has none.
+  std::byte* final_norm(const CudaOps& ops, std::byte* x);
+  /// What the head does with the normed stream; `gradient` null: the loss alone.
+  struct HeadCall {
+    std::byte* x = nullptr;   // (B, T, C)
+    std::byte* dx = nullptr;  // (B, T, C), overwritten
+    float* gradient = nullptr;
+    std::span<const std::int32_t> targets;
+    std::span<double> sample_losses;  ///< (B) or empty
+  };
+  LossSum head(const HeadCall& call);
+  /// Logits of `rows` rows of x into the workspace.
+  void make_logits(std::byte* x, std::int64_t rows);
+
+  void boundary_in(std::span<const float> host, std::byte* to);
+  void boundary_out(const std::byte* from, std::span<float> host);
+  std::span<float> boundary() const;
+  void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
+  void upload(std::span<const std::int32_t> host, std::int32_t* to);
+  CudaSlot& slot_at(int slot);
+  std::byte* weights() const;
+
+  std::shared_ptr<CudaDevice> device_;
+  ModelOptions options_;
+  StageSpec spec_;
+  BatchShape shape_;
+  StageSettings settings_;
+  StageLayout layout_;
+  CudaSizes sizes_;
+  std::int32_t type_;
+  DeviceBuffer values_;
+  CudaMemory copy_;  ///< of values_ in BF16
+  CudaMemory workspace_memory_;
+  CudaMemory slot_memory_;
+  CudaWorkspace workspace_;
+  std::vector<CudaSlot> slots_;
+  std::unique_ptr<CudaBlockContext> context_;
+};
+
+}  // namespace tenax::compute

@@ -1,0 +1,147 @@
+// Where the activations and the workspace of a stage lie on a GPU, and how many bytes they are.
+// Views into memory that the stage owns; "of type" means float32 or BF16, as the stage computes.
+// Options are resolved().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "compute/model_options.h"
+#include "compute/stage.h"
+#include "compute/stage_layout.h"
+
+namespace tenax::compute {
+
+/// Deals out pieces of a block of device memory on 256-byte boundaries. Without a block it only
+/// counts.
+class ByteArena {
+ public:
+  explicit ByteArena(std::byte* base = nullptr) : base_(base) {}
+  std::byte* take(std::int64_t bytes) {
+    constexpr std::int64_t kAlign = 256;
+    const std::int64_t at = used_;
+    used_ += (bytes + kAlign - 1) / kAlign * kAlign;
+    return base_ == nullptr ? nullptr : base_ + at;
+  }
+  float* floats(std::int64_t n) { return reinterpret_cast<float*>(take(n * 4)); }
+  std::int64_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  std::int64_t used_ = 0;
+};
+
+/// Sizes that everything below is made of.
+struct CudaSizes {
+  CudaSizes(const ModelOptions& options, const BatchShape& shape, std::int64_t element_bytes);
+  std::int64_t element;      ///< bytes of an element
+  std::int64_t tokens;       // B * T
+  std::int64_t width;        // C
+  std::int64_t heads;        // H
+  std::int64_t kv_heads;     // K
+  std::int64_t head_dim;     // D
+  std::int64_t query_width;  // H * D
+  std::int64_t qkv_width;    // (H + 2 K) * D: one row of the packed buffer
+  std::int64_t ffn;          // F
+  std::int64_t hidden;       // F, or 2 F with a gate: one row of [up | gate]
+  std::int64_t vocabulary;   // P, the padded one
+  std::int64_t logits_ld;    // P rounded up to 16 bytes
+  std::int64_t head_chunk;   ///< tokens whose logits exist at once
+
+  std::int64_t rows(std::int64_t n) const { return tokens * n * element; }
+};
+
+/// What backward needs of one layer besides its input.
+struct CudaLayer {
+  float* attention_mean = nullptr;        // (B, T)
+  float* attention_rstd = nullptr;        // (B, T)
+  std::byte* attention_normed = nullptr;  // (B, T, C) of type
+  std::byte* qkv = nullptr;               // (B, T, H + 2 K, D) of type, as attention reads it
+  std::byte* raw_qkv = nullptr;           // the same before qk_norm
+  float* q_mean = nullptr;                // (B, T, H)
+  float* q_rstd = nullptr;                // (B, T, H)
+  float* k_mean = nullptr;                // (B, T, K)
+  float* k_rstd = nullptr;                // (B, T, K)
+  std::byte* attended = nullptr;          // (B, T, H, D) of type
+  float* log_sum = nullptr;               // (B, H, T)
+  std::byte* middle = nullptr;            // (B, T, C) of type: residual stream after attention
+  float* ffn_mean = nullptr;              // (B, T)
+  float* ffn_rstd = nullptr;              // (B, T)
+  std::byte* ffn_normed = nullptr;        // (B, T, C) of type; with norm placement pre
+  std::byte* ffn_sum = nullptr;           // (B, T, C) of type; with norm placement post
+  std::byte* hidden = nullptr;            // (B, T, [up | gate]) of type, before the activation
+  std::byte* activated = nullptr;         // (B, T, F) of type
+
+  void place(ByteArena& arena, const ModelOptions& options, const CudaSizes& sizes);
+};
+
+/// What stays between forward and backward of one microbatch.
+struct CudaSlot {
+  std::vector<std::int32_t> tokens;   // (B, T)
+  std::vector<std::int32_t> targets;  // (B, T)
+  std::byte* embedded = nullptr;      // (B, T, C) of type, before the embedding norm
+  float* embedded_mean = nullptr;     // (B, T)
+  float* embedded_rstd = nullptr;     // (B, T)
+  std::vector<std::byte*>
+      inputs;  // (B, T, C) of type, of each layer, and at the head of the final norm
+  std::vector<CudaLayer> layers;  ///< empty with full recomputation
+  LossSum loss;
+  std::vector<double> sample_losses;  // (B)
+
+  void place(ByteArena& arena, const ModelOptions& options, const StageSpec& spec,
+             const CudaSizes& sizes, Recompute recompute);
+};
+
+/// Memory that every microbatch passes through.
+struct CudaWorkspace {
+  CudaLayer layer;                  ///< of the layer that runs without a slot
+  std::byte* stream[2] = {};        // (B, T, C) of type: residual stream of evaluation, alternating
+  std::byte* normed = nullptr;      // (B, T, C) of type, after the final norm
+  float* mean = nullptr;            // (B, T) of the final norm
+  float* rstd = nullptr;            // (B, T)
+  std::byte* grad = nullptr;        // (B, T, C) of type: gradient of the residual stream
+  std::byte* dnormed = nullptr;     // (B, T, C) of type
+  std::byte* dattended = nullptr;   // (B, T, H, D) of type
+  std::byte* dqkv = nullptr;        // (B, T, H + 2 K, D) of type
+  std::byte* dactivated = nullptr;  // (B, T, F) of type
+  std::byte* dhidden = nullptr;     // (B, T, [up | gate]) of type
+  std::byte* logits = nullptr;      // (head_chunk, logits_ld) of type
+  double* loss = nullptr;           // (B, T)
+  double* z_term = nullptr;         // (B, T)
+  std::int32_t* tokens = nullptr;   // (B, T)
+  std::int32_t* targets = nullptr;  // (B, T)
+  std::int32_t* bucket_tokens = nullptr;  // (B, T): distinct tokens of the microbatch
+  std::int32_t* bucket_begins = nullptr;  // (B T + 1)
+  std::int32_t* bucket_order = nullptr;   // (B, T)
+  float* boundary = nullptr;              // (B, T, C) in float32, between neighbouring stages
+  float* cosine = nullptr;                // (max_sequence_length, D / 2) of RoPE
+  float* sine = nullptr;                  // (max_sequence_length, D / 2)
+  float* slopes = nullptr;                // (H) of ALiBi
+
+  void place(ByteArena& arena, const ModelOptions& options, const StageSpec& spec,
+             const CudaSizes& sizes);
+};
+
+/// On a GPU bf16 is the type of activations and of what products read, see docs/numerics.md.
+inline bool is_bfloat16(const StageSettings& settings) {
+  return settings.precision == Precision::kBf16;
+}
+
+/// Bytes of the weights' copy in BF16; 0 where the stage computes in float32.
+std::int64_t cuda_copy_bytes(const StageLayout& layout, const StageSettings& settings);
+
+/// Bytes of a stage on a GPU; what the libraries take for themselves comes on top.
+StageMemory plan_cuda_memory(const ModelOptions& options, const StageSpec& spec,
+                             const BatchShape& shape, const StageSettings& settings);
+
+/// The tokens of a microbatch sorted by value, rows of one token in ascending order: how the
+/// embedding's gradient is gathered without atomics.
+struct TokenBuckets {
+  std::vector<std::int32_t> tokens;  ///< distinct, ascending
+  std::vector<std::int32_t> begins;  ///< one more than tokens
+  std::vector<std::int32_t> order;   ///< rows
+};
+TokenBuckets token_buckets(const std::vector<std::int32_t>& tokens);
+
+}  // namespace tenax::compute
