@@ -51,7 +51,7 @@ class BuddyTest : public ::testing::Test {
   }
 
   RunIdentity identity(const std::string& secret = "secret") const {
-    return {run_, "test", secret, keys_};
+    return {run_, "test", secret, keys_, {}, 0};
   }
 
   /// Copies one step and waits for the outcome.
