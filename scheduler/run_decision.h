@@ -116,6 +116,9 @@ class Decision {
   /// False if nothing can be replayed: then the caller acts at once.
   bool start_replay(PendingReplay::Cause cause, const SpikeDecision& d);
   void issue_replay();
+  /// A gradient norm that no data makes, twice the same: a wrong weight, even if the loss is
+  /// normal.
+  bool check_implausible_norm(const StepReport& report);
   void blame_device(const PendingReplay& replay, const ReplayEnded& e);
   void exclude_if_faulty_again(std::uint32_t agent);
   void go_back_without_skipping(std::int64_t step, std::string reason);

@@ -70,6 +70,7 @@ void Decision::count(const StepReport& report) {
   }
   s_.spikes.ladder.restore_failures = 0;
   if (spike.replay && start_replay(PendingReplay::Cause::kReports, spike)) return;
+  if (check_implausible_norm(report)) return;
   mark_verified(s_, o_, commands_);
   commit_complete_checkpoints(s_, o_, commands_);
 }

@@ -24,6 +24,8 @@ constexpr double kRoundingTolerance = 1e-3;
 constexpr std::int64_t kStepsAfterOnset = 2;
 /// An agent whose ranks were found wrong so often is excluded, if the run can do without it.
 constexpr int kWrongComputations = 2;
+/// Times the usual gradient norm: published spikes stay below 10^4 (docs/loss-spikes.md).
+constexpr double kImplausibleNorm = 1e6;
 
 MetricPoint point_of(const StepReport& r) {
   MetricPoint p;
@@ -83,6 +85,20 @@ bool Decision::start_replay(PendingReplay::Cause cause, const SpikeDecision& d) 
   begin_gathering(fmt::format("steps up to {} are computed again", s_.replay->to),
                   kEvidenceDecision);
   return true;
+}
+
+bool Decision::check_implausible_norm(const StepReport& report) {
+  const double usual = s_.spikes.now.baseline.grad_norm_level;
+  if (report.held != HoldOutcome::kSame || usual <= 0 ||
+      !(report.grad_norm > kImplausibleNorm * usual)) {
+    return false;
+  }
+  SpikeDecision d;
+  d.step = report.step;
+  d.onset = report.step;
+  d.reason = fmt::format("the gradient norm {:.4g} of step {} is {:.3g} times its median {:.4g}",
+                         report.grad_norm, report.step, report.grad_norm / usual, usual);
+  return start_replay(PendingReplay::Cause::kReports, d);
 }
 
 void Decision::issue_replay() {

@@ -126,7 +126,7 @@ TEST(WrongWeight, TooSmallForTheLossIsFoundWhenReplicasAreCompared) {
   ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
   EXPECT_EQ(run.hash(), undisturbed_hash(shape, short_run()));
   const RunHistory history(run);
-  EXPECT_GE(history.count("replicas hold different bytes after step 35"), 1);
+  EXPECT_GE(history.count("replicas hold different bytes after step"), 1);
   EXPECT_EQ(suspects(history, 1), 1);
 }
 
