@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
-#include <map>
+#include <variant>
 
 #include "common/annotations.h"
 #include "wire/peer_sockets.h"

@@ -15,10 +15,7 @@ BuddySender::BuddySender(BuddySenderOptions options)
                [this](int, const std::string&, std::span<const std::byte> frame) { on(frame); }),
       thread_([this](const std::stop_token& stop) { run(stop); }) {}
 
-BuddySender::~BuddySender() {
-  thread_.request_stop();
-  changed_.notify_all();
-}
+BuddySender::~BuddySender() { thread_.request_stop(); }
 
 void BuddySender::copy(const CopyJob& job) {
   {
@@ -29,7 +26,10 @@ void BuddySender::copy(const CopyJob& job) {
 }
 
 void BuddySender::run(const std::stop_token& stop) {
-  const std::stop_callback wake(stop, [this] { changed_.notify_all(); });
+  const std::stop_callback wake(stop, [this] {
+    MutexLock lock(mutex_);
+    changed_.notify_all();
+  });
   while (true) {
     CopyJob job;
     {

@@ -129,15 +129,13 @@ void BuddyStore::on(const std::string& peer, const wire::BulkSeal& seal) {
 void BuddyStore::on(const std::string& peer, const wire::BulkFetch& fetch) {
   wire::BulkFetched reply;
   reply.request = fetch.request;
-  const Place place{fetch.id.agent, fetch.id.slot};
-  const auto it = copies_.find(place);
-  std::string held;
-  for (int i = 0; i < 2 && it != copies_.end() && it->second.slots; ++i) {
-    const auto header = it->second.slots->header(i);
-    if (!header) continue;
-    held += fmt::format("; holds step {} of branch {}", header->step, header->branch);
-    if (header->branch != fetch.id.branch || header->step != fetch.id.step) continue;
-    const auto payload = it->second.slots->payload(i).first(header->payload_bytes);
+  // By name, not by what this process was offered: copies outlive the agent that took them.
+  const auto copy = checkpoint::find_sealed_slot(prefix_of({fetch.id.agent, fetch.id.slot}),
+                                                 fetch.id.branch, fetch.id.step);
+  if (!copy) {
+    reply.error = fmt::format("agent {} has no such copy: {}", agent_, copy.error().message);
+  } else {
+    const auto payload = copy->payload();
     reply.payload_bytes = payload.size();
     if (fetch.offset <= payload.size() && fetch.bytes <= payload.size() - fetch.offset &&
         fetch.bytes <= wire::kPieceBytes) {
@@ -145,12 +143,7 @@ void BuddyStore::on(const std::string& peer, const wire::BulkFetch& fetch) {
     } else {
       reply.error = "the range lies outside of the copy";
     }
-    answer(peer, std::move(reply));
-    return;
   }
-  reply.error =
-      fmt::format("agent {} has no copy of step {} (branch {}) of agent {}'s slot {}{}", agent_,
-                  fetch.id.step, fetch.id.branch, fetch.id.agent, fetch.id.slot, held);
   answer(peer, std::move(reply));
 }
 

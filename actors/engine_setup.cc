@@ -98,6 +98,28 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   return o;
 }
 
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker) {
+  const auto open = [&]() -> Result<std::shared_ptr<compute::CudaDevice>> {
+    TENAX_TRY(auto plugin, compute::CudaPlugin::load(compute::cuda_plugin_candidates()));
+    TENAX_TRY(const int count, compute::cuda_device_count(*plugin));
+    compute::CudaDeviceOptions options;
+    options.device = worker % count;
+    options.reproducible = true;  // a run's bits do not depend on interruptions
+    return compute::CudaDevice::open(std::move(plugin), options);
+  };
+  auto device = open();
+  if (device) return device;
+  Error error = device.error().within("train.device = \"cuda\"");
+  error.message += "; train.device = \"cpu\" trains on the processor, tenax doctor says more";
+  return error;
+}
+
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(const configs::RunConfig& config, int worker,
+                                                      std::shared_ptr<compute::CudaDevice> open) {
+  if (config.train.device != configs::ComputeDevice::kCuda || open) return open;
+  return open_gpu(worker);
+}
+
 compute::MicrobatchRange heldout_share(const compute::EngineOptions& o, int num_microbatches) {
   const auto share =
       scheduler::even_share(num_microbatches, static_cast<int>(o.replicas.size()), o.replica);
@@ -147,12 +169,21 @@ Degrees degrees_of(const configs::RunConfig& config) {
           static_cast<int>(config.layout.pipeline_parallel)};
 }
 
-Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config) {
+std::string arithmetic_of(const configs::RunConfig& config, const compute::CudaDevice* gpu) {
+  if (gpu == nullptr) return compute::arithmetic(compute::cpu::best_isa(), config.train.precision);
+  const tenax_cuda_device_info& info = gpu->info();
+  return fmt::format("{} products on {} sm_{}{}, driver {}, CUDA {}, plugin interface {}",
+                     compute::to_string(config.train.precision), info.name, info.major, info.minor,
+                     info.driver_version, info.runtime_version, TENAX_CUDA_ABI_VERSION);
+}
+
+Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config,
+                        const compute::CudaDevice* gpu) {
   TENAX_TRY(const RunIdentity identity, directory.identity());
-  const std::string here = compute::arithmetic(compute::cpu::best_isa(), config.train.precision);
+  const std::string here = arithmetic_of(config, gpu);
   if (identity.arithmetic.empty() || identity.arithmetic == here) return {};
   return make_error(ErrorCode::kUnsupported,
-                    fmt::format("this processor computes other bits than the run's: {} here, {} "
+                    fmt::format("this machine computes other bits than the run's: {} here, {} "
                                 "there",
                                 here, identity.arithmetic));
 }

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "actors/run_directory.h"
 #include "common/run_types.h"
+#include "compute/cuda_device.h"
 #include "compute/engine.h"
 #include "compute/lr_schedule.h"
 #include "configs/run_config.h"
@@ -15,6 +17,13 @@ namespace tenax::actors {
 compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       std::int64_t vocabulary_size, const Degrees& degrees,
                                       int rank);
+
+/// The GPU of a host's worker of this number; workers share one when they are more. kUnavailable or
+/// kUnsupported with what is missing and what to do.
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker);
+/// The same where the configuration wants a GPU and `open` is none yet, else `open`.
+Result<std::shared_ptr<compute::CudaDevice>> open_gpu(const configs::RunConfig& config, int worker,
+                                                      std::shared_ptr<compute::CudaDevice> open);
 
 /// How a rank goes through a global batch of so many microbatches.
 compute::Engine::Batch batch_of(const configs::RunConfig& config, const Degrees& degrees, int rank,
@@ -33,6 +42,10 @@ compute::LrScheduleOptions lr_schedule_of(const configs::RunConfig& config);
 Degrees degrees_of(const configs::RunConfig& config);
 
 /// kUnsupported where this processor computes other bits than the run was begun with.
-Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config);
+Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config,
+                        const compute::CudaDevice* gpu);
+/// What the bits of a run depend on besides its configuration, of the GPU that computes or, where
+/// there is none, of the processor.
+std::string arithmetic_of(const configs::RunConfig& config, const compute::CudaDevice* gpu);
 
 }  // namespace tenax::actors

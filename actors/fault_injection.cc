@@ -4,17 +4,22 @@
 
 namespace tenax::actors {
 
-void FaultInjection::before_step(std::uint64_t branch, std::int64_t step,
-                                 compute::Engine& engine) const {
-  if (!strikes(faults_.weight_step, branch, step)) return;
+void FaultInjection::before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine) {
+  if (flipped_ || !strikes(faults_.weight_step, branch, step)) return;
+  flipped_ = true;
   const auto& parameters = engine.parameters();
   // A matrix in the middle of the stage: every sample goes through it.
   const compute::StageParameter* hit = &parameters[parameters.size() / 2];
   for (std::size_t i = parameters.size() / 2; i < parameters.size() && !hit->spec.decay; ++i)
     hit = &parameters[i];
-  float& weight = engine.values()[static_cast<std::size_t>(hit->offset + hit->size / 2)];
-  weight = std::bit_cast<float>(std::bit_cast<std::uint32_t>(weight) |
-                                (std::uint32_t{1} << faults_.flip_bit));
+  const std::span<float> weights = engine.values().subspan(static_cast<std::size_t>(hit->offset),
+                                                           static_cast<std::size_t>(hit->size));
+  const std::uint32_t bit = std::uint32_t{1} << faults_.flip_bit;
+  for (float& weight : weights.subspan(weights.size() / 2)) {
+    if ((std::bit_cast<std::uint32_t>(weight) & bit) != 0) continue;
+    weight = std::bit_cast<float>(std::bit_cast<std::uint32_t>(weight) | bit);
+    return;
+  }
 }
 
 void FaultInjection::mark(std::uint64_t branch, std::int64_t step, int attempt,

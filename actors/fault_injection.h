@@ -2,7 +2,7 @@
 // a bad device or a bug would do, at a named step of a named rank. A device's fault happens once:
 // on branch 0 and in the first computation of the step, so that what is computed again is right;
 // after a restart it happens again at the same step, so that an interrupted run stays the same run.
-// Poisoned samples are data (data/poison.h), not devices. Immutable value.
+// Poisoned samples are data (data/poison.h), not devices. Confined to the engine's thread.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,17 @@ namespace tenax::actors {
 
 class FaultInjection {
  public:
-  FaultInjection() = default;
-  FaultInjection(const configs::FaultsSection& faults, int rank) : faults_(faults), rank_(rank) {}
+  /// At the start of a generation.
+  void set(const configs::FaultsSection& faults, int rank) {
+    faults_ = faults;
+    rank_ = rank;
+  }
+  /// The rank's weights came from elsewhere: what was flipped in them is gone.
+  void weights_replaced() { flipped_ = false; }
 
-  /// Sets a bit of one of the rank's weights before `step`; the same if the step is begun again.
-  void before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine) const;
+  /// Flips a bit from 0 to 1 in one of the rank's weights before `step`; not again if the step is
+  /// begun again with the same weights.
+  void before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine);
   /// Marks a microbatch whose gradients are to be wrong in this computation of `step`; `attempt` is
   /// 0 for the first one.
   void mark(std::uint64_t branch, std::int64_t step, int attempt,
@@ -34,6 +40,7 @@ class FaultInjection {
 
   configs::FaultsSection faults_;
   int rank_ = 0;
+  bool flipped_ = false;
 };
 
 }  // namespace tenax::actors

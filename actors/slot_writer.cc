@@ -1,6 +1,7 @@
 #include "actors/slot_writer.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <chrono>
@@ -32,7 +33,13 @@ Result<wire::ShardWritten> write(const WriteSlot& job, const SlotWriterOptions& 
   request.payload = slot.payload();
   request.options.num_threads = options.num_threads;
   request.options.compression = options.compression;
-  TENAX_TRY(const checkpoint::ShardFiles files, checkpoint::write_shard(request));
+  auto written_files = checkpoint::write_shard(request);
+  if (!written_files && written_files.error().code == ErrorCode::kIo && slot.still_sealed()) {
+    // What the disk refused is gone; the slot still has every byte (C4).
+    spdlog::warn("{}; it is written again from the slot", written_files.error().message);
+    written_files = checkpoint::write_shard(request);
+  }
+  TENAX_TRY(const checkpoint::ShardFiles files, std::move(written_files));
   const Hash128 digest = hash128(slot.payload().first(
       std::min<std::size_t>(job.sealed.replicated_bytes, slot.payload().size())));
   if (!slot.still_sealed()) {

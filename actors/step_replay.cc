@@ -17,6 +17,7 @@
 #include "checkpoint/tensor_hash.h"
 #include "compute/solo_communicator.h"
 #include "configs/run_config.h"
+#include "data/token_file.h"
 #include "scheduler/layout.h"
 #include "scheduler/run_controller.h"
 #include "scheduler/run_json.h"
@@ -71,9 +72,21 @@ class Replay {
     TENAX_TRY(const auto saved, replay->store_->state());
     if (!saved) return make_error(ErrorCode::kNotFound, "the run has no journal yet");
     TENAX_TRY(replay->state_, scheduler::run_state_from_json(*saved));
+    if (replay->state_.degrees.tp != 1) {
+      return make_error(ErrorCode::kUnsupported,
+                        fmt::format("one process does not round like {} tensor-parallel ranks: "
+                                    "their steps cannot be compared bit for bit",
+                                    replay->state_.degrees.tp));
+    }
     TENAX_TRY(replay->reports_, journalled_reports(*replay->store_, replay->state_));
-    TENAX_TRY(replay->data_, StepData::open(replay->config_,
-                                            directory.corpora(replay->config_.data.num_corpora())));
+    const auto corpora = directory.corpora(replay->config_.data.num_corpora());
+    // Other tokens than were trained would look like a wrong computation.
+    data::TokenFile::OpenOptions verify;
+    verify.verify = data::TokenFile::Verify::kContent;
+    for (const data::TokenizePaths& corpus : corpora) {
+      TENAX_TRY([[maybe_unused]] const auto tokens, data::TokenFile::open(corpus.train, verify));
+    }
+    TENAX_TRY(replay->data_, StepData::open(replay->config_, corpora));
     replay->data_->set_skip_windows(replay->state_.skip_windows);
     TENAX_TRY(replay->engine_, compute::Engine::create(engine_options(
                                    replay->config_, replay->data_->vocabulary_size(), {}, 0)));
@@ -223,7 +236,9 @@ class Replay {
 }  // namespace
 
 Result<scheduler::ReplayEnded> replay_steps(const ReplayOptions& options) {
-  TENAX_TRY(const auto replay, Replay::open(options.directory));
+  const auto opened = Replay::open(options.directory);
+  if (!opened) return opened.error();
+  const auto& replay = *opened;
   TENAX_TRY(const std::int64_t from, replay->load(options));
   if (options.to <= from) {
     return make_error(ErrorCode::kInvalidArgument,

@@ -28,7 +28,7 @@ struct ReplayOptions {
 };
 
 /// What was compared up to the first difference. kNotFound: no such run, checkpoint or journalled
-/// step; errors of reading.
+/// step; kDataLoss if the token file is not what was written; errors of reading.
 Result<scheduler::ReplayEnded> replay_steps(const ReplayOptions& options);
 
 }  // namespace tenax::actors

@@ -94,7 +94,8 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
   };
   const Status status = body();
   if (status) return std::nullopt;
-  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_};
+  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_,
+                 status.error().code == ErrorCode::kDeviceLost};
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
@@ -102,7 +103,8 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
     config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
-    TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_));
+    TENAX_TRY(gpu_, open_gpu(config_, static_cast<int>(options_.slot), gpu_));
+    TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_, gpu_.get()));
     guard_options_ = configs::guard_options(config_);
     TENAX_TRY(data_,
               StepData::open(config_, options_.directory.corpora(config_.data.num_corpora())));
@@ -116,7 +118,7 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);
   const int rank = static_cast<int>(message.rank);
-  faults_ = FaultInjection(config_.faults, rank);
+  faults_.set(config_.faults, rank);
   if (!engine_ || engine_->options().rank != rank || !(degrees_ == message.plan.degrees)) {
     TENAX_RETURN_IF_ERROR(build_engine(message.plan, rank));
   }
@@ -138,6 +140,7 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
     if (!keeps) reports_.clear();
   }
   compute::EngineOptions options = engine_options(config_, data_->vocabulary_size(), degrees, rank);
+  options.settings.cuda = gpu_;
   options.trace = &trace_;
   TENAX_TRY(engine_, compute::Engine::create(std::move(options)));
   if (keeps) {
@@ -170,101 +173,6 @@ Status TrainLoop::open_slots() {
       options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
   TENAX_TRY(slots_, checkpoint::SlotPair::open(prefix, payload_.bytes));
   return {};
-}
-
-// --- Taking one's place
-
-Status TrainLoop::restore(const Plan& plan, int rank, compute::Communicator& comm,
-                          RestoreSource& source) {
-  const RankSource mine = plan.sources[static_cast<std::size_t>(rank)];
-  const std::uint64_t bytes = payload_.bytes;
-  if (mine.kind != SourceKind::kMemory) {
-    // Half-overwritten weights are nobody's source if this is broken off.
-    MutexLock lock(state_mutex_);
-    held_.has_weights = false;
-  }
-  switch (mine.kind) {
-    case SourceKind::kMemory: {
-      std::int64_t last = 0;
-      {
-        MutexLock lock(state_mutex_);
-        last = held_.last_applied;
-      }
-      source.served("memory", bytes, "from its own memory");
-      if (finish_half_step(plan)) {
-        source.text += ", the half-done step finished";
-      } else if (last != plan.step) {
-        return make_error(
-            ErrorCode::kInternal,
-            fmt::format("rank {} holds step {}, the plan says {}", rank, last, plan.step));
-      }
-      break;
-    }
-    case SourceKind::kInitial:
-      engine_->initialise(static_cast<std::uint64_t>(config_.run.seed));
-      source.served("seed", bytes, "computed from the seed");
-      break;
-    case SourceKind::kCheckpoint:
-      TENAX_RETURN_IF_ERROR(restore_checkpoint(plan, source));
-      break;
-    case SourceKind::kPeer:
-      break;
-  }
-  for (int other = 0; other < plan.degrees.world_size(); ++other) {
-    const RankSource& s = plan.sources[static_cast<std::size_t>(other)];
-    if (s.kind != SourceKind::kPeer) continue;
-    if (other == rank) {
-      TENAX_RETURN_IF_ERROR(engine_->recv_state(comm, s.peer));
-      source.served("peer", bytes, fmt::format("from the memory of rank {}", s.peer));
-    } else if (s.peer == rank) {
-      TENAX_RETURN_IF_ERROR(engine_->send_state(comm, other));
-    }
-  }
-  // A replica may have stopped between its own update and the others' weights.
-  TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
-  guard_ = plan.guard;
-  MutexLock lock(state_mutex_);
-  if (mine.kind != SourceKind::kMemory) reports_.clear();
-  held_.has_weights = true;
-  held_.rank = rank;
-  held_.degrees = plan.degrees;
-  held_.branch = plan.branch;
-  held_.last_applied = plan.step;
-  held_.gradients_ready = 0;
-  held_.verdict_known = false;
-  return {};
-}
-
-bool TrainLoop::finish_half_step(const Plan& plan) {
-  {
-    MutexLock lock(state_mutex_);
-    if (!plan.has_half_step || held_.last_applied + 1 != plan.step) return false;
-  }
-  apply(plan.half_step);
-  return true;
-}
-
-Status TrainLoop::restore_checkpoint(const Plan& plan, RestoreSource& source) {
-  CheckpointRestoreOptions from;
-  from.directory = options_.directory;
-  from.run_id = options_.run_id;
-  from.agent = options_.agent;
-  from.slot = options_.slot;
-  from.incarnation = options_.incarnation;
-  from.num_agents = static_cast<std::uint32_t>(config_.layout.agents);
-  from.has_buddy = config_.checkpoint.buddy_copies > 0;
-  from.buddy_timeout = scaled(config_, std::chrono::seconds(2));
-  from.checkpoint_id = plan.checkpoint_id;
-  from.branch = plan.checkpoint_branch;
-  from.step = plan.step;
-  const std::span<float> parts[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
-  const Status restored = restore_from_checkpoint(from, payload_.table, parts, source);
-  if (!restored && (restored.error().code == ErrorCode::kDataLoss ||
-                    restored.error().code == ErrorCode::kNotFound ||
-                    restored.error().code == ErrorCode::kUnsupported)) {
-    bad_checkpoint_ = plan.checkpoint_id;
-  }
-  return restored;
 }
 
 // --- The loop

@@ -24,6 +24,7 @@
 #include "checkpoint/slot.h"
 #include "common/clock.h"
 #include "compute/cpu/gloo_device.h"
+#include "compute/cuda_device.h"
 #include "compute/engine.h"
 #include "compute/flight_recorder.h"
 #include "compute/lr_schedule.h"
@@ -54,6 +55,7 @@ class TrainLoop {
   struct Stopped {
     std::string reason;
     std::uint64_t bad_checkpoint = 0;
+    bool device_lost = false;  ///< this process is of no further use
   };
   std::optional<Stopped> run(const wire::PlanFor& plan, GenerationLink& link);
 
@@ -107,6 +109,7 @@ class TrainLoop {
   compute::StepTrace trace_;
   std::optional<TraceFile> trace_file_;  ///< none where it could not be opened
   std::unique_ptr<StepData> data_;
+  std::shared_ptr<compute::CudaDevice> gpu_;  ///< null where the CPU computes; outlives the engine
   std::unique_ptr<compute::Engine> engine_;
   std::unique_ptr<SampleLog> samples_;  ///< where this rank computes losses
   Degrees degrees_;

@@ -59,6 +59,10 @@ class AgentConnection {
   wire::PeerSockets::SocketId socket_ = -1;
 };
 
+/// Exit status of a worker whose device failed under it. The agent sees the process end; a new one
+/// begins with a new context.
+constexpr int kDeviceLostExit = 71;
+
 /// A generation for the engine to run.
 struct RunGeneration {
   std::shared_ptr<const wire::Message> plan;
@@ -99,7 +103,7 @@ void engine_actor(caf::blocking_actor* self, Parts parts, caf::actor worker) {
           ended.stopped = parts.loop.run(std::get<wire::PlanFor>(run.plan->body), *run.link);
         } catch (const std::exception& e) {
           ended.stopped =
-              TrainLoop::Stopped{std::string("exception in the engine: ") + e.what(), 0};
+              TrainLoop::Stopped{std::string("exception in the engine: ") + e.what(), 0, false};
         }
         self->send(worker, std::move(ended));
       },
@@ -153,6 +157,10 @@ class Worker {
     s_.engine_busy = false;
     if (ended.stopped)
       spdlog::warn("generation {} ended: {}", ended.generation, ended.stopped->reason);
+    if (ended.stopped && ended.stopped->device_lost) {
+      spdlog::default_logger()->flush();
+      _exit(kDeviceLostExit);
+    }
     if (s_.unanswered) {
       answer(*std::exchange(s_.unanswered, std::nullopt),
              ended.stopped ? ended.stopped->bad_checkpoint : 0);
@@ -192,6 +200,8 @@ class Worker {
 
   void on_abort(const wire::Abort& abort) {
     s_.generation = abort.generation;
+    // A spare has no plan that would clear them.
+    s_.early.erase(s_.early.begin(), s_.early.lower_bound(abort.generation));
     if (s_.engine_busy) {
       s_.unanswered = abort;
       s_.flight = parts_.loop.flight();  // before the abort ends what it waits for

@@ -149,36 +149,37 @@ struct Recovery {
 
 /// What the journal says of the fault at `fault`; nothing if it is not over yet.
 std::optional<Recovery> recovery_after(const std::vector<JournalEntry>& journal, Time fault) {
-  std::optional<Time> detected;
-  std::optional<Time> planned;
-  std::optional<Time> formed;
+  constexpr Time kNever{};
+  Time detected = kNever;
+  Time planned = kNever;
+  Time formed = kNever;
   double restore = 0;
   std::int64_t counted = 0;
   for (const JournalEntry& e : journal) {
     const auto* report = std::get_if<StepReported>(&e.event);
-    if (e.time < fault || !planned) {
+    if (e.time < fault || planned == kNever) {
       if (report != nullptr) counted = std::max(counted, report->report.step);
     }
     if (e.time < fault) continue;
     for (const Command& c : e.commands) {
-      if (std::holds_alternative<AbortGeneration>(c) && !detected) detected = e.time;
+      if (std::holds_alternative<AbortGeneration>(c) && detected == kNever) detected = e.time;
       if (std::holds_alternative<StartGeneration>(c)) {
         planned = e.time;  // of several the last: the one that came to train
-        formed.reset();
+        formed = kNever;
         restore = 0;
       }
     }
-    if (const auto* f = std::get_if<RankFormed>(&e.event); f != nullptr && planned) {
+    if (const auto* f = std::get_if<RankFormed>(&e.event); f != nullptr && planned != kNever) {
       formed = e.time;
       restore = std::max(restore, f->restore_seconds);
     }
-    if (report != nullptr && detected && planned && formed && report->report.step > counted) {
+    if (report != nullptr && formed != kNever && report->report.step > counted) {
       Recovery r;
-      r.detect = to_seconds(*detected - fault);
-      r.abort = to_seconds(*planned - *detected);
+      r.detect = to_seconds(detected - fault);
+      r.abort = to_seconds(planned - detected);
       r.restore = restore;
-      r.form = to_seconds(*formed - *planned) - restore;
-      r.replay = to_seconds(e.time - *formed);
+      r.form = to_seconds(formed - planned) - restore;
+      r.replay = to_seconds(e.time - formed);
       r.total = to_seconds(e.time - fault);
       return r;
     }

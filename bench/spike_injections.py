@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 FAULT_STEP = 80
 STEPS = 200
@@ -132,24 +133,38 @@ def overwrite_tokens(run_dir):
         out.write(bytes(noise))
 
 
+def samples_noted(ring):
+    """How many losses of samples a rank has noted so far (actors/sample_log.h)."""
+    try:
+        with open(ring, "rb") as file:
+            return int.from_bytes(file.read(24)[16:24], "little")
+    except OSError:
+        return 0
+
+
 def train(program, recipe, run_dir, overrides, corrupt):
+    """The exit code, or the codes of the run and of its resumption with the tokens as they were."""
     settings = []
     for o in overrides:
         settings += ["--set", o]
     if not corrupt:
         return run(program, "train", recipe, "--run-dir", run_dir, *settings).returncode
     # The tokens are overwritten while the run trains; a restart would compare their digest and refuse.
-    process = subprocess.Popen([program, "train", recipe, "--run-dir", run_dir, *settings], stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)
-    overwritten = False
-    for line in process.stdout:
-        if not overwritten and re.search(r"generation 1 trains", line):
+    process = subprocess.Popen([program, "train", recipe, "--run-dir", run_dir, *settings], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    ring, overwritten = os.path.join(run_dir, "samples", "rank0.ring"), False
+    while process.poll() is None:
+        if not overwritten and samples_noted(ring) > 30 * 8:
+            shutil.copy(os.path.join(run_dir, "data", "train.tok"), run_dir + ".tok")
             overwrite_tokens(run_dir)
             overwritten = True
-    process.wait(timeout=400)
-    if not overwritten:  # its progress is not told line by line: the journal says when it began
+        time.sleep(0.002)
+    if not overwritten:
         print("warning: the tokens were not overwritten", file=sys.stderr)
-    return process.returncode
+    if process.returncode != 4:
+        return process.returncode
+    shutil.copy(run_dir + ".tok", os.path.join(run_dir, "data", "train.tok"))
+    return f"4, then {run(program, 'train', '--resume', '--run-dir', run_dir).returncode}"
 
 
 VERDICT = re.compile(r"step (\d+): (armed|outlier|spike|recovered|rollback|divergence|level_shift|abnormal_drop|loss_zero|"
@@ -165,8 +180,8 @@ def story(program, run_dir, fault_step):
             text = command.get("text", "")
             if command["type"] == "SuspectDevice":
                 rungs.append(f"rank {command['rank']} suspect")
-            if command["type"] == "Finish" and command["exit_code"] == 6:
-                rungs.append("stop")
+            if command["type"] == "Finish" and command["exit_code"] in (4, 6):
+                rungs.append("damaged tokens found, stop, file restored" if command["exit_code"] == 4 else "stop")
             if command["type"] != "Note":
                 continue
             if match := HELD.match(text):

@@ -3,8 +3,6 @@
 // which only the number is read back. Internal to checkpoint/.
 #pragma once
 
-#include <rocksdb/file_system.h>
-
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -15,7 +13,8 @@
 
 namespace rocksdb {
 class Env;
-}
+class FileSystem;
+}  // namespace rocksdb
 
 namespace tenax::checkpoint {
 

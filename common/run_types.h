@@ -63,7 +63,8 @@ struct StepReport {
   HoldOutcome held = HoldOutcome::kNotHeld;
   std::int32_t suspect_rank = -1;  ///< if `held` is kDiffered: whose own gradients differed; -1:
                                    ///< several or none
-  std::vector<double> replica_losses;  ///< mean loss of each replica's samples; empty for one
+  /// Mean loss of each replica's samples; empty for one.
+  std::vector<double> replica_losses = {};
 };
 
 /// One of the last transfers of a rank, as it was when its generation was given up: who waited for

@@ -27,14 +27,14 @@ Result<std::shared_ptr<CudaDevice>> CudaDevice::open(std::shared_ptr<const CudaP
   std::shared_ptr<CudaDevice> device(new CudaDevice(std::move(plugin), options));
   const CudaPlugin& p = device->plugin();
   std::array<char, kMessageBytes> message{};
-  TENAX_RETURN_IF_ERROR(
-      cuda_status(p.get_device_info(options.device, &device->info_, message.data(), message.size()),
-                  message.data()));
+  tenax_cuda_status status =
+      p.get_device_info(options.device, &device->info_, message.data(), message.size());
+  TENAX_RETURN_IF_ERROR(cuda_status(status, message.data()));
   tenax_cuda_options wanted{};
   wanted.device = options.device;
   wanted.reproducible = options.reproducible ? 1 : 0;
-  TENAX_RETURN_IF_ERROR(cuda_status(
-      p.create(&wanted, &device->context_, message.data(), message.size()), message.data()));
+  status = p.create(&wanted, &device->context_, message.data(), message.size());
+  TENAX_RETURN_IF_ERROR(cuda_status(status, message.data()));
   return device;
 }
 

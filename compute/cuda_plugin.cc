@@ -66,8 +66,9 @@ std::vector<std::string> cuda_plugin_candidates() {
 Result<int> cuda_device_count(const CudaPlugin& plugin) {
   std::int32_t count = 0;
   std::array<char, 512> message{};
-  TENAX_RETURN_IF_ERROR(
-      cuda_status(plugin.device_count(&count, message.data(), message.size()), message.data()));
+  // Apart: the message is there only after the call.
+  const tenax_cuda_status status = plugin.device_count(&count, message.data(), message.size());
+  TENAX_RETURN_IF_ERROR(cuda_status(status, message.data()));
   if (count == 0)
     return make_error(ErrorCode::kUnavailable,
                       "no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES)");

@@ -16,14 +16,16 @@ namespace tenax::compute {
 /// Every function of the interface, without its prefix.
 // clang-format off
 #define TENAX_CUDA_PLUGIN_FUNCTIONS(F) \
-  F(abi_version) F(device_count) F(get_device_info) F(describe) F(health) F(plan_attention) \
+  F(abi_version) F(device_count) F(get_device_info) F(peer_access) F(describe) F(health) F(plan_attention) \
   F(create) F(destroy) F(message) F(memory_info) F(synchronize) F(plans) F(use_plans) \
   F(malloc) F(free) F(host_malloc) F(host_free) F(host_register) F(host_unregister) \
   F(fill_zero) F(copy) F(to_device) F(to_host) F(begin_read) F(order_after_reads) \
   F(finish_reads) F(run_embed) F(run_embed_backward) F(run_norm) F(run_norm_backward) \
   F(run_column_sums) F(run_matmul) F(run_activation) F(run_activation_backward) F(run_rope) \
   F(run_attention) F(run_attention_backward) F(run_cross_entropy) F(run_adamw) F(run_add) \
-  F(run_cast) F(run_scale) F(run_chunk_squares) F(run_spin) F(run_bad_store)
+  F(run_cast) F(run_scale) F(run_chunk_squares) F(run_spin) F(run_bad_store) \
+  F(nccl_unique_id) F(nccl_create) F(nccl_poll) F(nccl_message) F(nccl_all_reduce) F(nccl_send) \
+  F(nccl_recv) F(nccl_join) F(nccl_shrink) F(nccl_abort) F(nccl_destroy)
 // clang-format on
 
 struct CudaPlugin {

@@ -28,8 +28,8 @@ CudaStage::CudaStage(std::shared_ptr<CudaDevice> device, const ModelOptions& opt
       shape_(shape),
       settings_(settings),
       layout_(lay_out_stage(options_, spec)),
-      sizes_(options_, shape, settings.bfloat16 ? 2 : 4),
-      type_(settings.bfloat16 ? TENAX_CUDA_BF16 : TENAX_CUDA_F32) {}
+      sizes_(options_, shape, is_bfloat16(settings) ? 2 : 4),
+      type_(is_bfloat16(settings) ? TENAX_CUDA_BF16 : TENAX_CUDA_F32) {}
 
 CudaStage::~CudaStage() { device_->forget_copy(copy_.data()); }
 
@@ -55,14 +55,16 @@ Result<std::unique_ptr<Stage>> CudaStage::create(std::shared_ptr<CudaDevice> dev
 
 Status CudaStage::allocate(int num_slots) {
   TENAX_TRY(values_, device_->allocate(static_cast<std::size_t>(layout_.values_size)));
-  if (settings_.bfloat16) {
-    TENAX_TRY(copy_, device_->allocate_bytes(static_cast<std::uint64_t>(layout_.values_size) * 2,
-                                             "BF16 weights"));
+  if (is_bfloat16(settings_)) {
+    TENAX_TRY(copy_,
+              device_->allocate_bytes(
+                  static_cast<std::uint64_t>(cuda_copy_bytes(layout_, settings_)), "BF16 weights"));
     device_->keep_copy(values_.span(), copy_.data());
   }
   const StageMemory plan = memory();
+  const std::int64_t workspace = plan.workspace - cuda_copy_bytes(layout_, settings_);
   TENAX_TRY(workspace_memory_,
-            device_->allocate_bytes(static_cast<std::uint64_t>(plan.workspace), "workspace"));
+            device_->allocate_bytes(static_cast<std::uint64_t>(workspace), "workspace"));
   ByteArena workspace_arena(workspace_memory_.data());
   workspace_.place(workspace_arena, options_, spec_, sizes_);
   TENAX_TRY(slot_memory_, device_->allocate_bytes(static_cast<std::uint64_t>(plan.slot * num_slots),
@@ -100,7 +102,7 @@ void CudaStage::fill_tables() {
 }
 
 std::byte* CudaStage::weights() const {
-  return settings_.bfloat16 ? copy_.data() : reinterpret_cast<std::byte*>(values_.data());
+  return is_bfloat16(settings_) ? copy_.data() : reinterpret_cast<std::byte*>(values_.data());
 }
 
 std::size_t CudaStage::boundary_size() const {
@@ -115,7 +117,7 @@ std::string CudaStage::kernel_description() const {
   const tenax_cuda_device_info& info = device_->info();
   return fmt::format("cuda {} sm_{}{} driver {} runtime {} {}{}\n{}", info.name, info.major,
                      info.minor, info.driver_version, info.runtime_version,
-                     settings_.bfloat16 ? "bf16" : "f32",
+                     is_bfloat16(settings_) ? "bf16" : "f32",
                      device_->reproducible() ? " reproducible" : "", device_->plans());
 }
 

@@ -112,21 +112,24 @@ void CudaWorkspace::place(ByteArena& arena, const ModelOptions& o, const StageSp
   if (o.positions == PositionKind::kAlibi) slopes = arena.floats(o.num_heads);
 }
 
+std::int64_t cuda_copy_bytes(const StageLayout& layout, const StageSettings& settings) {
+  return is_bfloat16(settings) ? 2 * layout.values_size : 0;
+}
+
 StageMemory plan_cuda_memory(const ModelOptions& o, const StageSpec& spec, const BatchShape& shape,
                              const StageSettings& settings) {
   const StageLayout layout = lay_out_stage(o, spec);
-  const std::int64_t element = settings.bfloat16 ? 2 : kFloatBytes;
+  const std::int64_t element = is_bfloat16(settings) ? 2 : kFloatBytes;
   const CudaSizes sizes(o, shape, element);
   StageMemory memory;
   memory.values = layout.values_size * kFloatBytes;
-  if (settings.bfloat16) memory.values += layout.values_size * element;
   memory.gradient = layout.gradient_size * kFloatBytes;
   ByteArena slot_arena;
   CudaSlot().place(slot_arena, o, spec, sizes, settings.recompute);
   memory.slot = slot_arena.used();
   ByteArena workspace_arena;
   CudaWorkspace().place(workspace_arena, o, spec, sizes);
-  memory.workspace = workspace_arena.used();
+  memory.workspace = workspace_arena.used() + cuda_copy_bytes(layout, settings);
   return memory;
 }
 

@@ -9,6 +9,7 @@
 
 #include "compute/model_options.h"
 #include "compute/stage.h"
+#include "compute/stage_layout.h"
 
 namespace tenax::compute {
 
@@ -121,6 +122,14 @@ struct CudaWorkspace {
   void place(ByteArena& arena, const ModelOptions& options, const StageSpec& spec,
              const CudaSizes& sizes);
 };
+
+/// On a GPU bf16 is the type of activations and of what products read, see docs/numerics.md.
+inline bool is_bfloat16(const StageSettings& settings) {
+  return settings.precision == Precision::kBf16;
+}
+
+/// Bytes of the weights' copy in BF16; 0 where the stage computes in float32.
+std::int64_t cuda_copy_bytes(const StageLayout& layout, const StageSettings& settings);
 
 /// Bytes of a stage on a GPU; what the libraries take for themselves comes on top.
 StageMemory plan_cuda_memory(const ModelOptions& options, const StageSpec& spec,

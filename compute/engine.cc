@@ -260,6 +260,7 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
   if (tensor_group_) tensor_group_->use(comm);
   // Transfers left over from a failed step belong to a dead communicator.
   for (Chunk& chunk : chunks_) {
+    chunk.stage->begin_step();
     for (Outbox& box : chunk.forward_boxes) box.transfer.reset();
     for (Outbox& box : chunk.backward_boxes) box.transfer.reset();
   }
@@ -302,6 +303,7 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
   for (Chunk& chunk : chunks_) {
     TENAX_RETURN_IF_ERROR(drain(chunk.forward_boxes));
     TENAX_RETURN_IF_ERROR(drain(chunk.backward_boxes));
+    TENAX_RETURN_IF_ERROR(chunk.stage->status());
   }
   return {};
 }
@@ -339,8 +341,13 @@ Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& ba
   if (batch.set_gradient_bits != 0) {
     const auto& parameters = chunk.stage->parameters();
     const StageParameter& p = parameters[parameters.size() / 2];
-    float& hit = gradient[static_cast<std::size_t>(p.gradients.front().offset + p.size / 2)];
-    hit = std::bit_cast<float>(std::bit_cast<std::uint32_t>(hit) | batch.set_gradient_bits);
+    const auto begin = static_cast<std::size_t>(p.gradients.front().offset);
+    for (float& hit : gradient.subspan(begin, static_cast<std::size_t>(p.size))) {
+      const auto bits = std::bit_cast<std::uint32_t>(hit);
+      if (hit == 0 || (bits & batch.set_gradient_bits) != 0) continue;
+      hit = std::bit_cast<float>(bits | batch.set_gradient_bits);
+      break;
+    }
   }
   chunk.accumulator->commit();
   if (spec(chunk).has_head) {

@@ -8,7 +8,7 @@
 
 #include "compute/cpu/cpu_stage.h"
 #include "compute/cpu/stage_memory.h"
-#include "compute/cuda_stage.h"
+#include "compute/cuda_host_stage.h"
 #include "compute/stage_layout.h"
 
 namespace tenax::compute {
@@ -64,7 +64,7 @@ Result<std::unique_ptr<Stage>> Stage::create(const ModelOptions& options, const 
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: num_slots is {}, must not be negative", num_slots));
   if (settings.cuda)
-    return CudaStage::create(settings.cuda, options, spec, shape, num_slots, settings);
+    return CudaHostStage::create(settings.cuda, options, spec, shape, num_slots, settings);
   const std::int64_t wanted = memory.total(num_slots) - memory.gradient;
   if (wanted > machine_memory_bytes())
     return make_error(ErrorCode::kNoSpace,

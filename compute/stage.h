@@ -58,7 +58,6 @@ struct StageSettings {
       1;  ///< that compute, the caller's included; the bits are the same for any number
   /// Compute on this GPU; null: on the CPU. What only the CPU has is ignored then.
   std::shared_ptr<CudaDevice> cuda = nullptr;
-  bool bfloat16 = false;  ///< on a GPU: products and activations in BF16, see docs/numerics.md
   Precision precision = Precision::kFp32;
   DropoutRates dropout = {};            ///< in training; evaluation drops nothing
   std::uint64_t dropout_seed = 0;       ///< of its masks
@@ -145,6 +144,12 @@ class Stage {
   virtual std::span<float> values() = 0;
   /// Makes what the stage derives from values(), such as copies of another type.
   virtual void values_changed() {}
+  /// A step, another try of one or an evaluation begins: values() may have changed since, and what
+  /// an aborted step left in the slots is forgotten.
+  virtual void begin_step() {}
+  /// The first fault of the device that computes; kDeviceLost: only a new process helps. After it
+  /// losses and gradients are NaN.
+  virtual Status status() const { return {}; }
   /// Floats of a gradient buffer for backward().
   virtual std::size_t gradient_size() const = 0;
   /// Floats of a boundary tensor (B, T, C): what input, output and their gradients hold.

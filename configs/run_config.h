@@ -66,6 +66,9 @@ struct LayoutSection {
   }
 };
 
+/// What workers compute on.
+enum class ComputeDevice { kAuto, kCpu, kCuda };
+
 struct TrainSection {
   std::int64_t steps = 200;
   std::int64_t sequence_length = 128;
@@ -73,6 +76,7 @@ struct TrainSection {
   std::int64_t microbatch_size = 2;
   std::vector<std::string> batch_ramp;  ///< data::batch_ramp's parts
   scheduler::ScheduleKind schedule = scheduler::ScheduleKind::kOneForwardOneBackward;
+  ComputeDevice device = ComputeDevice::kAuto;
   std::int64_t eval_interval = 50;
   std::int64_t eval_samples = 32;
   compute::Precision precision = compute::Precision::kFp32;

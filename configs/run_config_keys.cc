@@ -112,6 +112,13 @@ void bind_train(Binder& b, TrainSection& c) {
              {{"1f1b", scheduler::ScheduleKind::kOneForwardOneBackward},
               {"gpipe", scheduler::ScheduleKind::kGpipe}},
              {.doc = "Pipeline schedule."});
+  b.add_enum(
+      "train.device", c.device,
+      {{"auto", ComputeDevice::kAuto},
+       {"cpu", ComputeDevice::kCpu},
+       {"cuda", ComputeDevice::kCuda}},
+      {.doc = "What workers compute on. auto is the CPU: the GPU engine has never run on a GPU "
+              "yet and is only used when it is asked for."});
   b.add_enum("train.precision", c.precision,
              {{"fp32", compute::Precision::kFp32}, {"bf16", compute::Precision::kBf16}},
              {.doc = "Factors of matrix products; weights, sums and optimizer are fp32 always."});

@@ -120,13 +120,12 @@ void Decision::try_start() {
   s_.loaded_step = loads ? recovery.plan.step : -1;
   s_.loaded_checkpoint = recovery.plan.checkpoint_id;
   s_.load_before = -1;
-  // Where something is replayed, that is compared; else the next loss can only be judged.
-  const bool restored = std::any_of(
-      recovery.plan.sources.begin(), recovery.plan.sources.end(), [](const RankSource& source) {
-        return source.kind == SourceKind::kCheckpoint || source.kind == SourceKind::kPeer;
-      });
-  if (restored && recovery.plan.step == s_.counted_step)
-    SpikeMonitor(o_.spikes).note_resumed(s_.spikes);
+  s_.replays_another_schedule = false;
+  const bool restored =
+      std::any_of(recovery.plan.sources.begin(), recovery.plan.sources.end(),
+                  [](const RankSource& source) { return source.kind != SourceKind::kMemory; });
+  if (restored)
+    SpikeMonitor(o_.spikes).note_restored(s_.spikes, recovery.plan.step < s_.counted_step);
   StartGeneration start;
   start.plan = std::move(recovery.plan);
   s_.degrees = *degrees;

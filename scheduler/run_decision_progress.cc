@@ -28,7 +28,7 @@ void Decision::note_progress(const StepReport& report) {
   }
   s_.last_report_at = now_;
   s_.first_of_generation = false;
-  s_.newest_report_step = report.step;
+  s_.newest_report_step = std::max(s_.newest_report_step, report.step);
 }
 
 void Decision::count(const StepReport& report) {

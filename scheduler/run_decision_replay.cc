@@ -93,6 +93,15 @@ void Decision::issue_replay() {
 
 void Decision::on(const ReplayEnded& e) {
   if (!s_.replay || e.id != s_.replay->id) return;
+  if (e.tokens_damaged) {
+    // Kept: once the file is restored and the run resumed, the replay finds the damaged steps.
+    s_.replay->tokens_damaged = true;
+    finish(kExitStore,
+           fmt::format("{}; restore the file and resume: what was trained from it is then undone "
+                       "(seen because: {})",
+                       e.error, s_.replay->decision.reason));
+    return;
+  }
   const PendingReplay replay = *std::exchange(s_.replay, std::nullopt);
   if (e.error.empty() && e.difference_step > 0) {
     blame_device(replay, e);
@@ -121,10 +130,13 @@ void Decision::on(const ReplayEnded& e) {
 }
 
 void Decision::blame_device(const PendingReplay& replay, const ReplayEnded& e) {
-  note(Severity::kError, "step {} was computed wrongly: {}", e.difference_step, e.detail);
+  const char* const cause =
+      replay.tokens_damaged ? "from damaged tokens" : "wrongly, no sample is to blame";
+  note(Severity::kError, "step {} was computed {}: {}", e.difference_step,
+       replay.tokens_damaged ? cause : "wrongly", e.detail);
   const Degrees degrees = s_.degrees;
   const bool alone = degrees.world_size() == 1;
-  if (e.replica >= 0 || alone) {
+  if (!replay.tokens_damaged && (e.replica >= 0 || alone)) {
     const int replica = std::max(0, e.replica);
     std::set<std::uint32_t> agents;
     for (int stage = 0; stage < degrees.pp; ++stage) {
@@ -139,10 +151,9 @@ void Decision::blame_device(const PendingReplay& replay, const ReplayEnded& e) {
   // The ladder had counted a rollback with a skip; no sample is to blame.
   if (replay.cause == PendingReplay::Cause::kSpike && !s_.spikes.ladder.rollbacks.empty())
     s_.spikes.ladder.rollbacks.pop_back();
-  go_back_without_skipping(
-      e.difference_step - 1,
-      fmt::format("step {} was computed wrongly, no sample is to blame: {}; what was seen: {}",
-                  e.difference_step, e.detail, replay.decision.reason));
+  go_back_without_skipping(e.difference_step - 1,
+                           fmt::format("step {} was computed {}: {}; what was seen: {}",
+                                       e.difference_step, cause, e.detail, replay.decision.reason));
 }
 
 void Decision::exclude_if_faulty_again(std::uint32_t agent) {
@@ -189,6 +200,15 @@ void Decision::compare_replay(const StepReport& report) {
     SpikeMonitor(o_.spikes).observe_forgotten(s_.spikes, report);
     return;
   }
+  if (known->learning_rate != report.learning_rate && !s_.replays_another_schedule) {
+    s_.replays_another_schedule = true;
+    note(Severity::kWarning,
+         "step {} is replayed with the learning rate {:.9g}, before it had {:.9g}: the "
+         "configuration "
+         "was changed since, and replayed steps are not compared",
+         report.step, report.learning_rate, known->learning_rate);
+  }
+  if (s_.replays_another_schedule) return;
   const bool disputed = s_.dispute && s_.dispute->step == report.step;
   const auto exact = compare_replayed(point_of(*known), point_of(report), 0);
   if (!exact) {

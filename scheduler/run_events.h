@@ -207,6 +207,7 @@ struct ReplayEnded {
   std::int32_t replica = -1;         ///< whose loss alone differs there; -1: another number, or all
   std::string detail;                ///< the difference, with its numbers
   std::string error;                 ///< why nothing could be compared; empty if it could
+  bool tokens_damaged = false;       ///< with `error`: the token file is not what was written
 };
 
 /// The deadline that next_deadline() named has come.

@@ -152,7 +152,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PaceChanged, rank, generation, straggles, sco
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRequested, to, skip_first, skip_last, lr_factor,
                                    lr_steps, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReplayEnded, id, compared, difference_step, replica, detail,
-                                   error)
+                                   error, tokens_damaged)
 void to_json(json& j, const TimerFired&) { j = json::object(); }
 void from_json(const json&, TimerFired&) {}
 
@@ -205,7 +205,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(SpikeMonitorState, base, now, hi
                                                 guard_base, guard_base_step, unsound_steps)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SpikeDecision, roll_back, replay, load_older, stop, step, onset,
                                    branch_point, skip, softening, reason)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PendingReplay, id, cause, decision, checkpoint_id, from, to)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PendingReplay, id, cause, decision, checkpoint_id, from, to,
+                                   tokens_damaged)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReplayDispute, step, loss, grad_norm, checkpoint_id)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
     RunState, term, generation, branch, next_branch, next_incarnation, next_command, phase,
@@ -215,7 +216,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
     restarts, rollbacks, save_failures, failed_checkpoint, failed_step, save_error, exit_code,
     finish_reason, config_digest, watch, last_report_at, newest_report_step, first_of_generation,
     setup_began, flights, hashes_step, hashes, distrust_memory, replay, next_replay, dispute,
-    load_before, loaded_checkpoint, loaded_step)
+    replays_another_schedule, load_before, loaded_checkpoint, loaded_step)
 
 namespace {
 

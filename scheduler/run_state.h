@@ -156,6 +156,7 @@ struct PendingReplay {
   std::uint64_t checkpoint_id = 0;
   std::int64_t from = 0;
   std::int64_t to = 0;
+  bool tokens_damaged = false;  ///< an earlier try found the token file damaged and ended the run
 };
 
 /// A step that was replayed after a restore and is not what was journalled.
@@ -191,6 +192,9 @@ struct RunState {
   std::optional<PendingReplay> replay;
   std::uint64_t next_replay = 1;
   std::optional<ReplayDispute> dispute;
+  /// This generation replays steps with another learning rate than they had: the configuration was
+  /// changed since, so their numbers say nothing about restores and devices.
+  bool replays_another_schedule = false;
   std::int64_t load_before = -1;  ///< the next plan loads a checkpoint of an earlier step; -1: any
   std::uint64_t loaded_checkpoint = 0;  ///< by the newest plan; 0: the initial weights
   std::int64_t loaded_step = -1;        ///< of it; -1: the newest plan loaded none

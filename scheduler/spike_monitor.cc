@@ -194,8 +194,12 @@ std::optional<SkipWindow> SpikeMonitor::positions(const SpikeMonitorState& state
   return window;
 }
 
-void SpikeMonitor::note_resumed(SpikeMonitorState& state) const {
+void SpikeMonitor::note_restored(SpikeMonitorState& state, bool replays) const {
   if (!options_.spikes.enabled) return;
+  if (replays) {
+    state.now.check_restore = false;
+    return;
+  }
   SpikeDetector detector = SpikeDetector::restore(options_.spikes, std::move(state.now));
   detector.note_context_change({ContextChange::Kind::kResume, 0, 0});
   state.now = detector.save();

@@ -69,8 +69,9 @@ class SpikeMonitor {
   /// or for no steps.
   std::optional<SkipWindow> positions(const SpikeMonitorState& state, std::int64_t first,
                                       std::int64_t last, std::int64_t global_batch_size) const;
-  /// Weights were restored and no step is replayed: the next loss is compared with those before.
-  void note_resumed(SpikeMonitorState& state) const;
+  /// Weights were restored. If no step is replayed, the next loss can only be compared with those
+  /// before; else the replayed steps are compared, which says more.
+  void note_restored(SpikeMonitorState& state, bool replays) const;
   /// Whether a checkpoint taken after the newest report may become verified.
   bool sound(const SpikeMonitorState& state) const;
   /// The same for a checkpoint taken after `step`, however late it is committed.

@@ -66,6 +66,7 @@ void add_import(CLI::App& checkpoint, int& exit_code) {
   app->add_option("--config", from->config, "the run recipe (configs/*.toml)")->required();
   app->add_option("--set", from->overrides, "change a key: --set train.steps=400")->take_all();
   app->add_option("--run-dir", from->run_dir, "where the run will live")->required();
+  app->add_flag("--json", from->json, "print JSON");
   app->callback([from, &exit_code] { exit_code = run_checkpoint_import(*from); });
 }
 

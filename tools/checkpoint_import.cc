@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
@@ -254,6 +255,13 @@ Result<WeightSource> weights_from(const SafetensorsModel& files, const ModelOpti
 int run_checkpoint_import(const ImportArguments& arguments) {
   const auto bytes = import_run(arguments);
   if (!bytes) return report_error(bytes.error());
+  if (arguments.json) {
+    fmt::print("{}\n", nlohmann::json{{"checkpoint_id", kImportedId},
+                                      {"bytes", *bytes},
+                                      {"run_dir", arguments.run_dir.string()}}
+                           .dump());
+    return 0;
+  }
   fmt::print(
       "imported {:.1f} MB of weights and empty optimizer state; to train\n"
       "  tenax train --resume --run-dir {}\n",

@@ -25,6 +25,7 @@ struct ImportArguments {
   std::filesystem::path config;
   std::vector<std::string> overrides;
   std::filesystem::path run_dir;  ///< appears complete or not at all
+  bool json = false;
 };
 /// Returns an ExitCode.
 int run_checkpoint_import(const ImportArguments& arguments);

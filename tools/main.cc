@@ -12,6 +12,7 @@
 #include "scheduler/exit_code.h"
 #include "tools/checkpoint_cli.h"
 #include "tools/detect_command.h"
+#include "tools/doctor_command.h"
 #include "tools/eval_command.h"
 #include "tools/inspect_commands.h"
 #include "tools/journal_check.h"
@@ -313,6 +314,15 @@ int main(int argc, char** argv) {
   CLI::App* keys = config->add_subcommand("keys", "Every key with its type, default and meaning");
   keys->add_flag("--markdown", keys_markdown, "as the tables of docs/config.md");
   keys->callback([&] { exit_code = tools::run_config_keys(keys_markdown); });
+
+  tools::DoctorArguments doctor;
+  CLI::App* doctor_app =
+      app.add_subcommand("doctor", "What this machine has of what a run may need");
+  doctor_app->add_option("--run-dir", doctor.run_dir, "where runs will live: are its locks good?")
+      ->type_name("DIR");
+  doctor_app->add_flag("--json", doctor.json, "print JSON");
+  show_examples(doctor_app, "  tenax doctor\n  tenax doctor --run-dir /shared/runs --json\n");
+  doctor_app->callback([&] { exit_code = tools::run_doctor(doctor, std::cout); });
 
   CLI::App* model = app.add_subcommand("model", "About the model cards (configs/models)");
   model->require_subcommand(1);

@@ -55,6 +55,8 @@ int for_the_supervisor(const ReplayArguments& arguments) {
   } else {
     ended.id = arguments.id;
     ended.error = result.error().message;
+    ended.tokens_damaged =
+        result.error().code == ErrorCode::kDataLoss && ended.error.starts_with("token file");
   }
   const Status written = actors::write_file(arguments.out, scheduler::to_json(ended), 0644);
   return written ? scheduler::kExitDone : report_error(written.error());

@@ -86,18 +86,36 @@ void sort_by_loss(std::vector<SampleLoss>& samples) {
   });
 }
 
-/// One line of text: line ends and what cannot be shown as escapes.
+/// Bytes of the UTF-8 character that begins at text[i]; 0 if none does.
+std::size_t character_at(const std::string& text, std::size_t i) {
+  const auto lead = static_cast<unsigned char>(text[i]);
+  const std::size_t bytes = lead < 0x80                   ? 1
+                            : lead >= 0xc2 && lead < 0xe0 ? 2
+                            : lead >= 0xe0 && lead < 0xf0 ? 3
+                            : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                          : 0;
+  if (bytes == 0 || i + bytes > text.size()) return 0;
+  for (std::size_t k = 1; k < bytes; ++k) {
+    if ((static_cast<unsigned char>(text[i + k]) & 0xc0) != 0x80) return 0;
+  }
+  return bytes;
+}
+
+/// One line of text: line ends and bytes that cannot be shown as escapes.
 std::string printable(const std::string& text) {
   std::string line;
-  for (const char c : text) {
+  for (std::size_t i = 0; i < text.size();) {
     if (line.size() >= kShownCharacters) return line + "...";
-    if (c == '\n') {
+    const std::size_t bytes = character_at(text, i);
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (text[i] == '\n') {
       line += "\\n";
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      line += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else if (bytes == 0 || byte < 0x20 || byte == 0x7f) {
+      line += fmt::format("\\x{:02x}", byte);
     } else {
-      line += c;
+      line += text.substr(i, bytes);
     }
+    i += std::max<std::size_t>(bytes, 1);
   }
   return line;
 }

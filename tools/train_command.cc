@@ -5,11 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 
+#include "actors/engine_setup.h"
 #include "actors/run_directory.h"
 #include "actors/supervisor.h"
 #include "common/clock.h"
@@ -40,6 +42,7 @@ int exit_code_of(const Error& error) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kUnsupported:
     case ErrorCode::kNotFound:
+    case ErrorCode::kUnavailable:  // a GPU that was asked for
       return scheduler::kExitConfig;
     case ErrorCode::kInternal:
       return scheduler::kExitInternal;
@@ -67,7 +70,8 @@ struct PreparedRun {
   configs::RunConfig config;
   std::vector<std::string> changes;
   PreparedData data;
-  std::string memory;  ///< the plan, in words
+  std::string memory;                        ///< the plan, in words
+  std::shared_ptr<compute::CudaDevice> gpu;  ///< null where the CPU computes; for a moment only
   bool resumed = false;
 };
 
@@ -112,8 +116,8 @@ double peak_flops(const configs::RunConfig& config) {
 
 /// Lets a run go on only where it computes the same bits, or where that is waived.
 Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
-  const std::string here =
-      compute::arithmetic(compute::cpu::best_isa(), run.config.train.precision);
+  if (run.config.train.device == configs::ComputeDevice::kCuda && run.gpu == nullptr) return {};
+  const std::string here = actors::arithmetic_of(run.config, run.gpu.get());
   if (run.identity.arithmetic == here && run.identity.peak_flops > 0) return {};
   const bool other = !run.identity.arithmetic.empty() && run.identity.arithmetic != here;
   if (other && !arguments.other_arithmetic) {
@@ -145,6 +149,13 @@ bool goes_on_by_itself(const RunDirectory& directory, const configs::RunConfig& 
   if (outcome ? *outcome != scheduler::kExitRequeue : !is_named) return false;
   const auto before = configs::load_run_config(directory.config(), {});
   return before && configs::diff(*before, config).fixed.empty();
+}
+
+/// A GPU of this machine, where its workers are to use one. What the GPUs of other hosts are is
+/// theirs to say.
+Result<std::shared_ptr<compute::CudaDevice>> local_gpu(const configs::RunConfig& config) {
+  if (!config.network.hosts.empty()) return std::shared_ptr<compute::CudaDevice>();
+  return actors::open_gpu(config, 0, nullptr);
 }
 
 Result<PreparedRun> prepare(const TrainArguments& arguments) {
@@ -180,12 +191,15 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   if (run.resumed) {
     TENAX_TRY(run.config, resumed_config(arguments, run.directory, run.changes));
     TENAX_TRY(run.identity, run.directory.identity());
+    TENAX_TRY(run.gpu, local_gpu(run.config));
     TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
+    run.gpu.reset();
     TENAX_TRY(run.data, reopen_data(run.directory));
     TENAX_RETURN_IF_ERROR(plan_memory(run));
     return run;
   }
   run.config = *config;
+  TENAX_TRY(run.gpu, local_gpu(run.config));
   // run.json is written last: a directory without it is not yet a run and may be filled again.
   std::error_code ec;
   std::filesystem::create_directories(run.directory.path() / "data", ec);
@@ -197,6 +211,7 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   TENAX_RETURN_IF_ERROR(plan_memory(run));
   TENAX_TRY(run.identity, run.directory.create(run.config.run.name));
   TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
+  run.gpu.reset();
   return run;
 }
 

@@ -60,10 +60,13 @@ std::vector<Engine> propose(CudnnGraph& g, const tenax_cuda_attention& call, Dir
     g.get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &described);
     g.get(described, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &engine.id);
     cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+    if (!g.outcome().ok()) return engines;
     const std::int64_t found =
         g.get(described, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
               CUDNN_NUMERICAL_NOTE_TYPE_COUNT, notes);
-    engine.deterministic = true;
+    // Some engines tell only where there is a device; what is not told counts as the worse.
+    engine.deterministic = g.outcome().ok();
+    g.clear();
     for (std::int64_t i = 0; i < found && i < CUDNN_NUMERICAL_NOTE_TYPE_COUNT; ++i)
       if (notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) engine.deterministic = false;
     engines.push_back(engine);

@@ -15,6 +15,8 @@ namespace tenax::cuda {
 
 /// The functions used, by their own names.
 struct Cudnn {
+  /// cuDNN opens it by its name alone; one that is open already is found whatever its folder.
+  Library nvrtc{"libnvrtc.so.13"};
   Library library{"libcudnn.so.9"};
   decltype(cudnnCreate)* create = nullptr;
   decltype(cudnnDestroy)* destroy = nullptr;

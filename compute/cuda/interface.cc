@@ -72,6 +72,15 @@ tenax_cuda_status tenax_cuda_get_device_info(int32_t device, tenax_cuda_device_i
   return TENAX_CUDA_OK;
 }
 
+tenax_cuda_status tenax_cuda_peer_access(int32_t from, int32_t to, int32_t* can, char* message,
+                                         size_t size) {
+  int answer = 0;
+  const tenax_cuda_status status =
+      report(cudaDeviceCanAccessPeer(&answer, from, to), "cudaDeviceCanAccessPeer", message, size);
+  *can = status == TENAX_CUDA_OK ? answer : 0;
+  return status;
+}
+
 tenax_cuda_status tenax_cuda_plan_attention(const tenax_cuda_attention* call, int32_t backward,
                                             const char* device_json, char* text, size_t size) {
   std::string engines;

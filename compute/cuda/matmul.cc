@@ -231,7 +231,7 @@ class CublasLtProducts final : public MatrixProducts {
     // down.
     const auto wanted = wanted_.find(key);
     if (wanted != wanted_.end() && take(c, wanted->second, plan)) return {};
-    return choose(key, plan);
+    return choose(key, matmul_alignment(c), plan);
   }
 
   Outcome set_pointers(const Plan& plan, const tenax_cuda_matmul& c) {
@@ -249,7 +249,7 @@ class CublasLtProducts final : public MatrixProducts {
   }
 
   /// The library's first proposal. A reproducible context lets no product be split along k.
-  Outcome choose(const std::string& key, Plan& plan) {
+  Outcome choose(const std::string& key, std::uint32_t alignment, Plan& plan) {
     cublasLtMatmulPreference_t preference = nullptr;
     if (Outcome made =
             outcome(lt_.preference_create(&preference), "cublasLtMatmulPreferenceCreate");
@@ -263,6 +263,12 @@ class CublasLtProducts final : public MatrixProducts {
                                   sizeof none);
     cublasLtMatmulHeuristicResult_t result{};
     int found = 0;
+    // Unless it is told otherwise the library takes operands to be aligned to 256 bytes.
+    for (const cublasLtMatmulPreferenceAttributes_t operand :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      if (status == CUBLAS_STATUS_SUCCESS)
+        status = lt_.preference_set(preference, operand, &alignment, sizeof alignment);
     if (status == CUBLAS_STATUS_SUCCESS)
       status = lt_.heuristic(handle_, plan.operation, plan.first, plan.second, plan.added, plan.out,
                              preference, 1, &result, &found);

@@ -46,6 +46,9 @@ struct MatmulAlgorithm {
   bool operator==(const MatmulAlgorithm&) const = default;
 };
 
+/// Bytes that all operands are aligned to: 16 at most, which every tensor of an aligned model has.
+std::uint32_t matmul_alignment(const tenax_cuda_matmul& call);
+
 /// "matmul <key> = id 66 tile 20 ..."; and back, false if the line is another.
 std::string plan_line(const std::string& key, const MatmulAlgorithm& algorithm);
 bool parse_plan_line(const std::string& line, std::string& key, MatmulAlgorithm& algorithm);

@@ -4,19 +4,27 @@
 
 namespace tenax::cuda {
 
+std::uint32_t matmul_alignment(const tenax_cuda_matmul& c) {
+  std::uintptr_t all = 16;
+  for (const void* p :
+       {c.a, c.b, c.c, c.bias, static_cast<const void*>(c.d), static_cast<const void*>(c.aux)})
+    all |= reinterpret_cast<std::uintptr_t>(p);
+  return static_cast<std::uint32_t>(all & (~all + 1));  // the lowest bit
+}
+
 std::string matmul_key(const tenax_cuda_matmul& c) {
   const auto type = [](std::int32_t t) { return t == TENAX_CUDA_F32 ? "f32" : "bf16"; };
   char text[320];
-  std::snprintf(text, sizeof text,
-                "%s-%s %c%c m%lld n%lld k%lld ld %lld %lld %lld %lld %lld epilogue %d%s%s%s",
-                type(c.type), type(c.out_type), c.transpose_a != 0 ? 't' : 'n',
-                c.transpose_b != 0 ? 't' : 'n', static_cast<long long>(c.m),
-                static_cast<long long>(c.n), static_cast<long long>(c.k),
-                static_cast<long long>(c.lda), static_cast<long long>(c.ldb),
-                static_cast<long long>(c.c != nullptr ? c.ldc : 0), static_cast<long long>(c.ldd),
-                static_cast<long long>(c.aux != nullptr ? c.ld_aux : 0), c.epilogue,
-                c.bias != nullptr ? " bias" : "", c.c != nullptr ? " add" : "",
-                c.bias_gradient != nullptr ? " bgrad" : "");
+  std::snprintf(
+      text, sizeof text,
+      "%s-%s %c%c m%lld n%lld k%lld ld %lld %lld %lld %lld %lld epilogue %d%s%s%s align %u",
+      type(c.type), type(c.out_type), c.transpose_a != 0 ? 't' : 'n',
+      c.transpose_b != 0 ? 't' : 'n', static_cast<long long>(c.m), static_cast<long long>(c.n),
+      static_cast<long long>(c.k), static_cast<long long>(c.lda), static_cast<long long>(c.ldb),
+      static_cast<long long>(c.c != nullptr ? c.ldc : 0), static_cast<long long>(c.ldd),
+      static_cast<long long>(c.aux != nullptr ? c.ld_aux : 0), c.epilogue,
+      c.bias != nullptr ? " bias" : "", c.c != nullptr ? " add" : "",
+      c.bias_gradient != nullptr ? " bgrad" : "", matmul_alignment(c));
   return text;
 }
 

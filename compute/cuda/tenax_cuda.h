@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a struct changes; program and plugin must have the same. */
-#define TENAX_CUDA_ABI_VERSION 1
+#define TENAX_CUDA_ABI_VERSION 2
 
 typedef int32_t tenax_cuda_status;
 enum {
@@ -297,6 +297,9 @@ int32_t tenax_cuda_abi_version(void);
 tenax_cuda_status tenax_cuda_device_count(int32_t* count, char* message, size_t size);
 tenax_cuda_status tenax_cuda_get_device_info(int32_t device, tenax_cuda_device_info* info,
                                              char* message, size_t size);
+/* Whether device `from` reads the memory of device `to` directly: *can is 1 or 0. */
+tenax_cuda_status tenax_cuda_peer_access(int32_t from, int32_t to, int32_t* can, char* message,
+                                         size_t size);
 /* What was compiled against and what is found, as JSON: driver, runtime, cublasLt, cudnn, nccl,
  * nvml. */
 tenax_cuda_status tenax_cuda_describe(char* json, size_t size);
@@ -383,6 +386,35 @@ tenax_cuda_status tenax_cuda_run_scale(tenax_cuda_context* context, void* x, int
  * compute/tensor_norm.h. */
 tenax_cuda_status tenax_cuda_run_chunk_squares(tenax_cuda_context* context, const float* x,
                                                int64_t count, double* sums);
+
+/* --- NCCL, for ranks with a GPU each. Communicators do not block: calls begin something, poll()
+ * says when it has ended. Work goes on a stream of the communicator's own, after what is queued on
+ * the context so far; join() makes later work of the context wait for it. abort() may be called
+ * from any thread, ends whatever another thread waits for, and the communicator is good for
+ * destroy() alone from then on. After any error but IN_PROGRESS likewise. */
+typedef struct tenax_cuda_nccl tenax_cuda_nccl;
+enum { TENAX_CUDA_NCCL_ID_BYTES = 128 };
+/* One rank makes the id, all give it to create(). */
+tenax_cuda_status tenax_cuda_nccl_unique_id(char* id, char* message, size_t size);
+tenax_cuda_status tenax_cuda_nccl_create(tenax_cuda_context* context, const char* id, int32_t rank,
+                                         int32_t size, tenax_cuda_nccl** comm);
+tenax_cuda_status tenax_cuda_nccl_poll(tenax_cuda_nccl* comm);
+const char* tenax_cuda_nccl_message(tenax_cuda_nccl* comm);
+/* to = the sum of all ranks' from, float32; may be in place. NCCL chooses the order of the sum. */
+tenax_cuda_status tenax_cuda_nccl_all_reduce(tenax_cuda_nccl* comm, const float* from, float* to,
+                                             int64_t count);
+tenax_cuda_status tenax_cuda_nccl_send(tenax_cuda_nccl* comm, const void* from, uint64_t bytes,
+                                       int32_t peer);
+tenax_cuda_status tenax_cuda_nccl_recv(tenax_cuda_nccl* comm, void* to, uint64_t bytes,
+                                       int32_t peer);
+/* Waits until what was begun is queued on the device, then orders later work of the context after
+ * it. */
+tenax_cuda_status tenax_cuda_nccl_join(tenax_cuda_nccl* comm);
+/* A communicator without the ranks in `excluded`; the old one is ended. Called by all that stay. */
+tenax_cuda_status tenax_cuda_nccl_shrink(tenax_cuda_nccl* comm, const int32_t* excluded,
+                                         int32_t count, tenax_cuda_nccl** smaller);
+void tenax_cuda_nccl_abort(tenax_cuda_nccl* comm);
+void tenax_cuda_nccl_destroy(tenax_cuda_nccl* comm);
 
 /* --- Faults on purpose, for tests in a process of their own: a kernel that spins for `seconds` (it
  * ends by itself), or one store past the end of an allocation. */

@@ -108,4 +108,23 @@ TEST(PoisonedBatch, IsSkippedTheSameWayWhenAProcessIsKilled) {
   });
 }
 
+TEST(PoisonedBatch, OfARunThatDiesWholeAfterTheRollbackIsNotTrainedAgainWhenResumed) {
+  const Shape& shape = shapes().front();
+  const std::vector<std::string> overrides = poisoned("random_tokens");
+  const std::string hash = undisturbed_hash(shape, overrides);
+  RunUnderTest run(shape, overrides);
+  run.start();
+  ASSERT_TRUE(eventually(std::chrono::seconds(60), [&] {
+    const nlohmann::json state = run.state();
+    return !run.supervisor_runs() || (!state.is_null() && state.at("branch") == 1);
+  }));
+  run.kill_everything();
+  run.wait();
+  EXPECT_TRUE(eventually(std::chrono::seconds(10), [&] { return run.processes().empty(); }));
+  run.resume();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash) << "the left branch was resumed, or the samples were trained";
+  expect_skipped(run, shape);
+}
+
 }  // namespace tenax::testing

@@ -58,6 +58,16 @@ void expect_the_journal_decides_alike(const RunUnderTest& run) {
   EXPECT_EQ(check.ended, Ended({0, 0})) << check.output;
 }
 
+/// Overwrites all training tokens.
+void damage_tokens(const RunUnderTest& run, char byte) {
+  const auto path = run.directory() / "data" / "train.tok";
+  const auto bytes = std::filesystem::file_size(path);
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(80);
+  const std::string noise(bytes - 80, byte);
+  file.write(noise.data(), static_cast<std::streamsize>(noise.size()));
+}
+
 }  // namespace
 
 TEST(TransientFault, OfAGradientIsComputedAgainAndLeavesNoTrace) {
@@ -145,8 +155,9 @@ TEST(PoisonedSamples, AreKeptAndShownAsText) {
   for (const nlohmann::json& sample : shown)
     sum += sample.at("step") == 30 ? sample.at("loss").get<double>() : 0;
   for (const nlohmann::json& row : run.json_lines("metrics")) {
-    if (row.at("step") == 30 && row.at("branch") == 0)
+    if (row.at("step") == 30 && row.at("branch") == 0) {
       EXPECT_NEAR(sum / shape.global_batch_size, row.at("loss").get<double>(), 1e-9);
+    }
   }
   const CommandResult text = run.tenax({"spikes", run.directory().string()});
   EXPECT_NE(text.output.find("rollback 1: "), std::string::npos) << text.output;
@@ -165,28 +176,25 @@ TEST(LearningRateBug, IsNamedAndWhatCannotBeHelpedStopsTheRun) {
   expect_checkpoints_sound_and_finite(run);
 }
 
-TEST(DamagedTokens, OutsideTheVocabularyNeverReachTheWeights) {
-  RunUnderTest run(one_worker(), short_run());
+TEST(DamagedTokens, NeverReachTheWeightsAndAreUndoneOnceTheFileIsRestored) {
+  const Overrides overrides = short_run({"train.steps=80"});
+  const std::string hash = undisturbed_hash(one_worker(), overrides);
+  RunUnderTest run(one_worker(), overrides);
   run.start();
-  run.wait_for_step(5);
-  {
-    // The whole training text: 0xffff is no token.
-    const auto path = run.directory() / "data" / "train.tok";
-    const auto bytes = std::filesystem::file_size(path);
-    std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
-    file.seekp(80);
-    const std::string noise(bytes - 80, '\xff');
-    file.write(noise.data(), static_cast<std::streamsize>(noise.size()));
-  }
-  // Nothing can be trained on any more: skipped, rolled back, and in the end given up with a
-  // reason.
-  const Ended ended = run.wait();
-  EXPECT_EQ(ended, Ended({6, 0})) << run.output();
+  ASSERT_TRUE(run.wait_for_step(12));
+  const auto tokens = run.directory() / "data" / "train.tok";
+  std::filesystem::copy_file(tokens, run.folder() / "saved.tok");
+  damage_tokens(run, '\xff');  // 0xffff is no token
+  ASSERT_EQ(run.wait(), Ended({4, 0})) << run.output();
+  EXPECT_NE(run.output().find("restore the file and resume"), std::string::npos) << run.output();
   expect_checkpoints_sound_and_finite(run);
-  // A start compares the tokens with their digest.
-  run.resume();
+  run.resume();  // a start compares the tokens with their digest
   EXPECT_EQ(run.wait(), Ended({4, 0})) << run.output();
-  EXPECT_NE(run.output().find("token"), std::string::npos) << run.output();
+  std::filesystem::copy_file(run.folder() / "saved.tok", tokens,
+                             std::filesystem::copy_options::overwrite_existing);
+  run.resume();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
 }
 
 TEST(SpikesAndKills, TheSameIsDecidedWhateverIsKilledMeanwhile) {
@@ -272,7 +280,7 @@ TEST(RollbackCommand, OfALiveAndOfAStoppedRunEndAlike) {
   EXPECT_NE(refused.output.find("is refused"), std::string::npos) << refused.output;
 }
 
-TEST(ReplayCommand, FindsTheJournalRightAndAChangedTokenWrong) {
+TEST(ReplayCommand, FindsTheJournalRightAndRefusesTokensThatWereChanged) {
   const Shape& shape = shapes().front();
   RunUnderTest run(shape, {"checkpoint.keep_every=5"});
   run.start();
@@ -281,17 +289,11 @@ TEST(ReplayCommand, FindsTheJournalRightAndAChangedTokenWrong) {
       run.tenax({"replay", run.directory().string(), "--from", "10", "--to", "22", "--json"});
   EXPECT_EQ(same.ended, Ended({0, 0})) << same.output;
   EXPECT_NE(same.output.find("\"compared\":12"), std::string::npos) << same.output;
-  {
-    std::fstream file(run.directory() / "data" / "train.tok",
-                      std::ios::binary | std::ios::in | std::ios::out);
-    file.seekp(80);
-    const std::string other(4000, '\x01');
-    for (int i = 0; i < 20; ++i) file.write(other.data(), 2000);
-  }
+  damage_tokens(run, '\1');
   const CommandResult changed =
       run.tenax({"replay", run.directory().string(), "--from", "0", "--to", "22"});
-  EXPECT_EQ(changed.ended, Ended({1, 0})) << changed.output;
-  EXPECT_NE(changed.output.find("was computed wrongly"), std::string::npos) << changed.output;
+  EXPECT_EQ(changed.ended, Ended({4, 0})) << changed.output;
+  EXPECT_NE(changed.output.find("damaged tokens"), std::string::npos) << changed.output;
 }
 
 }  // namespace tenax::testing

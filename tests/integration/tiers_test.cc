@@ -127,4 +127,24 @@ TEST(LostAgent, WhoseSharedMemoryIsDamagedIsRestoredFromTheStoreAndTheJournalSay
   EXPECT_GE(RunHistory(run).count("rank 0 did not use its slot in shared memory"), 1);
 }
 
+TEST(KilledRun, WithBuddyCopiesEndsWithTheUndisturbedWeightsWhateverDies) {
+  for_each_seed(seconds(3), [](const Shape&, Choices& choices) {
+    const std::string hash = undisturbed_hash(kTwoHosts);
+    RunUnderTest run(kTwoHosts, {"checkpoint.buddy_copies=1"});
+    run.start();
+    run.wait_for_step(choices.between(1, RunUnderTest::kSteps - 5));
+    sleep_for(choices.up_to(Milliseconds(30)));
+    const bool agent = choices.between(0, 1) == 0;
+    if (const auto victims = agent ? run.agents() : run.workers(); !victims.empty()) {
+      const RunProcess victim = choices.of(victims);
+      ::kill(victim.pid, SIGKILL);
+      if (agent && choices.between(0, 1) == 0) {
+        for (const fs::path& slot : slots_of(run, victim.agent)) fs::remove(slot);
+      }
+    }
+    EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+    EXPECT_EQ(run.hash(), hash);
+  });
+}
+
 }  // namespace tenax::testing

@@ -114,6 +114,20 @@ class TextTest(LintCase):
             ["actors/manager.h", "common/utils.h", "data/string_util.cc", "tools/helpers.sh", "wire/misc/a.h"],
         )
 
+    def test_finds_managed_memory_and_settings_of_gpus(self):
+        lines = [
+            "cudaMalloc" "Managed(&p, n);",
+            "cudaDevice" "Reset();",
+            "nvmlDeviceSet" "PersistenceMode(d, 1);",
+            "// nvidia-" "smi -i 0 -pm 1",
+            "// nvidia-" "smi --gpu-reset",
+        ]
+        allowed = ["cudaMalloc(&p, n);", "nvmlDeviceGetTemperature(d, 0, &t);", "// nvidia-" "smi -q -d ECC"]
+        self.write("compute/cuda/a.cu", "\n".join(lines + allowed) + "\n")
+        self.assertEqual(
+            self.found(text_rules.check), [("compute/cuda/a.cu", i, "gpu-settings") for i in range(1, len(lines) + 1)]
+        )
+
     def test_finds_tabs_strange_letters_and_missing_newlines(self):
         self.write("data/a.cc", "int a;\n\tint b;\n")
         self.write("data/b.py", "# caf\u00e9\n")

@@ -14,6 +14,14 @@ OPEN_TASK = re.compile(r"\bTO" r"DO\b(?!\((?:perf|soon|someday)\): \S)")
 # a message (common/check.h), not for opening a file.
 FILE_MACRO = "__FI" "LE__"
 
+# Managed memory can hang a GPU that others use; resets, clocks, power limits, compute, MIG and persistence modes are the
+# machine's, not ours. Spelt in parts, like the above.
+GPU_SETTINGS = re.compile(
+    r"cudaMalloc" r"Managed|cuMemAlloc" r"Managed|__man" r"aged__|cudaDevice" r"Reset|cuDevicePrimaryCtx" r"Reset|"
+    r"nvmlDevice(?:Set|Reset|Clear)\w+|nvidia-" r"smi\b.*\s(?:-r|--gpu-reset|-pm|-pl|-ac|-rac|-lgc|-rgc|-lmc|-rmc|-c|-mig|"
+    r"--persistence-mode|--power-limit|--applications-clocks|--lock-gpu-clocks|--compute-mode)(?:[\s=]|$)"
+)
+
 # A Markdown link or picture; what follows a '#' is not looked at.
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
@@ -39,6 +47,10 @@ def check_source(path, text):
             violations.append(Violation(name, number, "ascii", f"U+{ord(strange):04X} in a source file"))
         if FILE_MACRO in line and name != "common/check.h":
             violations.append(Violation(name, number, "file", "does not name a file one can open; use TENAX_SOURCE_DIR"))
+        if GPU_SETTINGS.search(line):
+            violations.append(
+                Violation(name, number, "gpu-settings", "no managed memory, and a GPU's settings stay as they are")
+            )
         if OPEN_TASK.search(line):
             violations.append(
                 Violation(name, number, "todo", "write it as NAME(perf|soon|someday): text, or do it now")

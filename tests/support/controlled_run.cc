@@ -377,11 +377,20 @@ void ControlledRun::abort(std::uint32_t agent, const AbortGeneration& c) {
   for (auto& [slot, w] : a.workers) {
     if (!w->up || w->hung || c.generation < w->generation) continue;
     w->generation = c.generation;
+    const std::vector<FlightNote> flight = flight_of(*w);
     leave(*w);
     emit_from(*w, agent,
               RankStopped{static_cast<std::uint32_t>(w->rank), c.generation,
-                          report_state(*w, c.counted_step), c.reason, 0, w->incarnation});
+                          report_state(*w, c.counted_step), c.reason, 0, w->incarnation, flight});
   }
+}
+
+std::vector<FlightNote> ControlledRun::flight_of(const Worker& w) const {
+  if (w.engine != Engine::kTraining) return {};
+  const std::vector<int>& progress = generations_.at(w.running).progress;
+  const auto slowest = std::min_element(progress.begin(), progress.end());
+  if (progress[w.rank] <= *slowest) return {};
+  return {{1, "recv", "all_gather", static_cast<int>(slowest - progress.begin()), 64, "posted", 1}};
 }
 
 void ControlledRun::take_plan(std::uint32_t agent, std::uint32_t slot, std::uint64_t incarnation,

@@ -215,6 +215,8 @@ class ControlledRun {
   void take_plan(std::uint32_t agent, std::uint32_t slot, std::uint64_t incarnation, int rank,
                  const Plan& plan);
   void leave(Worker& w);
+  /// What it waits for: the slowest rank of its generation.
+  std::vector<FlightNote> flight_of(const Worker& w) const;
   RankState report_state(const Worker& w, std::int64_t counted) const;
   bool restore(Worker& w, Generation& g, std::uint32_t agent);
   bool compute_gradients(Worker& w, Generation& g, int p);

@@ -1,6 +1,7 @@
 // Fibers for the threads of a block, and the runtime's calls over plain memory.
 #include <cuda_runtime.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +15,7 @@ namespace {
 
 constexpr std::size_t kStackBytes = 256 << 10;
 constexpr unsigned kLanes = 32;
+constexpr int kIllegalAddress = 700;
 
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "emulated device: %s (block %u,%u,%u thread %u)\n", what, blockIdx.x,
@@ -145,6 +147,10 @@ void Block::enter() {
 void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread) {
   Machine& m = machine();
   const std::scoped_lock lock(m.mutex);
+  // A fault for one of several processes: whoever gets to remove the file has it.
+  if (const char* fault = std::getenv("TENAX_EMULATED_FAULT");
+      fault != nullptr && m.broken == cudaSuccess && unlink(fault) == 0)
+    m.broken = kIllegalAddress;
   if (m.broken != cudaSuccess) return;
   blockIdx = threadIdx = dim3(0, 0, 0);
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) fail("an empty grid");
@@ -179,6 +185,7 @@ using tenax::emulation::machine;
 namespace {
 constexpr std::size_t kMemory = std::size_t{1} << 30;
 constexpr std::size_t kHeader = 64;
+constexpr std::size_t kDeviceHeader = 256;  // holds the size; keeps CUDA's alignment
 }  // namespace
 
 cudaError_t cudaGetDeviceCount(int* count) {
@@ -196,6 +203,10 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
 }
 cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int) {
   std::snprintf(id, static_cast<std::size_t>(size), "0000:00:00.0");
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
+  *can = 0;
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int) { return machine().broken; }
@@ -220,17 +231,21 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     return cudaErrorMemoryAllocation;
   }
   if (machine().allocated + bytes > kMemory) return cudaErrorMemoryAllocation;
-  auto* const block = static_cast<char*>(std::aligned_alloc(256, (bytes + 256 + 255) / 256 * 256));
-  std::memset(block, 0xFF, bytes + 256);  // NaN until written
+  void* whole = nullptr;
+  // To the byte, so that address sanitizer sees the first one behind the end.
+  if (posix_memalign(&whole, kDeviceHeader, kDeviceHeader + bytes) != 0)
+    return cudaErrorMemoryAllocation;
+  auto* const block = static_cast<char*>(whole);
+  std::memset(block, 0xFF, bytes + kDeviceHeader);  // NaN until written
   std::memcpy(block, &bytes, sizeof bytes);
   machine().allocated += bytes;
-  *memory = block + 256;
+  *memory = block + kDeviceHeader;
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {
   if (memory == nullptr) return cudaSuccess;
   const std::scoped_lock lock(machine().mutex);
-  auto* const block = static_cast<char*>(memory) - 256;
+  auto* const block = static_cast<char*>(memory) - kDeviceHeader;
   std::size_t bytes = 0;
   std::memcpy(&bytes, block, sizeof bytes);
   machine().allocated -= bytes;

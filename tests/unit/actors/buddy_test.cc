@@ -51,7 +51,11 @@ class BuddyTest : public ::testing::Test {
   }
 
   RunIdentity identity(const std::string& secret = "secret") const {
-    return {run_, "test", secret, keys_, {}, 0};
+    RunIdentity identity;
+    identity.id = run_;
+    identity.secret = secret;
+    identity.keys = keys_;
+    return identity;
   }
 
   /// Copies one step and waits for the outcome.
@@ -121,14 +125,15 @@ TEST_F(BuddyTest, TheLastTwoStepsAreHeldAndOlderOnesSayWhatIsThere) {
   const auto old = fetch(10);
   ASSERT_FALSE(old);
   EXPECT_EQ(old.error().code, ErrorCode::kNotFound);
-  EXPECT_NE(old.error().message.find("holds step 30"), std::string::npos) << old.error().message;
+  EXPECT_NE(old.error().message.find("branch 2, step 30"), std::string::npos)
+      << old.error().message;
 }
 
 TEST_F(BuddyTest, TheNextAgentInThePlaceTakesTheCopiesOver) {
   fill(0, 10);
   ASSERT_TRUE(copy(10));
   open_store();
-  // It learns of them with the next offer.
+  EXPECT_TRUE(fetch(10));
   fill(1, 20);
   ASSERT_TRUE(copy(20));
   EXPECT_TRUE(fetch(10));

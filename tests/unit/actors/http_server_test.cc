@@ -228,6 +228,31 @@ TEST(HttpServer, AnEmptyControlTokenStopsNothing) {
       403);
 }
 
+TEST(HttpServer, ChangesTheWorkersOnlyForTheToken) {
+  std::vector<std::string> asked;
+  auto sources = test_sources();
+  sources.control = [&](const std::string& action, const nlohmann::json& body) -> Status {
+    asked.push_back(action + " " + body.dump());
+    if (action == "scale") return make_error(ErrorCode::kInvalidArgument, "too many");
+    return {};
+  };
+  auto server = start_server({.control_token = "s3cret"}, std::move(sources));
+  auto client = client_of(*server);
+  const httplib::Headers token = {{"X-Tenax-Token", "s3cret"}};
+  const auto post = [&](const std::string& path, const httplib::Headers& headers,
+                        const std::string& body) {
+    return client.Post(path, headers, body, "application/json");
+  };
+  EXPECT_EQ(post("/api/control/drain", {}, R"({"agent":1})")->status, 403);
+  EXPECT_EQ(post("/api/control/drain", token, "agent 1")->status, 400);
+  EXPECT_TRUE(asked.empty());
+  EXPECT_EQ(post("/api/control/drain", token, R"({"agent":1})")->status, 202);
+  const auto refused = post("/api/control/scale", token, R"({"dp":9})");
+  EXPECT_EQ(refused->status, 409);
+  EXPECT_EQ(nlohmann::json::parse(refused->body).at("error"), "too many");
+  EXPECT_EQ(asked, (std::vector<std::string>{R"(drain {"agent":1})", R"(scale {"dp":9})"}));
+}
+
 TEST(HttpServer, PassesTheErrorOfARefusedStopOn) {
   auto sources = test_sources();
   sources.stop = [](const std::string&) -> Status {

@@ -158,7 +158,9 @@ void FaultFiles::lose_unsynced(std::mt19937_64& rng) {
     if (missing || size <= bytes) continue;
     const std::uint64_t stays = bytes + rng() % (size - bytes + 1);
     std::filesystem::resize_file(name, stays);
-    if (rng() % 4 == 0) std::filesystem::resize_file(name, size);  // the size was safe, bytes not
+    // Here and there the size was safe and the bytes were not. Not of RocksDB's logs: it refuses
+    // one that ends in zeros, and file systems write a log's bytes before its size.
+    if (name.ends_with(".chunks") && rng() % 4 == 0) std::filesystem::resize_file(name, size);
   }
   synced_.clear();
 }

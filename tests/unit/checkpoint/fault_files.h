@@ -41,8 +41,9 @@ class FaultFiles final : public rocksdb::FileSystemWrapper {
   void die() { dead_ = true; }
 
   /// The power fails: of each file that this layer wrote, what follows its last synced byte is cut
-  /// off, kept in part or replaced by zeros; of the changes of names since the last sync of their
-  /// folder some are kept, and all after these undone. Call with all files closed.
+  /// off, kept in part or (in chunk files) replaced by zeros; of the changes of names since the
+  /// last sync of their folder some are kept, and all after these undone. Call with all files
+  /// closed.
   void lose_unsynced(std::mt19937_64& rng);
 
   rocksdb::IOStatus NewWritableFile(const std::string& name, const rocksdb::FileOptions& options,

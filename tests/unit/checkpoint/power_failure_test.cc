@@ -179,6 +179,37 @@ TEST(PowerFailure, AtAnyNamedStepLosesNothingThatWasAcknowledged) {
   }
 }
 
+TEST(SyncFailure, OnceDiscardsTheFilesOfTheWriterWhichAreWrittenAgainFromTheSlot) {
+  for (std::uint64_t n = 1; n <= 12; ++n) {
+    SCOPED_TRACE("change " + std::to_string(n));
+    const TempDir dir;
+    auto files = std::make_shared<FaultFiles>();
+    const auto env = rocksdb::NewCompositeEnv(files);
+    const auto store = Store::open(dir / "run", store_options());
+    ASSERT_OK(store);
+    const Model model = small_model(n);
+    std::mt19937_64 rng(n);
+    const WriterPart slot = random_layout(model, 1, rng)[0];
+    ShardWriteRequest request{
+        (*store)->staging_dir(), 1, slot.writer, slot.table, slot.payload, small_files()};
+    request.options.env = env.get();
+    files->arm(n, FaultFiles::Fault::kSyncOnce);
+    auto written = write_shard(request);
+    if (files->fired()) {
+      ASSERT_FALSE(written) << "a failed sync was taken for a good one";
+      EXPECT_EQ(written.error().code, ErrorCode::kIo);
+      EXPECT_TRUE(std::filesystem::is_empty((*store)->staging_dir()));
+      written = write_shard(request);
+    }
+    ASSERT_OK(written);
+    Manifest manifest;
+    manifest.checkpoint_id = 1;
+    ASSERT_OK(add_to_manifest(*written, manifest));
+    ASSERT_OK((*store)->commit(manifest, written->files, {}));
+    EXPECT_OK(compare(**store, manifest, model));
+  }
+}
+
 TEST(SyncFailure, OnceIsReportedAndTheStoreGoesOn) {
   for_seeds([](std::uint64_t seed) {
     std::mt19937_64 rng(seed);

@@ -21,7 +21,7 @@ std::unique_ptr<Store> open(const std::string& path) {
 std::uint64_t bytes_on_disk(const std::string& path) {
   std::uint64_t bytes = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
-    if (entry.path().extension() == ".sst") bytes += entry.file_size();
+    if (entry.path().extension() == ".chunks") bytes += entry.file_size();
   }
   return bytes;
 }

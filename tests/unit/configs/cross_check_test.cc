@@ -63,6 +63,17 @@ TEST(CrossCheck, RefusesParallelismThatIsNotBuilt) {
                 "parallelism are"}));
 }
 
+TEST(CrossCheck, RefusesOnAGpuWhatOnlyTheCpuDoes) {
+  RunConfig c = sound();
+  c.train.device = ComputeDevice::kCuda;
+  EXPECT_EQ(cross_check(c), Messages{});
+  c.data.packing = data::Packing::kDocuments;
+  c.train.dropout.embedding = 0.1;
+  EXPECT_EQ(cross_check(c),
+            (Messages{"train.device \"cuda\" does not do data.packing \"documents\" yet",
+                      "train.device \"cuda\" does not do dropout yet"}));
+}
+
 TEST(CrossCheck, RefusesMatricesThatCannotBeShared) {
   RunConfig c = sound();
   c.layout.tensor_parallel = 3;

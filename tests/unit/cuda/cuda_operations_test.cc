@@ -92,8 +92,8 @@ TEST_F(CudaOperations, AddMayBeInPlaceAndUnaligned) {
 
 TEST_F(CudaOperations, Bfloat16RoundsToNearestEven) {
   // 1 + 2^-8 lies between 1 and 1 + 2^-7; 1 + 3 * 2^-8 between 1 + 2^-7 and 1 + 2^-6.
-  const std::vector<float> x = {1.00390625f, 1.01171875f, -1.00390626f, 0.0f,
-                                3.0e38f,     1e-40f,      0.1f,         -7.0f};
+  const std::vector<float> x = {1.00390625f, 1.01171875f, -1.0039064f, 0.0f,
+                                3.0e38f,     1e-40f,      0.1f,        -7.0f};
   const DeviceBuffer from = on_device(x);
   const DeviceBuffer half = device_->allocate(x.size()).value();
   const DeviceBuffer back = device_->allocate(x.size()).value();

@@ -88,7 +88,8 @@ TEST(MatmulPlan, ALineHoldsAnAlgorithmForAShape) {
   algorithm.cluster_shape = 2;
   const std::string line = plan_line(matmul_key(linear_call()), algorithm);
   EXPECT_EQ(line,
-            "matmul bf16-bf16 nt m64 n32 k16 ld 16 16 0 96 0 epilogue 0 = id 66 tile 20 splitk -1 "
+            "matmul bf16-bf16 nt m64 n32 k16 ld 16 16 0 96 0 epilogue 0 align 16 = id 66 tile 20 "
+            "splitk -1 "
             "reduction 0 "
             "swizzle 0 custom 0 stages 36 inner 0 cluster 2");
   std::string key;
@@ -104,7 +105,7 @@ TEST(MatmulPlan, ALineHoldsAnAlgorithmForAShape) {
 
 TEST(MatmulPlan, WhateverAnAlgorithmDependsOnIsInTheKey) {
   const std::string key = matmul_key(linear_call());
-  float memory[1] = {};
+  alignas(16) float memory[8] = {};
   const auto changed = [&](auto&& change) {
     tenax_cuda_matmul c = linear_call();
     change(c);
@@ -117,6 +118,7 @@ TEST(MatmulPlan, WhateverAnAlgorithmDependsOnIsInTheKey) {
   EXPECT_NE(changed([&](auto& c) { c.c = memory; }), key);
   EXPECT_NE(changed([&](auto& c) { c.bias_gradient = memory; }), key);
   EXPECT_NE(changed([](auto& c) { c.epilogue = TENAX_CUDA_EPILOGUE_DGELU; }), key);
+  EXPECT_NE(changed([&](auto& c) { c.b = memory + 1; }), key) << "aligned to 4 bytes only";
   // Where the data lies is not.
   EXPECT_EQ(changed([&](auto& c) { c.a = memory; }), key);
 }

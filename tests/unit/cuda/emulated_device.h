@@ -42,26 +42,28 @@ Function* emulation_function(const char* name) {
 inline StageSettings on_emulated_device(bool bfloat16 = false) {
   StageSettings settings;
   settings.cuda = emulated_device();
-  settings.bfloat16 = bfloat16;
+  settings.precision = bfloat16 ? Precision::kBf16 : Precision::kFp32;
   return settings;
 }
 
-/// Writes the tests' values through the device.
-inline void fill_device_for_test(Stage& stage) {
+/// The tests' values of a stage, those of matrices times `weight_scale`.
+inline std::vector<float> device_test_values(Stage& stage, float weight_scale = 1) {
   std::vector<float> host(stage.values().size());
   for (const StageParameter& p : stage.parameters())
     for (std::int64_t i = 0; i < p.size; ++i)
-      host[static_cast<std::size_t>(p.offset + i)] = test_value(p.spec, i);
-  stage.device()->write(host, stage.values());
-  stage.values_changed();
+      host[static_cast<std::size_t>(p.offset + i)] =
+          test_value(p.spec, i) *
+          (p.spec.init.kind == InitRule::Kind::kNormal ? weight_scale : 1.0f);
+  return host;
 }
 
 inline std::unique_ptr<Stage> make_device_stage(const ModelOptions& options, const StageSpec& spec,
                                                 const BatchShape& shape,
                                                 const StageSettings& settings, int num_slots = 1) {
-  auto stage = Stage::create(options, spec, shape, num_slots, settings);
+  auto stage = CudaStage::create(settings.cuda, options, spec, shape, num_slots, settings);
   if (!stage) throw std::runtime_error(stage.error().message);
-  fill_device_for_test(**stage);
+  (*stage)->device()->write(device_test_values(**stage), (*stage)->values());
+  (*stage)->values_changed();
   return *std::move(stage);
 }
 

@@ -300,6 +300,48 @@ TEST(RunController, ARankThatDoesNotAnswerTheAbortIsKilled) {
   expect_a_clean_end(run);
 }
 
+TEST(RunController, AHangIsFoundAfterFiveTimesTheLongestStepAndASecondAndTheCulpritNamed) {
+  test::ControlledRunOptions o = run_of(3, 1);
+  o.save_interval = 0;
+  ControlledRun run(o);
+  run.start();
+  run.run_until_training();
+  for (std::int64_t step = 1; step <= 12; ++step) {
+    run.pass(std::chrono::milliseconds(step == 9 ? 200 : 100));
+    ASSERT_TRUE(run.train_to(step));
+  }
+  run.hang_worker(2);
+  EXPECT_FALSE(run.train_to(13));
+  const Time before = run.now();
+  ASSERT_TRUE(run.fire_timer());
+  EXPECT_EQ(run.now() - before, Duration(std::chrono::seconds(2))) << "5 x 0.2 s + 1 s";
+  EXPECT_TRUE(
+      run.noted("no step was reported for 2.0 s, 5 times its longest time of late, 0.200 s"))
+      << run.notes();
+  run.run_to_end();
+  EXPECT_TRUE(
+      run.noted("first culprit: rank 2 did not arrive: rank 0 waits for rank 2 in "
+                "all_gather"))
+      << run.notes();
+  EXPECT_TRUE(run.noted("(cause: the step hangs; rank 2 did not arrive)")) << run.notes();
+  expect_a_clean_end(run);
+}
+
+TEST(RunController, TheTimesOfStepsOutliveASupervisor) {
+  ControlledRun run(run_of(2, 1));
+  run.start();
+  run.run_until_training();
+  for (std::int64_t step = 1; step <= 12; ++step) {
+    run.pass(std::chrono::milliseconds(100));
+    ASSERT_TRUE(run.train_to(step));
+  }
+  const auto seen = run.state.watch.seconds;
+  run.crash_supervisor();
+  run.restart_supervisor();
+  EXPECT_EQ(run.state.watch.seconds, seen);
+  expect_a_clean_end(run);
+}
+
 TEST(RunController, AGenerationThatDoesNotFormInTimeIsLeft) {
   ControlledRun run(run_of(2, 1));
   run.start();

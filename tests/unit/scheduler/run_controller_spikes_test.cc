@@ -217,6 +217,38 @@ TEST(CauseOfASpike, TooManyStepsAreNotComputedAgain) {
   expect_a_clean_end(run);
 }
 
+TEST(CauseOfASpike, DamagedTokensEndTheRunAndAreUndoneWhenItIsResumed) {
+  auto options = poisoned_run();
+  options.poisoned = {};
+  ControlledRun run(options);
+  run.start();
+  run.run_until_training();
+  ASSERT_TRUE(run.train_to(11));
+  for (int i = 0; i < 2; ++i) {
+    StepReport bad = run.state.spikes.history.back();
+    ++bad.step;
+    bad.position_begin += 4;
+    bad.position_end += 4;
+    bad.loss = std::nan("");
+    bad.update = UpdateKind::kSkippedNonFinite;
+    run.feed(StepReported{run.state.generation, bad});
+  }
+  ASSERT_TRUE(run.state.replay);
+  const std::uint64_t id = run.state.replay->id;
+  run.feed(ReplayEnded{id, 0, 0, -1, "", "token file train.tok: damaged tokens", true});
+  EXPECT_EQ(run.state.exit_code, kExitStore);
+  run.crash_supervisor();
+  run.restart_supervisor();
+  run.settle();
+  ASSERT_EQ(run.all<ReplaySteps>().size(), 2u);
+  run.feed(ReplayEnded{id, 2, 12, 1, "replica 1 reported the loss nan", ""});
+  EXPECT_TRUE(run.noted("computed from damaged tokens"));
+  EXPECT_TRUE(run.all<SuspectDevice>().empty());
+  EXPECT_EQ(run.state.counted_step, 11);
+  EXPECT_TRUE(run.state.skip_windows.empty());
+  expect_a_clean_end(run);
+}
+
 TEST(CauseOfASpike, AResultOfAnEarlierReplayChangesNothing) {
   ControlledRun run(poisoned_run());
   train_to_replay(run);
@@ -343,6 +375,32 @@ TEST(ReplayMismatch, OfRoundingOnlyIsToldAndNothingElse) {
   EXPECT_TRUE(run.noted("replayed step 11 differs"));
   EXPECT_FALSE(run.state.dispute);
   expect_a_clean_end(run);
+}
+
+TEST(ReplayMismatch, OfAChangedLearningRateSaysNothingAboutDevices) {
+  ControlledRun run(run_of(1, 1));
+  go_back_to_step_10(run);
+  StepReport report = run.state.spikes.history.at(10);
+  report.learning_rate *= 1.01;
+  report.loss = 9;
+  run.feed(StepReported{run.state.generation, report});
+  EXPECT_TRUE(run.noted("the configuration was changed since"));
+  EXPECT_FALSE(run.state.dispute);
+  EXPECT_EQ(run.state.phase, Phase::kRunning);
+}
+
+TEST(RestoredWeights, AreJudgedByTheNextLossOnlyWhereNothingIsReplayed) {
+  const auto after_a_death = [](int dp) {
+    ControlledRun run(run_of(dp, 1));
+    run.start();
+    run.run_until_training();
+    EXPECT_TRUE(run.train_to(12));
+    run.kill_worker(0);
+    run.run_until_training();
+    return run.state.spikes.now.check_restore;
+  };
+  EXPECT_FALSE(after_a_death(1)) << "steps 11 and 12 are replayed and compared";
+  EXPECT_TRUE(after_a_death(2)) << "weights from the peer";
 }
 
 TEST(Guard, AStepThatWasNotTheSameTwiceMakesItsRankSuspect) {

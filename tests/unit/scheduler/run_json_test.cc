@@ -14,8 +14,20 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 StepReport report(std::int64_t step, std::uint64_t branch = 1) {
-  StepReport r{branch, step, kNan, kInf, 1e-4, 7, 8, 9, UpdateKind::kSkippedNonFinite,
-               -kInf,  true, 0.25};
+  StepReport r;
+  r.branch = branch;
+  r.step = step;
+  r.loss = kNan;
+  r.grad_norm = kInf;
+  r.learning_rate = 1e-4;
+  r.tokens = 7;
+  r.position_begin = 8;
+  r.position_end = 9;
+  r.update = UpdateKind::kSkippedNonFinite;
+  r.eval_loss = -kInf;
+  r.has_eval = true;
+  r.seconds = 0.25;
+  r.replica_losses = {kNan, 2};
   return r;
 }
 
@@ -35,7 +47,8 @@ RankState held() {
 
 Plan plan() {
   Plan p{3,  2, 11,   100,        {2, 1, 1}, {{SourceKind::kMemory, -1}, {SourceKind::kPeer, 0}},
-         77, 1, true, report(11), {{4, 8}},  {{1, 5, 0.5}}};
+         77, 1, true, report(11), {{4, 8}},  {{1, 5, 0.5}},
+         {}};
   return p;
 }
 
@@ -61,7 +74,7 @@ std::vector<Event> events() {
           ShardHashed{1, 2, 3, 4, "hash"},
           PaceChanged{1, 2, true, 1.75, "slow"},
           RollbackRequested{4, 6, 8, 0.5, 100, "tenax rollback"},
-          ReplayEnded{2, 11, 12, 1, "replica 1 differs", "no"}};
+          ReplayEnded{2, 11, 12, 1, "replica 1 differs", "no", true}};
 }
 
 std::vector<Command> commands() {

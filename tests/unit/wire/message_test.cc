@@ -14,9 +14,20 @@ std::span<const std::byte> bytes_of(const std::string& s) {
 }
 
 StepReport report(std::int64_t step) {
-  return {1,    step, 2.5, std::numeric_limits<double>::infinity(), 1e-4,
-          7,    8,    9,   UpdateKind::kSkippedNonFinite,           0.5,
-          true, 0.25};
+  StepReport r;
+  r.branch = 1;
+  r.step = step;
+  r.loss = 2.5;
+  r.grad_norm = std::numeric_limits<double>::infinity();
+  r.learning_rate = 1e-4;
+  r.tokens = 7;
+  r.position_begin = 8;
+  r.position_end = 9;
+  r.update = UpdateKind::kSkippedNonFinite;
+  r.eval_loss = 0.5;
+  r.has_eval = true;
+  r.seconds = 0.25;
+  return r;
 }
 
 Plan plan() {

@@ -1,0 +1,248 @@
+// Communicators between GPUs. NCCL is opened when the first one is asked for; one GPU does without
+// it.
+#include <nccl.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "compute/cuda/context.h"
+#include "compute/cuda/library.h"
+
+using tenax::cuda::copy_text;
+using tenax::cuda::Library;
+using tenax::cuda::Outcome;
+using tenax::cuda::status_of_nccl;
+
+static_assert(ncclUnhandledCudaError == 1 && ncclSystemError == 2 && ncclInvalidArgument == 4 &&
+              ncclInvalidUsage == 5 && ncclRemoteError == 6 && ncclInProgress == 7);
+static_assert(sizeof(ncclUniqueId) == TENAX_CUDA_NCCL_ID_BYTES);
+
+namespace {
+
+/// The functions used, by their own names.
+struct Nccl {
+  Library library{"libnccl.so.2"};
+  decltype(ncclGetUniqueId)* get_unique_id = nullptr;
+  decltype(ncclCommInitRankConfig)* init = nullptr;
+  decltype(ncclCommGetAsyncError)* async_error = nullptr;
+  decltype(ncclCommAbort)* abort = nullptr;
+  decltype(ncclCommDestroy)* destroy = nullptr;
+  decltype(ncclCommShrink)* shrink = nullptr;
+  decltype(ncclAllReduce)* all_reduce = nullptr;
+  decltype(ncclSend)* send = nullptr;
+  decltype(ncclRecv)* recv = nullptr;
+  decltype(ncclGetErrorString)* error_string = nullptr;
+
+  /// Loads them; what is missing is left in `library`.
+  bool load() {
+    library.load("ncclGetUniqueId", get_unique_id);
+    library.load("ncclCommInitRankConfig", init);
+    library.load("ncclCommGetAsyncError", async_error);
+    library.load("ncclCommAbort", abort);
+    library.load("ncclCommDestroy", destroy);
+    library.load("ncclCommShrink", shrink);
+    library.load("ncclAllReduce", all_reduce);
+    library.load("ncclSend", send);
+    library.load("ncclRecv", recv);
+    library.load("ncclGetErrorString", error_string);
+    return library.missing().empty();
+  }
+};
+
+ncclConfig_t non_blocking() {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  return config;
+}
+
+}  // namespace
+
+/// Named as in the C interface. Calls of NCCL are made under the mutex; as none of them blocks,
+/// abort() gets it soon.
+struct tenax_cuda_nccl {
+  explicit tenax_cuda_nccl(tenax_cuda_context& owner) : context(owner) {}
+  ~tenax_cuda_nccl() {
+    if (handle != nullptr) static_cast<void>(nccl.destroy(handle));
+    if (begun != nullptr) static_cast<void>(cudaEventDestroy(begun));
+    if (done != nullptr) static_cast<void>(cudaEventDestroy(done));
+    if (stream != nullptr) static_cast<void>(cudaStreamDestroy(stream));
+  }
+
+  /// Opens library, stream and events.
+  tenax_cuda_status prepare() {
+    if (!nccl.load()) return context.fail({TENAX_CUDA_UNAVAILABLE, nccl.library.missing()});
+    for (const cudaError_t error : {cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                                    cudaEventCreateWithFlags(&begun, cudaEventDisableTiming),
+                                    cudaEventCreateWithFlags(&done, cudaEventDisableTiming)})
+      if (const tenax_cuda_status status = context.check(error, "a stream for NCCL");
+          status != TENAX_CUDA_OK)
+        return status;
+    return TENAX_CUDA_OK;
+  }
+
+  tenax_cuda_status keep(ncclResult_t result, const char* doing) {
+    const tenax_cuda_status status = status_of_nccl(result);
+    if (status != TENAX_CUDA_OK && status != TENAX_CUDA_IN_PROGRESS)
+      message = std::string(doing) + ": " + nccl.error_string(result);
+    return status;
+  }
+
+  tenax_cuda_status aborted_status() {
+    message = "the communicator was aborted";
+    return TENAX_CUDA_ABORTED;
+  }
+
+  /// What NCCL is doing now.
+  tenax_cuda_status poll() {
+    const std::scoped_lock lock(mutex);
+    if (aborted) return aborted_status();
+    ncclResult_t state = ncclSuccess;
+    if (const tenax_cuda_status asked =
+            keep(nccl.async_error(handle, &state), "ncclCommGetAsyncError");
+        asked != TENAX_CUDA_OK)
+      return asked;
+    return keep(state, "NCCL");
+  }
+
+  /// Until poll() says something else than IN_PROGRESS; abort() ends it.
+  tenax_cuda_status settle() {
+    constexpr std::chrono::microseconds kPause{50};
+    for (;;) {
+      const tenax_cuda_status status = poll();
+      if (status != TENAX_CUDA_IN_PROGRESS) return status;
+      std::this_thread::sleep_for(kPause);
+    }
+  }
+
+  /// Begins f() on the stream, after the context's work; a call before must have settled.
+  template <class F>
+  tenax_cuda_status begin(F&& f, const char* doing) {
+    if (const tenax_cuda_status settled = settle(); settled != TENAX_CUDA_OK) return settled;
+    for (const cudaError_t error :
+         {cudaEventRecord(begun, context.stream), cudaStreamWaitEvent(stream, begun, 0)})
+      if (const tenax_cuda_status status = context.check(error, doing); status != TENAX_CUDA_OK) {
+        message = context.message;
+        return status;
+      }
+    const std::scoped_lock lock(mutex);
+    if (aborted) return aborted_status();
+    return keep(f(), doing);
+  }
+
+  tenax_cuda_context& context;
+  Nccl nccl;
+  std::mutex mutex;
+  std::atomic<bool> aborted{false};
+  ncclComm_t handle = nullptr;
+  cudaStream_t stream = nullptr;
+  cudaEvent_t begun = nullptr;
+  cudaEvent_t done = nullptr;
+  std::string message;
+};
+
+extern "C" {
+
+tenax_cuda_status tenax_cuda_nccl_unique_id(char* id, char* message, size_t size) {
+  Nccl nccl;
+  if (!nccl.load()) {
+    copy_text(nccl.library.missing(), message, size);
+    return TENAX_CUDA_UNAVAILABLE;
+  }
+  ncclUniqueId made;
+  const ncclResult_t result = nccl.get_unique_id(&made);
+  copy_text(result == ncclSuccess ? "" : nccl.error_string(result), message, size);
+  if (result == ncclSuccess) std::memcpy(id, made.internal, TENAX_CUDA_NCCL_ID_BYTES);
+  return status_of_nccl(result);
+}
+
+tenax_cuda_status tenax_cuda_nccl_create(tenax_cuda_context* context, const char* id, int32_t rank,
+                                         int32_t size, tenax_cuda_nccl** comm) {
+  *comm = nullptr;
+  if (context->lost()) return TENAX_CUDA_DEVICE_LOST;
+  auto made = std::make_unique<tenax_cuda_nccl>(*context);
+  if (const tenax_cuda_status status = made->prepare(); status != TENAX_CUDA_OK) return status;
+  ncclUniqueId unique;
+  std::memcpy(unique.internal, id, TENAX_CUDA_NCCL_ID_BYTES);
+  ncclConfig_t config = non_blocking();
+  const tenax_cuda_status status = made->keep(
+      made->nccl.init(&made->handle, size, unique, rank, &config), "ncclCommInitRankConfig");
+  if (status != TENAX_CUDA_OK && status != TENAX_CUDA_IN_PROGRESS)
+    return context->fail({status, made->message});
+  *comm = made.release();
+  return TENAX_CUDA_OK;
+}
+
+tenax_cuda_status tenax_cuda_nccl_poll(tenax_cuda_nccl* comm) { return comm->poll(); }
+
+const char* tenax_cuda_nccl_message(tenax_cuda_nccl* comm) { return comm->message.c_str(); }
+
+tenax_cuda_status tenax_cuda_nccl_all_reduce(tenax_cuda_nccl* comm, const float* from, float* to,
+                                             int64_t count) {
+  return comm->begin(
+      [&] {
+        return comm->nccl.all_reduce(from, to, static_cast<std::size_t>(count), ncclFloat32,
+                                     ncclSum, comm->handle, comm->stream);
+      },
+      "ncclAllReduce");
+}
+
+tenax_cuda_status tenax_cuda_nccl_send(tenax_cuda_nccl* comm, const void* from, uint64_t bytes,
+                                       int32_t peer) {
+  return comm->begin(
+      [&] { return comm->nccl.send(from, bytes, ncclUint8, peer, comm->handle, comm->stream); },
+      "ncclSend");
+}
+
+tenax_cuda_status tenax_cuda_nccl_recv(tenax_cuda_nccl* comm, void* to, uint64_t bytes,
+                                       int32_t peer) {
+  return comm->begin(
+      [&] { return comm->nccl.recv(to, bytes, ncclUint8, peer, comm->handle, comm->stream); },
+      "ncclRecv");
+}
+
+tenax_cuda_status tenax_cuda_nccl_join(tenax_cuda_nccl* comm) {
+  if (const tenax_cuda_status settled = comm->settle(); settled != TENAX_CUDA_OK) return settled;
+  for (const cudaError_t error : {cudaEventRecord(comm->done, comm->stream),
+                                  cudaStreamWaitEvent(comm->context.stream, comm->done, 0)})
+    if (const tenax_cuda_status status = comm->context.check(error, "waiting for NCCL");
+        status != TENAX_CUDA_OK) {
+      comm->message = comm->context.message;
+      return status;
+    }
+  return TENAX_CUDA_OK;
+}
+
+tenax_cuda_status tenax_cuda_nccl_shrink(tenax_cuda_nccl* comm, const int32_t* excluded,
+                                         int32_t count, tenax_cuda_nccl** smaller) {
+  *smaller = nullptr;
+  auto made = std::make_unique<tenax_cuda_nccl>(comm->context);
+  if (const tenax_cuda_status status = made->prepare(); status != TENAX_CUDA_OK) return status;
+  std::vector<int> ranks(excluded, excluded + count);
+  ncclConfig_t config = non_blocking();
+  const std::scoped_lock lock(comm->mutex);
+  if (comm->aborted) return comm->aborted_status();
+  // The one that is left may have work that a lost rank will never take part in.
+  const tenax_cuda_status status =
+      comm->keep(comm->nccl.shrink(comm->handle, ranks.data(), count, &made->handle, &config,
+                                   NCCL_SHRINK_ABORT),
+                 "ncclCommShrink");
+  if (status != TENAX_CUDA_OK && status != TENAX_CUDA_IN_PROGRESS) return status;
+  *smaller = made.release();
+  return TENAX_CUDA_OK;
+}
+
+void tenax_cuda_nccl_abort(tenax_cuda_nccl* comm) {
+  comm->aborted = true;
+  const std::scoped_lock lock(comm->mutex);
+  if (comm->handle != nullptr) static_cast<void>(comm->nccl.abort(comm->handle));
+  comm->handle = nullptr;
+}
+
+void tenax_cuda_nccl_destroy(tenax_cuda_nccl* comm) { delete comm; }
+
+}  // extern "C"

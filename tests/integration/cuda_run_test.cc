@@ -1,0 +1,122 @@
+// Whole runs whose workers compute through the CUDA plugin, on the emulated device: killed workers
+// and lost devices end with the undisturbed weights, and the losses are the CPU's.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "tests/support/run_under_test.h"
+
+namespace tenax::testing {
+namespace {
+
+/// An emulated device is slow: few and short samples.
+std::vector<std::string> short_run(const std::string& device) {
+  return {"train.device=" + device,    "train.steps=6",           "train.sequence_length=12",
+          "train.global_batch_size=4", "train.microbatch_size=1", "train.eval_interval=0",
+          "checkpoint.interval=2"};
+}
+
+/// Names the plugin for the programs that a test starts.
+class CudaRun : public ::testing::Test {
+ protected:
+  void SetUp() override { setenv("TENAX_CUDA_PLUGIN", TENAX_EMULATED_CUDA, 1); }
+  void TearDown() override {
+    unsetenv("TENAX_CUDA_PLUGIN");
+    unsetenv("TENAX_EMULATED_FAULT");
+  }
+};
+
+std::vector<double> losses(const RunUnderTest& run) {
+  std::istringstream csv(run.tenax({"metrics", run.directory().string(), "--csv"}).output);
+  std::vector<double> values;
+  std::string line;
+  std::getline(csv, line);  // the heading
+  while (std::getline(csv, line)) {
+    const auto comma = line.find(',');
+    if (comma != std::string::npos) values.push_back(std::atof(line.c_str() + comma + 1));
+  }
+  return values;
+}
+
+TEST_F(CudaRun, HasTheLossesOfTheCpu) {
+  RunUnderTest on_gpu(shapes().front(), short_run("cuda"));
+  on_gpu.start();
+  ASSERT_EQ(on_gpu.wait(), Ended({0, 0})) << on_gpu.output();
+  RunUnderTest on_cpu(shapes().front(), short_run("cpu"));
+  on_cpu.start();
+  ASSERT_EQ(on_cpu.wait(), Ended({0, 0})) << on_cpu.output();
+  const std::vector<double> expected = losses(on_cpu);
+  const std::vector<double> actual = losses(on_gpu);
+  ASSERT_EQ(expected.size(), 6u);
+  ASSERT_EQ(actual.size(), expected.size());
+  // float32 with sums in another order: 1e-4 over the first steps.
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    EXPECT_NEAR(actual[i], expected[i], 1e-4 * expected[i]) << "step " << i + 1;
+}
+
+TEST_F(CudaRun, OfWhichAWorkerDiesEndsWithTheUndisturbedWeights) {
+  const std::string hash = undisturbed_hash(shapes().front(), short_run("cuda"));
+  RunUnderTest run(shapes().front(), short_run("cuda"));
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(2));
+  const std::vector<RunProcess> workers = run.workers();
+  ASSERT_FALSE(workers.empty());
+  ::kill(workers.back().pid, SIGKILL);
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
+}
+
+TEST_F(CudaRun, InAnotherLayoutEndsWithTheSameWeights) {  // T2
+  const std::string hash = undisturbed_hash(shapes().front(), short_run("cuda"));
+  EXPECT_EQ(undisturbed_hash({"1x1", 1, 1, 1, 2, 8}, short_run("cuda")), hash);
+}
+
+TEST_F(CudaRun, OfWhichADeviceIsLostEndsWithTheUndisturbedWeights) {
+  const std::string hash = undisturbed_hash(shapes().front(), short_run("cuda"));
+  RunUnderTest run(shapes().front(), short_run("cuda"));
+  const std::string fault = (run.folder() / "fault").string();
+  setenv("TENAX_EMULATED_FAULT", fault.c_str(), 1);
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(2));
+  std::ofstream(fault) << "now\n";
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_FALSE(std::filesystem::exists(fault)) << "nobody had the fault";
+  EXPECT_EQ(run.hash(), hash);
+  EXPECT_NE(run.journal().find("exited with code 71"), std::string::npos) << run.journal();
+}
+
+TEST_F(CudaRun, InBfloat16IsReproducedAfterAKill) {
+  std::vector<std::string> overrides = short_run("cuda");
+  overrides.push_back("train.precision=bf16");
+  const std::string hash = undisturbed_hash(shapes().front(), overrides);
+  EXPECT_NE(hash, undisturbed_hash(shapes().front(), short_run("cuda")));
+  RunUnderTest run(shapes().front(), overrides);
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(3));
+  run.kill_everything();
+  run.wait();
+  run.resume();
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
+}
+
+TEST_F(CudaRun, WithoutAGpuIsRefusedWithTheReason) {
+  setenv("TENAX_CUDA_PLUGIN", "/nowhere/libtenax_cuda.so", 1);
+  RunUnderTest run(shapes().front(), short_run("cuda"));
+  run.start();
+  EXPECT_EQ(run.wait(), Ended({3, 0}));
+  EXPECT_NE(run.output().find("train.device = \"cuda\": the CUDA plugin was not found (looked at "
+                              "/nowhere/libtenax_cuda.so)"),
+            std::string::npos)
+      << run.output();
+  EXPECT_NE(run.output().find("train.device = \"cpu\" trains on the processor"), std::string::npos)
+      << run.output();
+  EXPECT_FALSE(std::filesystem::exists(run.directory() / "run.json"));
+}
+
+}  // namespace
+}  // namespace tenax::testing
