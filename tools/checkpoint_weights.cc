@@ -10,8 +10,12 @@ namespace tenax::tools {
 Result<std::unique_ptr<compute::Stage>> load_whole_model(const checkpoint::StoreView& store,
                                                          const checkpoint::Manifest& manifest,
                                                          const compute::ModelOptions& model,
-                                                         const compute::BatchShape& shape) {
-  TENAX_TRY(auto stage, compute::Stage::create(model, compute::whole_model(model), shape, 0));
+                                                         const compute::BatchShape& shape,
+                                                         compute::Precision precision) {
+  compute::StageSettings settings;
+  settings.precision = precision;
+  TENAX_TRY(auto stage,
+            compute::Stage::create(model, compute::whole_model(model), shape, 0, settings));
   const checkpoint::CheckpointReader reader(store, manifest);
   std::vector<checkpoint::BoxRequest> requests;
   for (const compute::StageParameter& p : stage->parameters()) {

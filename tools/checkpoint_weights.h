@@ -11,11 +11,13 @@
 
 namespace tenax::tools {
 
-/// A stage for evaluation only, with the parameters of the checkpoint. Errors are those of
+/// A stage for evaluation only, with the parameters of the checkpoint and the run's precision, so
+/// that it computes what the run did. Errors are those of
 /// Stage::create() and of reading; no damaged byte is taken.
 Result<std::unique_ptr<compute::Stage>> load_whole_model(const checkpoint::StoreView& store,
                                                          const checkpoint::Manifest& manifest,
                                                          const compute::ModelOptions& model,
-                                                         const compute::BatchShape& shape);
+                                                         const compute::BatchShape& shape,
+                                                         compute::Precision precision);
 
 }  // namespace tenax::tools

@@ -129,7 +129,8 @@ Result<EvalResult> evaluate_checkpoint(const EvalArguments& arguments) {
                                   static_cast<int>(config.train.sequence_length)};
   TENAX_TRY(const auto stage,
             load_whole_model(*store, manifest,
-                             configs::model_options(config, tokenizer->vocabulary_size()), shape));
+                             configs::model_options(config, tokenizer->vocabulary_size()), shape,
+                             config.train.precision));
   if (!arguments.text.empty())
     return over_tokens(text, config.data.packing, shape, manifest.step, *stage);
   return over_heldout(config, directory, manifest.step, *stage);

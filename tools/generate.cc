@@ -47,7 +47,8 @@ Result<std::string> generate_text(const actors::RunDirectory& directory,
   TENAX_TRY(const auto tokenizer, open_tokenizer(config, directory));
   const compute::ModelOptions model = configs::model_options(config, tokenizer->vocabulary_size());
   const auto length = static_cast<int>(config.train.sequence_length);
-  TENAX_TRY(const auto stage, load_whole_model(*store, manifest, model, {1, length}));
+  TENAX_TRY(const auto stage,
+            load_whole_model(*store, manifest, model, {1, length}, config.train.precision));
 
   std::vector<std::int32_t> tokens{tokenizer->end_of_document()};
   for (const std::int32_t t : tokenizer->encode(options.prompt)) tokens.push_back(t);

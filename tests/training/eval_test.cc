@@ -34,6 +34,16 @@ TEST(Eval, IsTheLossThatTheRunReportedWhateverItsLayout) {
   EXPECT_NE(earlier[0]["loss"], newest[0]["loss"]);
 }
 
+TEST(Eval, ComputesWithTheRunsPrecisionAndDocuments) {
+  const TrainingFolder folder;
+  folder.train("run", {"train.steps=20", "train.eval_interval=20", "train.precision=bf16",
+                       "data.packing=documents", "train.dropout_residual=0.1"});
+  ASSERT_FALSE(::testing::Test::HasFatalFailure());
+  const auto newest = folder.json_lines({"eval", "run", "--json"});
+  ASSERT_EQ(newest.size(), 1u);
+  EXPECT_EQ(newest[0]["loss"], at_step(folder.metrics("run"), 20)["eval_loss"]);
+}
+
 TEST(Eval, TakesOtherTextAndPredictsEachOfItsTokensOnce) {
   const TrainingFolder folder;
   folder.train("run", {"train.steps=60"});
