@@ -109,7 +109,7 @@ struct CheckpointSection {
   std::int64_t keep_every = 0;
   SlotPolicy policy = SlotPolicy::kSkip;
   CompressionKind compression = CompressionKind::kNone;
-  std::int64_t writer_threads = 1;
+  std::int64_t writer_threads = 2;
   std::int64_t buddy_copies = 0;
 };
 
