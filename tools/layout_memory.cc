@@ -36,7 +36,8 @@ std::vector<std::string> question_problems(const compute::ModelOptions& o,
   within("dp", q.dp, kMaxDegree);
   within("tp", q.tp, kMaxDegree);
   within("pp", q.pp, o.num_layers);
-  within("virtual_stages", q.virtual_stages, q.pp > 1 ? o.num_layers / q.pp : 1);
+  within("virtual_stages", q.virtual_stages,
+         q.pp > 1 ? std::max<std::int64_t>(o.num_layers / q.pp, 1) : 1);
   if (q.zero < 0 || q.zero > 1) found.push_back(fmt::format("zero is {}, must be 0 or 1", q.zero));
   within("microbatch", q.microbatch_size, 1 << 20);
   within("sequence", q.sequence_length, o.max_sequence_length);

@@ -155,8 +155,9 @@ TEST(PoisonedSamples, AreKeptAndShownAsText) {
   for (const nlohmann::json& sample : shown)
     sum += sample.at("step") == 30 ? sample.at("loss").get<double>() : 0;
   for (const nlohmann::json& row : run.json_lines("metrics")) {
-    if (row.at("step") == 30 && row.at("branch") == 0)
+    if (row.at("step") == 30 && row.at("branch") == 0) {
       EXPECT_NEAR(sum / shape.global_batch_size, row.at("loss").get<double>(), 1e-9);
+    }
   }
   const CommandResult text = run.tenax({"spikes", run.directory().string()});
   EXPECT_NE(text.output.find("rollback 1: "), std::string::npos) << text.output;

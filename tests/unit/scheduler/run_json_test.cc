@@ -47,7 +47,8 @@ RankState held() {
 
 Plan plan() {
   Plan p{3,  2, 11,   100,        {2, 1, 1}, {{SourceKind::kMemory, -1}, {SourceKind::kPeer, 0}},
-         77, 1, true, report(11), {{4, 8}},  {{1, 5, 0.5}}, {}};
+         77, 1, true, report(11), {{4, 8}},  {{1, 5, 0.5}},
+         {}};
   return p;
 }
 
