@@ -49,9 +49,12 @@ std::vector<Engine> propose(CudnnGraph& g, const tenax_cuda_attention& call, Dir
       g.get(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, nullptr);
   std::vector<Descriptor> configs(static_cast<std::size_t>(count));
   for (Descriptor& config : configs) config = g.make(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-  if (count > 0)
-    g.get(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count,
-          configs.data());
+  // Fewer may come than were counted; the rest stay empty.
+  const std::int64_t filled = count > 0
+                                  ? g.get(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                          CUDNN_TYPE_BACKEND_DESCRIPTOR, count, configs.data())
+                                  : 0;
+  configs.resize(static_cast<std::size_t>(std::min(count, filled)));
   std::vector<Engine> engines;
   for (const Descriptor config : configs) {
     Engine engine;
