@@ -188,7 +188,7 @@ std::string cost_of_a_lost_rank(const ControllerOptions& options) {
         back);
   }
   if (options.degrees.dp > 1)
-    return "a lost rank's state comes from a data-parallel peer, no step is lost";
+    return "a lost rank's state comes from a data-parallel peer, no step is repeated";
   return "a lost rank's state has no second copy (one replica): " + back;
 }
 

@@ -234,7 +234,8 @@ TEST(SpikesAndKills, TheSameIsDecidedWhateverIsKilledMeanwhile) {
 
 TEST(RollbackCommand, OfALiveAndOfAStoppedRunEndAlike) {
   const Shape& shape = two_replicas();
-  const Overrides overrides = {"train.steps=50", "checkpoint.interval=4"};
+  const Overrides overrides = {"train.steps=50", "checkpoint.interval=4",
+                               "checkpoint.policy=\"wait\"", "checkpoint.keep_last=20"};
   const std::vector<std::string> order = {"--to", "10", "--skip", "12:14"};
   const auto rollback = [&](RunUnderTest& run, const std::string& more = {}) {
     std::vector<std::string> arguments = {"rollback", run.directory().string()};

@@ -118,7 +118,7 @@ TEST(CostOfALostRank, SaysWhatTheLayoutCanAndCannotReplace) {
             "checkpoint (one every 20 steps) and replays the steps since");
   o.degrees.dp = 2;
   EXPECT_EQ(cost_of_a_lost_rank(o),
-            "a lost rank's state comes from a data-parallel peer, no step is lost");
+            "a lost rank's state comes from a data-parallel peer, no step is repeated");
   o.zero = 1;
   EXPECT_EQ(cost_of_a_lost_rank(o),
             "a lost rank's share of the optimizer state has no second copy (ZeRO-1): the run goes "
