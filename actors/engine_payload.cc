@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <map>
 #include <string>
 #include <utility>
 
 #include "checkpoint/box.h"
-#include "checkpoint/tensor_hash.h"
 
 namespace tenax::actors {
 
@@ -121,33 +119,6 @@ void copy_to_payload(compute::Engine& engine, std::span<std::byte> payload) {
     if (!part.empty()) std::memcpy(to, part.data(), part.size_bytes());
     to += part.size_bytes();
   }
-}
-
-void copy_from_payload(std::span<const std::byte> payload, compute::Engine& engine) {
-  const std::byte* from = payload.data();
-  for (const std::span<float> part : parts_of(engine)) {
-    if (!part.empty()) std::memcpy(part.data(), from, part.size_bytes());
-    from += part.size_bytes();
-  }
-}
-
-bool slot_matches(const checkpoint::SlotReader& slot,
-                  const std::vector<checkpoint::TensorShard>& table,
-                  const checkpoint::Manifest& manifest) {
-  std::multimap<std::pair<std::string, std::string>, const checkpoint::StoredShard*> stored;
-  for (const checkpoint::StoredShard& s : manifest.shards)
-    stored.emplace(std::pair(s.shard.kind, s.shard.name), &s);
-  for (const checkpoint::TensorShard& shard : table) {
-    if (shard.offset + shard.bytes > slot.payload().size()) return false;
-    const auto [first, last] = stored.equal_range({shard.kind, shard.name});
-    const auto at =
-        std::find_if(first, last, [&](const auto& s) { return s.second->shard.box == shard.box; });
-    if (at == last) return false;
-    const Hash128 hash = checkpoint::shard_hash(slot.payload().subspan(shard.offset, shard.bytes),
-                                                manifest.chunk_bytes);
-    if (hash != at->second->hash) return false;
-  }
-  return slot.still_sealed();
 }
 
 }  // namespace tenax::actors

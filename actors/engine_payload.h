@@ -1,6 +1,6 @@
 // What a rank's engine holds as the payload of a shared-memory slot: weights, then AdamW's first
-// and second moments. The table of logical tensors in it, and copies both ways. Pure but for the
-// copies.
+// and second moments. The table of logical tensors in it, and the copy there. Pure but for the
+// copy.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "checkpoint/manifest.h"
-#include "checkpoint/slot.h"
 #include "checkpoint/tensor_shard.h"
 #include "compute/engine.h"
 
@@ -31,11 +29,5 @@ std::span<float> shard_values(compute::Engine& engine, const checkpoint::TensorS
 
 /// `payload` holds EnginePayload::bytes.
 void copy_to_payload(compute::Engine& engine, std::span<std::byte> payload);
-void copy_from_payload(std::span<const std::byte> payload, compute::Engine& engine);
-
-/// Whether every tensor in a slot has the hash that the checkpoint's manifest gives for it.
-bool slot_matches(const checkpoint::SlotReader& slot,
-                  const std::vector<checkpoint::TensorShard>& table,
-                  const checkpoint::Manifest& manifest);
 
 }  // namespace tenax::actors
