@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -100,19 +99,14 @@ void expect_what_was_acknowledged(const std::string& run, const Acknowledged& ac
   ASSERT_EQ(on_disk, bytes) << "orphaned files";
 }
 
-/// Runs `one` for seeds 1, 2, ...: so many as a few seconds allow, 5000 with TENAX_TEST_FULL=1, and
-/// TENAX_SEED=n alone.
+/// Runs `one` for seeds 1, 2, ...: 100, or 5000 with TENAX_TEST_FULL=1, and TENAX_SEED=n alone.
 void for_seeds(const std::function<void(std::uint64_t seed)>& one) {
   std::uint64_t first = 1;
-  std::uint64_t last = std::getenv("TENAX_TEST_FULL") != nullptr ? 5000 : 200;
-  const bool limited = last == 200;
+  std::uint64_t last = std::getenv("TENAX_TEST_FULL") != nullptr ? 5000 : 100;
   if (const char* text = std::getenv("TENAX_SEED")) {
     first = last = std::strtoull(text, nullptr, 10);
   }
-  const auto begin = std::chrono::steady_clock::now();
   for (std::uint64_t seed = first; seed <= last; ++seed) {
-    if (limited && seed > 20 && std::chrono::steady_clock::now() - begin > std::chrono::seconds(4))
-      return;
     SCOPED_TRACE(fmt::format(
         "TENAX_SEED={} build/tests/unit/checkpoint/tenax_checkpoint_test "
         "--gtest_filter={}.{}",
@@ -228,6 +222,11 @@ TEST(SyncFailure, OnceIsReportedAndTheStoreGoesOn) {
       // Retrying is the caller's part. Nothing may be lost or counted twice by it.
       const std::uint64_t seq = std::max(acked.seq, (*store)->last_journal_seq()->value_or(0));
       acked.seq = acked.tried_seq = seq;
+      // A removal that failed may have withdrawn the manifest before: what the store says now holds.
+      if (const auto removal = acked.checkpoints.find(acked.in_doubt);
+          removal != acked.checkpoints.end()) {
+        removal->second = (*store)->manifest(acked.in_doubt).has_value();
+      }
       files->arm(0, FaultFiles::Fault::kDead);
       const std::uint64_t before = acked.checkpoints.size();
       work(**store, env.get(), 2, rng, acked);
