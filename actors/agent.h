@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 namespace tenax::actors {
 
@@ -14,6 +15,7 @@ struct AgentOptions {
   std::uint64_t incarnation = 0;
   bool join = false;          ///< nobody started it: it asks the supervisor for a place
   std::uint32_t workers = 1;  ///< if it joins: how many it will run
+  std::string endpoint;       ///< if it joins: of the supervisor; empty: the run directory says it
 };
 
 /// Runs until the supervisor says shutdown (exit code 0) or stays away for supervisor_grace (75).

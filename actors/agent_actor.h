@@ -208,9 +208,11 @@ class Agent {
   void look_for_supervisor() {
     const auto address = e_.directory.read_address();
     if (!address || address->term <= s_.term) return;
-    if (!dial(address->endpoint)) return;
+    const bool told = s_.incarnation == 0 && !e_.options.endpoint.empty();
+    const std::string& endpoint = told ? e_.options.endpoint : address->endpoint;
+    if (!dial(endpoint)) return;
     s_.term = address->term;
-    spdlog::info("dialling the supervisor of term {} at {}", s_.term, address->endpoint);
+    spdlog::info("dialling the supervisor of term {} at {}", s_.term, endpoint);
     if (s_.incarnation == 0) {
       ask();
     } else {
@@ -239,8 +241,9 @@ class Agent {
 
   void ask_again(std::chrono::steady_clock::time_point now) {
     if (now - s_.last_heard > kJoinWait) {
-      spdlog::error("no supervisor of {} answers: is the run going on?",
-                    e_.directory.path().string());
+      spdlog::error("no supervisor of {} answers{}: is the run going on?",
+                    e_.directory.path().string(),
+                    e_.options.endpoint.empty() ? "" : " at " + e_.options.endpoint);
       finish(4);
       return;
     }

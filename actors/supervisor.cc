@@ -275,6 +275,7 @@ scheduler::ControllerOptions controller_options(const configs::RunConfig& c) {
   o.verify_patience = c.spikes.patience;
   o.collect_window = scaled(c.supervision.collect_window);
   o.abort_timeout = scaled(c.supervision.abort_timeout);
+  o.hang_grace = scaled(o.hang_grace);
   o.form_timeout = scaled(c.supervision.form_timeout);
   o.hang_timeout = scaled(c.supervision.hang_timeout);
   o.watch.factor = c.supervision.hang_factor;

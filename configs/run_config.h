@@ -136,7 +136,7 @@ struct SupervisionSection {
   Duration form_timeout = seconds(30);
   Duration hang_timeout = seconds(30);
   double hang_factor = 5;
-  Duration hang_slack = seconds(1);
+  Duration hang_slack = milliseconds(500);
   std::int64_t restart_intensity = 10;
   Duration restart_period = minutes(5);
   Duration exclusion_period = minutes(10);

@@ -108,6 +108,9 @@ class Decision {
   void count(const StepReport& report);
   void note_progress(const StepReport& report);
   void name_culprit();
+  /// Once the others have answered the abort of a hung step, the rank that they waited for has
+  /// little time left.
+  void hurry_the_hung();
   void compare_replay(const StepReport& report);
   void roll_back(const SpikeDecision& decision);
   void tell_guard(const StepReport& report);

@@ -40,7 +40,7 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
   ++s_.generation;
   s_.phase = Phase::kGathering;
   blame(reason, strength);
-  s_.fault_at = now_;
+  s_.fault_at = s_.aborted_at = now_;
   s_.deadline = now_ + o_.abort_timeout;
   s_.next_command = 1;
   s_.stop_issued = false;
@@ -203,7 +203,23 @@ void Decision::on(const RankStopped& e) {
   if (seat->rank >= 0 && !e.flight.empty()) s_.flights[seat->rank] = e.flight;
   seat->state = SeatState::kStopped;
   seat->held = e.state;
+  hurry_the_hung();
   try_start();
+}
+
+void Decision::hurry_the_hung() {
+  if (s_.culprit_strength != kEvidenceHang) return;
+  std::vector<int> silent;
+  for (const Seat& seat : s_.seats) {
+    if (seat.state == SeatState::kLeaving && seat.rank >= 0) silent.push_back(seat.rank);
+  }
+  const std::optional<Culprit> culprit = find_culprit(s_.flights, silent);
+  if (!culprit || std::find(silent.begin(), silent.end(), culprit->rank) == silent.end()) return;
+  // A rank that is only slow needs no longer to the end of its step than a step has taken.
+  const std::vector<double>& steps = s_.watch.seconds[static_cast<std::size_t>(Section::kStep)];
+  const double longest = steps.empty() ? 0 : *std::max_element(steps.begin(), steps.end());
+  const Time soon = now_ + std::max(o_.hang_grace, from_seconds(longest));
+  if (!s_.deadline || soon < *s_.deadline) s_.deadline = soon;
 }
 
 void Decision::on(const TimerFired&) {
@@ -233,7 +249,7 @@ void Decision::on(const TimerFired&) {
         for (Seat& seat : s_.seats) {
           if (seat.state != SeatState::kLeaving) continue;
           note(Severity::kWarning, "{} did not leave its generation within {:.1f} s and is killed",
-               name_of_seat(seat), to_seconds(o_.abort_timeout));
+               name_of_seat(seat), to_seconds(now_ - s_.aborted_at.value_or(now_)));
           issue(KillWorker{seat.agent, seat.slot, seat.incarnation, "did not answer the abort"});
         }
         break;

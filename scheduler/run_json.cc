@@ -216,7 +216,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
     restarts, rollbacks, save_failures, failed_checkpoint, failed_step, save_error, exit_code,
     finish_reason, config_digest, watch, last_report_at, newest_report_step, first_of_generation,
     setup_began, flights, hashes_step, hashes, distrust_memory, replay, next_replay, dispute,
-    replays_another_schedule, load_before, loaded_checkpoint, loaded_step)
+    replays_another_schedule, load_before, loaded_checkpoint, loaded_step, aborted_at)
 
 namespace {
 

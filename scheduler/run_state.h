@@ -34,6 +34,8 @@ struct ControllerOptions {
   std::int64_t verify_patience = 8;  ///< counted steps after a snapshot before it may be verified
   Duration collect_window = std::chrono::milliseconds(30);
   Duration abort_timeout = std::chrono::seconds(2);
+  /// For a rank that the others, who have all answered the abort of a hung step, waited for.
+  Duration hang_grace = std::chrono::milliseconds(150);
   Duration form_timeout = std::chrono::seconds(30);
   Duration hang_timeout = std::chrono::seconds(30);  ///< until the times of steps are known
   SectionWatchOptions watch;
@@ -202,7 +204,8 @@ struct RunState {
   std::optional<Time> fault_at;  ///< first of the faults being collected
   std::string culprit;           ///< what began it, by the strongest evidence so far
   int culprit_strength = 0;
-  std::optional<Time> deadline;  ///< of the current phase
+  std::optional<Time> deadline;    ///< of the current phase
+  std::optional<Time> aborted_at;  ///< while ranks are told to leave their generation
   std::optional<Time> last_progress_at;
   SectionWatchState watch;
   std::optional<Time> last_report_at;           ///< from which the next report's time is measured

@@ -24,7 +24,7 @@ std::string_view to_string(Section section);
 
 struct SectionWatchOptions {
   double factor = 5;  ///< of the longest time seen lately; 0: only the fixed timeouts
-  Duration slack = std::chrono::seconds(1);
+  Duration slack = std::chrono::milliseconds(500);
   std::int64_t eval_interval = 0;        ///< steps; 0: never
   std::int64_t checkpoint_interval = 0;  ///< steps; 0: only at the end
 };

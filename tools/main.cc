@@ -363,15 +363,24 @@ int main(int argc, char** argv) {
   actors::AgentOptions agent;
   CLI::App* agent_app = app.add_subcommand("agent", "A further agent joins a running job");
   CLI::Option* join_option =
-      agent_app->add_option("--join", join.run_dir, "the run's directory")->type_name("RUN");
+      agent_app
+          ->add_option("--join", join.run,
+                       "the run's directory, or its supervisor's address: tcp://HOST:PORT")
+          ->type_name("RUN");
   agent_app->add_option("--workers", join.workers, "how many it runs")->check(CLI::Range(1, 1024));
+  agent_app
+      ->add_option("--run-dir", agent.run_dir,
+                   "with an address: the run's directory as this host sees it")
+      ->type_name("DIR");
   // Started by the supervisor, for which the rest is.
-  agent_app->add_option("--run-dir", agent.run_dir)->group("")->excludes(join_option);
   agent_app->add_option("--agent", agent.agent)->group("")->excludes(join_option);
   agent_app->add_option("--incarnation", agent.incarnation)->group("")->excludes(join_option);
-  show_examples(agent_app, "  tenax agent --join RUN --workers 2\n");
+  show_examples(agent_app,
+                "  tenax agent --join RUN --workers 2\n"
+                "  tenax agent --join tcp://10.0.0.1:41000 --run-dir RUN\n");
   agent_app->callback([&] {
     if (join_option->count() == 0 && agent.incarnation == 0) throw CLI::RequiredError("--join");
+    join.run_dir = agent.run_dir;
     exit_code = join_option->count() > 0 ? tools::run_join(join) : actors::run_agent(agent);
   });
 

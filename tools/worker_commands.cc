@@ -56,11 +56,22 @@ int run_scale(const ScaleArguments& a) {
 }
 
 int run_join(const JoinArguments& a) {
-  const RunDirectory directory(std::filesystem::absolute(a.run_dir).lexically_normal());
+  const bool by_address = a.run.starts_with("tcp://");
+  if (by_address == a.run_dir.empty()) {
+    fmt::print(stderr,
+               "tenax: --join takes the run's directory alone, or tcp://HOST:PORT and --run-dir "
+               "with the run's directory as this host sees it (its keys, text and checkpoints are "
+               "there)\n");
+    return scheduler::kExitUsage;
+  }
+  const RunDirectory directory(
+      std::filesystem::absolute(by_address ? a.run_dir : std::filesystem::path(a.run))
+          .lexically_normal());
   if (const auto identity = directory.identity(); !identity) return fail(identity.error());
   actors::AgentOptions agent;
   agent.run_dir = directory.path();
   agent.join = true;
+  if (by_address) agent.endpoint = a.run;
   agent.workers = a.workers;
   return actors::run_agent(agent);
 }

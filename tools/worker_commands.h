@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 namespace tenax::tools {
 
@@ -21,7 +22,8 @@ struct ScaleArguments {
 int run_scale(const ScaleArguments& arguments);
 
 struct JoinArguments {
-  std::filesystem::path run_dir;
+  std::string run;                ///< the run's directory, or tcp://HOST:PORT of its supervisor
+  std::filesystem::path run_dir;  ///< with an address: where this host has the run's directory
   std::uint32_t workers = 1;
 };
 /// Becomes an agent of the run, until it ends or does without it.

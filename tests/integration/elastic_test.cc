@@ -4,6 +4,8 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "tests/support/run_history.h"
 #include "tests/support/run_under_test.h"
@@ -123,13 +125,20 @@ TEST(ElasticRun, IsJoinedByAnotherAgent) {
   EXPECT_EQ(agent.wait(seconds(10)), Ended({0, 0})) << agent.output();
 }
 
-TEST(ElasticRun, DoesWithoutAJoinedAgentThatIsKilled) {
+TEST(ElasticRun, IsJoinedByAddressAndDoesWithoutTheAgentWhenItIsKilled) {
   const std::vector<std::string> options = {"train.steps=400", "checkpoint.interval=50"};
   const Shape two = {"2x1", 2, 1, 1, 2, 8};
   RunUnderTest run(two, options);
   run.start();
   run.wait_for_step(20);
-  ChildProcess agent({TENAX_PROGRAM, "agent", "--join", run.directory().string(), "--workers", "1"},
+  nlohmann::json address;
+  std::ifstream(run.directory() / "supervisor.json") >> address;
+  const std::string endpoint = address["endpoint"];
+  // The address it is told counts, not the one on record.
+  address["endpoint"] = "tcp://127.0.0.1:1";
+  std::ofstream(run.directory() / "supervisor.json") << address;
+  ChildProcess agent({TENAX_PROGRAM, "agent", "--join", endpoint, "--run-dir",
+                      run.directory().string(), "--workers", "1"},
                      run.folder() / "joined.out", run.folder());
   ASSERT_TRUE(wait_for_layout(run, 3, 1)) << agent.output();
   agent.signal(SIGKILL);

@@ -14,27 +14,30 @@ TEST(SectionWatch, HasAFixedLimitUntilTheTimesAreKnown) {
   EXPECT_EQ(section_limit(state, {}, Section::kStep, seconds(30)).limit, Duration(seconds(30)));
   observe(state, Section::kStep, 0.01);
   EXPECT_EQ(section_limit(state, {}, Section::kStep, seconds(30)).limit,
-            Duration(milliseconds(1050)));
+            Duration(milliseconds(550)));
 }
 
 TEST(SectionWatch, LeavesARunWithLongStepsAlone) {
   SectionWatchState state;
   for (int i = 0; i < 8; ++i) observe(state, Section::kStep, 90);
-  EXPECT_EQ(section_limit(state, {}, Section::kStep, seconds(30)).limit, Duration(seconds(451)));
+  EXPECT_EQ(section_limit(state, {}, Section::kStep, seconds(30)).limit,
+            Duration(milliseconds(450500)));
 }
 
 TEST(SectionWatch, ForgetsWhatIsLongAgo) {
   SectionWatchState state;
   observe(state, Section::kStep, 100);
   for (int i = 0; i < 16; ++i) observe(state, Section::kStep, 1);
-  EXPECT_EQ(section_limit(state, {}, Section::kStep, seconds(30)).limit, Duration(seconds(6)));
+  EXPECT_EQ(section_limit(state, {}, Section::kStep, seconds(30)).limit,
+            Duration(milliseconds(5500)));
 }
 
 TEST(SectionWatch, ARareSectionIsKnownAfterOnce) {
   SectionWatchState state;
   EXPECT_EQ(section_limit(state, {}, Section::kEvalStep, seconds(30)).limit, Duration(seconds(30)));
   observe(state, Section::kEvalStep, 2);
-  EXPECT_EQ(section_limit(state, {}, Section::kEvalStep, seconds(30)).limit, Duration(seconds(11)));
+  EXPECT_EQ(section_limit(state, {}, Section::kEvalStep, seconds(30)).limit,
+            Duration(milliseconds(10500)));
 }
 
 TEST(SectionWatch, CanBeSwitchedOff) {
