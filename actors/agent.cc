@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "actors/agent_actor.h"
+#include "actors/handler_watch.h"
 
 namespace tenax::actors {
 
@@ -23,13 +24,13 @@ caf::behavior agent_actor(caf::stateful_actor<AgentState>* self, const Environme
   self->set_exception_handler(
       [](caf::scheduled_actor*, std::exception_ptr& e) { return to_exit_reason(e); });
   auto agent = std::make_shared<Agent>(self, environment);
-  return {[agent](const Frame& frame) { agent->on(frame); },
-          [agent](const ChildExited& exited) { agent->on(exited); },
-          [agent](const KillNow& kill) { agent->on(kill); },
-          [agent](const LeaveRun& leave) { agent->leave(leave.reason); },
-          [agent](SlotWritten& written) { agent->on(written); },
-          [agent](StartAtom) { agent->start(); },
-          [agent](TickAtom) { agent->tick(); }};
+  return {timed([agent](const Frame& frame) { agent->on(frame); }),
+          timed([agent](const ChildExited& exited) { agent->on(exited); }),
+          timed([agent](const KillNow& kill) { agent->on(kill); }),
+          timed([agent](const LeaveRun& leave) { agent->leave(leave.reason); }),
+          timed([agent](SlotWritten& written) { agent->on(written); }),
+          timed([agent](StartAtom) { agent->start(); }),
+          timed([agent](TickAtom) { agent->tick(); })};
 }
 
 }  // namespace

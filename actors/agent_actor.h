@@ -20,6 +20,7 @@
 #include "actors/agent_state.h"
 #include "actors/buddy_copies.h"
 #include "actors/caf_messages.h"
+#include "actors/handler_watch.h"
 #include "actors/network_interface.h"
 #include "actors/process.h"
 #include "actors/process_evidence.h"
@@ -441,6 +442,7 @@ class Agent {
 
   void finish(int code) {
     e_.exit_code = code;
+    spdlog::info("longest handler: {:.6f} s", to_seconds(longest_handler()));
     buddy_.reset();
     if (s_.incarnation == 0) {
       self_->quit();

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "actors/handler_watch.h"
+
 namespace tenax::actors {
 
 void ActorRegistry::put(const ActorInfo& info) {
@@ -44,7 +46,7 @@ caf::behavior worker_proxy(caf::stateful_actor<WorkerProxyState>* self, ActorInf
   info.id = self->id();
   registry->put(info);
   self->attach_functor([registry, id = info.id] { registry->remove(id); });
-  return {[=](const Frame& frame) {
+  return {timed([=](const Frame& frame) {
     const wire::Body& body = frame.message->body;
     if (const auto* formed = std::get_if<wire::RankFormed>(&body)) {
       registry->note(info.id, "training", fmt::format("rank {}: {}", formed->rank, formed->source));
@@ -57,7 +59,7 @@ caf::behavior worker_proxy(caf::stateful_actor<WorkerProxyState>* self, ActorInf
     }
     self->send(supervisor, frame);
     if (std::holds_alternative<wire::WorkerExited>(body)) self->quit();
-  }};
+  })};
 }
 
 struct AgentProxyState {
@@ -111,7 +113,7 @@ caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxy
     return worker;
   };
   self->delayed_send(self, options.heartbeat_interval, TickAtom::value);
-  return {[=](const Frame& frame) {
+  return {timed([=](const Frame& frame) {
             self->state.last_heard = options.clock->now();
             const wire::Message& m = *frame.message;
             if (const auto* beat = std::get_if<wire::Heartbeat>(&m.body)) {
@@ -124,9 +126,8 @@ caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxy
             } else {
               self->send(worker_of(m), frame);
             }
-          },
-          [=](const ChildExited& exited) { end(exited.status); },
-          [=](TickAtom) {
+          }),
+          timed([=](const ChildExited& exited) { end(exited.status); }), timed([=](TickAtom) {
             options.beat();
             // After a pause of this process what came meanwhile is heard first.
             const Time now = options.clock->now();
@@ -139,7 +140,7 @@ caf::behavior agent_proxy(caf::stateful_actor<AgentProxyState>* self, AgentProxy
               return;
             }
             self->delayed_send(self, options.heartbeat_interval, TickAtom::value);
-          }};
+          })};
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "actors/handler_watch.h"
 #include "scheduler/layout.h"
 
 using nlohmann::json;
@@ -336,6 +337,8 @@ std::string RunView::prometheus() const {
   metric("checkpoints", "gauge", "Committed checkpoints kept.", p.checkpoints);
   metric("checkpoint_newest_step", "gauge", "Step of the newest committed checkpoint, -1 if none.",
          static_cast<double>(p.newest_checkpoint));
+  metric("handler_seconds_max", "gauge", "Longest message handler of the supervisor's actors.",
+         to_seconds(longest_handler()));
   return out;
 }
 

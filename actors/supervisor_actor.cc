@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "actors/event_codec.h"
+#include "actors/handler_watch.h"
 #include "actors/network_interface.h"
 #include "actors/process.h"
 #include "actors/shard_codec.h"
@@ -354,12 +355,13 @@ caf::behavior supervisor_actor(caf::stateful_actor<SupervisorState>* self,
   self->set_down_handler(
       [](const caf::down_msg&) {});  // proxies say AgentGone themselves, with their evidence
   auto s = std::make_shared<Supervisor>(self, std::move(environment), std::move(inherited));
-  return {[s](StartAtom) { s->start(); },          [s](TickAtom) { s->tick(); },
-          [s](const Frame& m) { s->on(m); },       [s](const AgentGone& m) { s->on(m); },
-          [s](const ChildExited& m) { s->on(m); }, [s](const Journalled& m) { s->on(m); },
-          [s](const CommitDone& m) { s->on(m); },  [s](const VerifyDone& m) { s->on(m); },
-          [s](const StopRun& m) { s->on(m); },     [s](const ChangeRun& m) { s->on(m); },
-          [s](const AbandonRun& m) { s->on(m); }};
+  return {
+      timed([s](StartAtom) { s->start(); }),          timed([s](TickAtom) { s->tick(); }),
+      timed([s](const Frame& m) { s->on(m); }),       timed([s](const AgentGone& m) { s->on(m); }),
+      timed([s](const ChildExited& m) { s->on(m); }), timed([s](const Journalled& m) { s->on(m); }),
+      timed([s](const CommitDone& m) { s->on(m); }),  timed([s](const VerifyDone& m) { s->on(m); }),
+      timed([s](const StopRun& m) { s->on(m); }),     timed([s](const ChangeRun& m) { s->on(m); }),
+      timed([s](const AbandonRun& m) { s->on(m); })};
 }
 
 }  // namespace tenax::actors

@@ -12,6 +12,7 @@
 
 #include "actors/caf_messages.h"
 #include "actors/generation_link.h"
+#include "actors/handler_watch.h"
 #include "actors/process.h"
 #include "actors/process_evidence.h"
 #include "actors/run_directory.h"
@@ -148,6 +149,7 @@ class Worker {
       parts_.gate.closed(closed->branch, closed->step, closed->committed);
     } else if (const auto* shutdown = std::get_if<wire::Shutdown>(&m->body)) {
       spdlog::info("shutdown: {}", shutdown->reason);
+      spdlog::info("longest handler: {:.6f} s", to_seconds(longest_handler()));
       spdlog::default_logger()->flush();
       _exit(0);  // nothing of a worker needs unwinding: its shards are elsewhere by now
     }
@@ -229,8 +231,8 @@ caf::behavior worker_actor(caf::stateful_actor<WorkerState>* self, Parts parts) 
   self->state.engine =
       self->spawn<caf::detached>(engine_actor, parts, caf::actor_cast<caf::actor>(self));
   auto worker = std::make_shared<Worker>(self, parts);
-  return {[worker](const Frame& frame) { worker->on(frame.message); },
-          [worker](const GenerationEnded& ended) { worker->on(ended); }};
+  return {timed([worker](const Frame& frame) { worker->on(frame.message); }),
+          timed([worker](const GenerationEnded& ended) { worker->on(ended); })};
 }
 
 }  // namespace
