@@ -5,6 +5,12 @@
 namespace tenax::actors {
 
 void FaultInjection::before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine) {
+  if (strikes(faults_.hang_step, branch, step) &&
+      generation_ <= static_cast<std::uint64_t>(faults_.hang_generations)) {
+    const volatile bool hangs = true;
+    while (hangs) {
+    }
+  }
   if (flipped_ || !strikes(faults_.weight_step, branch, step)) return;
   flipped_ = true;
   const auto& parameters = engine.parameters();

@@ -16,15 +16,16 @@ namespace tenax::actors {
 class FaultInjection {
  public:
   /// At the start of a generation.
-  void set(const configs::FaultsSection& faults, int rank) {
+  void set(const configs::FaultsSection& faults, int rank, std::uint64_t generation) {
     faults_ = faults;
     rank_ = rank;
+    generation_ = generation;
   }
   /// The rank's weights came from elsewhere: what was flipped in them is gone.
   void weights_replaced() { flipped_ = false; }
 
   /// Flips a bit from 0 to 1 in one of the rank's weights before `step`; not again if the step is
-  /// begun again with the same weights.
+  /// begun again with the same weights. Does not return from a step that hangs.
   void before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine);
   /// Marks a microbatch whose gradients are to be wrong in this computation of `step`; `attempt` is
   /// 0 for the first one.
@@ -40,6 +41,7 @@ class FaultInjection {
 
   configs::FaultsSection faults_;
   int rank_ = 0;
+  std::uint64_t generation_ = 0;
   bool flipped_ = false;
 };
 

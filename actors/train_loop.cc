@@ -118,7 +118,7 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
   softenings_ = message.plan.softenings;
   data_->set_skip_windows(message.plan.skip_windows);
   const int rank = static_cast<int>(message.rank);
-  faults_.set(config_.faults, rank);
+  faults_.set(config_.faults, rank, message.plan.generation);
   if (!engine_ || engine_->options().rank != rank || !(degrees_ == message.plan.degrees)) {
     TENAX_RETURN_IF_ERROR(build_engine(message.plan, rank));
   }

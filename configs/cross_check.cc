@@ -272,7 +272,7 @@ void check_spikes(const RunConfig& c, Found& found) {
 
 void check_faults(const RunConfig& c, Found& found) {
   const FaultsSection& f = c.faults;
-  const bool used = f.weight_step > 0 || f.gradient_step > 0 || f.nan_step > 0;
+  const bool used = f.weight_step > 0 || f.gradient_step > 0 || f.nan_step > 0 || f.hang_step > 0;
   if (used && f.rank >= c.layout.world_size()) {
     found.push_back(
         {{"faults.rank", "layout"},

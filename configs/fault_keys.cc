@@ -19,7 +19,7 @@ void bind_faults(Binder& b, FaultsSection& c) {
              {.doc = "Bad samples have random tokens, make the loss NaN, or have more and more "
                      "random tokens."});
   b.add("faults.rank", c.rank,
-        {.doc = "The rank whose device the next four keys make faulty.", .range = at_least(0)});
+        {.doc = "The rank whose device the next six keys make faulty.", .range = at_least(0)});
   b.add("faults.weight_step", c.weight_step,
         at_step("Before this step a bit of one of its weights flips; 0: off."));
   b.add("faults.gradient_step", c.gradient_step,
@@ -29,6 +29,11 @@ void bind_faults(Binder& b, FaultsSection& c) {
       {.doc = "Which bit flips from 0 to 1; 23 to 30 are the exponent.", .range = between(0, 31)});
   b.add("faults.nan_step", c.nan_step,
         at_step("In this step its loss and gradients are NaN, once; 0: off."));
+  b.add("faults.hang_step", c.hang_step, at_step("In this step it computes for ever; 0: off."));
+  b.add("faults.hang_generations", c.hang_generations,
+        {.doc = "In so many of the run's first generations.",
+         .unit = "generations",
+         .range = between(1, kMaxSteps)});
   b.add("faults.learning_rate_step", c.learning_rate_step,
         at_step("From this step on the learning rate is wrong; 0: off."));
   b.add("faults.learning_rate_num_steps", c.learning_rate_num_steps,

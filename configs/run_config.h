@@ -122,6 +122,8 @@ struct FaultsSection {
   std::int64_t gradient_step = 0;
   std::int64_t flip_bit = 30;
   std::int64_t nan_step = 0;
+  std::int64_t hang_step = 0;
+  std::int64_t hang_generations = 1;
   std::int64_t learning_rate_step = 0;
   std::int64_t learning_rate_num_steps = 1;
   double learning_rate_factor = 30;
