@@ -33,6 +33,7 @@ Result<wire::ShardWritten> write(const WriteSlot& job, const SlotWriterOptions& 
   request.payload = slot.payload();
   request.options.num_threads = options.num_threads;
   request.options.compression = options.compression;
+  request.options.env = options.env;
   auto written_files = checkpoint::write_shard(request);
   if (!written_files && written_files.error().code == ErrorCode::kIo && slot.still_sealed()) {
     // What the disk refused is gone; the slot still has every byte (C4).

@@ -40,6 +40,7 @@ struct SlotWriterOptions {
   std::uint32_t agent = 0;
   int num_threads = 1;
   checkpoint::Compression compression = checkpoint::Compression::kNone;
+  rocksdb::Env* env = nullptr;  ///< null: the machine's files
 };
 
 void slot_writer(caf::blocking_actor* self, SlotWriterOptions options, caf::actor parent);

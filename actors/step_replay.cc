@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <utility>
@@ -27,6 +28,10 @@ namespace tenax::actors {
 namespace {
 
 constexpr std::size_t kJournalBatch = 4096;
+/// Relative, of losses and gradient norms: rounding stays below, a flipped bit that matters is
+/// above.
+constexpr double kLeastTolerance = 1e-3;
+constexpr double kSpreadFactor = 100;
 
 using Reports = std::map<std::int64_t, StepReport>;
 
@@ -62,22 +67,11 @@ class Replay {
     std::unique_ptr<Replay> replay(new Replay);
     TENAX_TRY([[maybe_unused]] const RunIdentity identity, directory.identity());
     TENAX_TRY(replay->config_, configs::load_run_config(directory.config(), {}));
-    if (const std::int64_t tp = replay->config_.layout.tensor_parallel; tp != 1) {
-      return make_error(ErrorCode::kUnsupported,
-                        fmt::format("one process does not round like the run's {} tensor-parallel "
-                                    "ranks, so its steps cannot be compared bit for bit",
-                                    tp));
-    }
     TENAX_TRY(replay->store_, checkpoint::StoreReader::open_read_only(directory.path().string()));
     TENAX_TRY(const auto saved, replay->store_->state());
     if (!saved) return make_error(ErrorCode::kNotFound, "the run has no journal yet");
     TENAX_TRY(replay->state_, scheduler::run_state_from_json(*saved));
-    if (replay->state_.degrees.tp != 1) {
-      return make_error(ErrorCode::kUnsupported,
-                        fmt::format("one process does not round like {} tensor-parallel ranks: "
-                                    "their steps cannot be compared bit for bit",
-                                    replay->state_.degrees.tp));
-    }
+    replay->exact_ = replay->state_.degrees.tp == 1;
     TENAX_TRY(replay->reports_, journalled_reports(*replay->store_, replay->state_));
     const auto corpora = directory.corpora(replay->config_.data.num_corpora());
     // Other tokens than were trained would look like a wrong computation.
@@ -139,8 +133,10 @@ class Replay {
           {before.grad_norm, before.clip_norm, before.tokens, before.learning_rate, step});
     }
     TENAX_RETURN_IF_ERROR(engine_->share_weights(comm_));
-    return compare_weights(step);
+    return exact_ ? compare_weights(step) : std::optional<scheduler::ReplayEnded>();
   }
+
+  double spread() const { return spread_; }
 
  private:
   Replay() = default;
@@ -163,13 +159,24 @@ class Replay {
     return losses;
   }
 
-  static std::optional<scheduler::ReplayEnded> difference(const StepReport& before,
-                                                          const StepReport& now) {
+  /// Bit for bit; where the run's ranks round otherwise than one process, within a multiple of what
+  /// the steps before showed.
+  bool same(double before, double now) {
+    if (same_bits(before, now)) return true;
+    if (exact_) return false;
+    const double apart = std::abs(before - now) / std::max(std::abs(before), std::abs(now));
+    if (!(apart <= std::max(kLeastTolerance, kSpreadFactor * spread_))) return false;
+    spread_ = std::max(spread_, apart);
+    return true;
+  }
+
+  std::optional<scheduler::ReplayEnded> difference(const StepReport& before,
+                                                   const StepReport& now) {
     scheduler::ReplayEnded found;
     found.difference_step = before.step;
     std::vector<std::size_t> odd;
     for (std::size_t r = 0; r < before.replica_losses.size(); ++r) {
-      if (!same_bits(before.replica_losses[r], now.replica_losses[r])) odd.push_back(r);
+      if (!same(before.replica_losses[r], now.replica_losses[r])) odd.push_back(r);
     }
     if (odd.size() == 1) {
       found.replica = static_cast<std::int32_t>(odd.front());
@@ -179,12 +186,12 @@ class Replay {
           odd.front(), before.replica_losses[odd.front()], now.replica_losses[odd.front()]);
       return found;
     }
-    if (!same_bits(before.loss, now.loss)) {
+    if (!same(before.loss, now.loss)) {
       found.detail = fmt::format("the journalled loss is {:.9g}, another process finds {:.9g}",
                                  before.loss, now.loss);
       return found;
     }
-    if (!same_bits(before.grad_norm, now.grad_norm)) {
+    if (!same(before.grad_norm, now.grad_norm)) {
       found.detail = fmt::format(
           "the losses are right, but the journalled gradient norm is {:.9g} and another process "
           "finds {:.9g}",
@@ -228,6 +235,8 @@ class Replay {
   std::unique_ptr<checkpoint::StoreReader> store_;
   scheduler::RunState state_;
   Reports reports_;
+  bool exact_ = true;  ///< one process rounds like the run's ranks
+  double spread_ = 0;  ///< largest relative difference that was let pass
   std::unique_ptr<StepData> data_;
   std::unique_ptr<compute::Engine> engine_;
   compute::SoloCommunicator comm_;
@@ -258,6 +267,7 @@ Result<scheduler::ReplayEnded> replay_steps(const ReplayOptions& options) {
   scheduler::ReplayEnded same;
   same.id = options.id;
   same.compared = options.to - from;
+  same.spread = replay->spread();
   return same;
 }
 

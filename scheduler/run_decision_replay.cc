@@ -51,12 +51,6 @@ const CheckpointInfo* replay_source(const RunState& state, std::int64_t step) {
 
 bool Decision::start_replay(PendingReplay::Cause cause, const SpikeDecision& d) {
   if (o_.replay_limit <= 0 || s_.replay) return false;
-  if (s_.degrees.tp != 1) {
-    note(Severity::kNotice,
-         "the cause is not looked for: one process does not round like {} tensor-parallel ranks",
-         s_.degrees.tp);
-    return false;
-  }
   const CheckpointInfo* source = replay_source(s_, std::max<std::int64_t>(0, d.onset - 1));
   PendingReplay replay;
   replay.cause = cause;
@@ -127,9 +121,11 @@ void Decision::on(const ReplayEnded& e) {
       !e.error.empty()
           ? fmt::format("the steps could not be computed again: {}", e.error)
           : fmt::format(
-                "all {} steps up to {} gave the same bits in another process: no device is "
+                "all {} steps up to {} gave the same {} in another process: no device is "
                 "to blame, data and weights are",
-                e.compared, replay.to);
+                e.compared, replay.to,
+                e.spread == 0 ? std::string("bits")
+                              : fmt::format("numbers, {:.2g} apart at most,", e.spread));
   note(e.error.empty() ? Severity::kNotice : Severity::kWarning, "{}", result);
   switch (replay.cause) {
     case PendingReplay::Cause::kSpike:
@@ -155,8 +151,8 @@ void Decision::blame_device(const PendingReplay& replay, const ReplayEnded& e) {
   if (!replay.tokens_damaged && (e.replica >= 0 || alone)) {
     const int replica = std::max(0, e.replica);
     std::set<std::uint32_t> agents;
-    for (int stage = 0; stage < degrees.pp; ++stage) {
-      const int rank = rank_of(degrees, {replica, 0, stage});
+    for (int rank = 0; rank < degrees.world_size(); ++rank) {
+      if (coordinates_of(degrees, rank).dp != replica) continue;
       suspect(rank, fmt::format("it computed step {} wrongly: {}", e.difference_step, e.detail));
       if (const Seat* seat = seat_of_rank(static_cast<std::uint32_t>(rank), 0))
         agents.insert(seat->agent);

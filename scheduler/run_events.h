@@ -202,12 +202,13 @@ struct RollbackRequested {
 /// The answer to a ReplaySteps: how the steps computed again compare with the journal.
 struct ReplayEnded {
   std::uint64_t id = 0;
-  std::int64_t compared = 0;         ///< steps that agree, bit for bit
+  std::int64_t compared = 0;         ///< steps that agree
   std::int64_t difference_step = 0;  ///< the first step that does not; 0: none
   std::int32_t replica = -1;         ///< whose loss alone differs there; -1: another number, or all
   std::string detail;                ///< the difference, with its numbers
   std::string error;                 ///< why nothing could be compared; empty if it could
   bool tokens_damaged = false;       ///< with `error`: the token file is not what was written
+  double spread = 0;  ///< of those that agree, the largest relative difference; 0: bit for bit
 };
 
 /// The deadline that next_deadline() named has come.

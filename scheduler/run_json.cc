@@ -151,8 +151,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ShardHashed, rank, generation, branch, step, 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PaceChanged, rank, generation, straggles, score, text)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRequested, to, skip_first, skip_last, lr_factor,
                                    lr_steps, by)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReplayEnded, id, compared, difference_step, replica, detail,
-                                   error, tokens_damaged)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(ReplayEnded, id, compared, difference_step, replica,
+                                                detail, error, tokens_damaged, spread)
 void to_json(json& j, const TimerFired&) { j = json::object(); }
 void from_json(const json&, TimerFired&) {}
 

@@ -83,10 +83,16 @@ int run_replay(const ReplayArguments& arguments) {
                                       {"compared", result->compared},
                                       {"difference_step", result->difference_step},
                                       {"replica", result->replica},
+                                      {"spread", result->spread},
                                       {"detail", result->detail}}
                            .dump());
   } else if (same) {
-    fmt::print("{} steps are the same, bit for bit\n", result->compared);
+    fmt::print("{} steps are the same, {}\n", result->compared,
+               result->spread == 0
+                   ? std::string("bit for bit")
+                   : fmt::format("{:.2g} apart at most (one process does not round like the run's "
+                                 "tensor-parallel ranks)",
+                                 result->spread));
   } else {
     fmt::print("step {} was computed wrongly, by the run or here: {}\n", result->difference_step,
                result->detail);

@@ -283,7 +283,7 @@ TEST(RollbackCommand, OfALiveAndOfAStoppedRunEndAlike) {
 
 TEST(ReplayCommand, FindsTheJournalRightAndRefusesTokensThatWereChanged) {
   const Shape& shape = shapes().front();
-  RunUnderTest run(shape, {"checkpoint.keep_every=5"});
+  RunUnderTest run(shape, {"checkpoint.keep_every=5", "checkpoint.policy=\"wait\""});
   run.start();
   ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
   const CommandResult same =
@@ -295,6 +295,33 @@ TEST(ReplayCommand, FindsTheJournalRightAndRefusesTokensThatWereChanged) {
       run.tenax({"replay", run.directory().string(), "--from", "0", "--to", "22"});
   EXPECT_EQ(changed.ended, Ended({4, 0})) << changed.output;
   EXPECT_NE(changed.output.find("damaged tokens"), std::string::npos) << changed.output;
+}
+
+TEST(ReplayCommand, ComparesWhatTensorParallelRanksComputedWithinTheSpread) {
+  const Shape two = {"1x1t2", 1, 1, 1, 2, 8};
+  RunUnderTest run(
+      two, {"layout.tensor_parallel=2", "checkpoint.keep_every=5", "checkpoint.policy=\"wait\""});
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const CommandResult same =
+      run.tenax({"replay", run.directory().string(), "--from", "10", "--to", "22", "--json"});
+  EXPECT_EQ(same.ended, Ended({0, 0})) << same.output;
+  const nlohmann::json result = nlohmann::json::parse(same.output);
+  EXPECT_EQ(result["compared"], 12);
+  EXPECT_GT(result["spread"], 0.0);
+  EXPECT_LT(result["spread"], 1e-3);
+}
+
+TEST(WrongWeight, OfATensorParallelRankIsFoundByComputingTheStepsElsewhere) {
+  const Shape two = {"1x1t2", 1, 1, 1, 2, 8};
+  const std::string tensor_parallel = "layout.tensor_parallel=2";
+  RunUnderTest run(two, short_run({tensor_parallel, "faults.weight_step=30", "faults.rank=1"}));
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), undisturbed_hash(two, short_run({tensor_parallel})));
+  const RunHistory history(run);
+  EXPECT_EQ(history.count("step 30 was computed wrongly"), 1);
+  EXPECT_TRUE(history.skip_windows().empty());
 }
 
 }  // namespace tenax::testing
