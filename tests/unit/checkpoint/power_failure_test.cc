@@ -222,7 +222,8 @@ TEST(SyncFailure, OnceIsReportedAndTheStoreGoesOn) {
       // Retrying is the caller's part. Nothing may be lost or counted twice by it.
       const std::uint64_t seq = std::max(acked.seq, (*store)->last_journal_seq()->value_or(0));
       acked.seq = acked.tried_seq = seq;
-      // A removal that failed may have withdrawn the manifest before: what the store says now holds.
+      // A removal that failed may have withdrawn the manifest before: what the store says now
+      // holds.
       if (const auto removal = acked.checkpoints.find(acked.in_doubt);
           removal != acked.checkpoints.end()) {
         removal->second = (*store)->manifest(acked.in_doubt).has_value();

@@ -14,18 +14,6 @@ namespace {
 using test::ControlledRun;
 using test::ControlledRunOptions;
 
-void expect_a_clean_end(ControlledRun& run) {
-  run.run_to_end();
-  EXPECT_EQ(run.violation(), "") << run.notes();
-  EXPECT_EQ(run.state.exit_code, kExitDone) << run.notes();
-  const CheckpointInfo* last = newest_checkpoint(run.state, run.state.total_steps);
-  ASSERT_NE(last, nullptr);
-  for (int rank = 0; rank < run.world(); ++rank) {
-    EXPECT_EQ(run.stored_weights(last->id, rank), run.expected_weights(rank, run.state.total_steps))
-        << "rank " << rank;
-  }
-}
-
 RollbackRequested go_back(std::int64_t to, std::int64_t first = 0, std::int64_t last = -1) {
   return {to, first, last, 1, 0, "tenax rollback"};
 }
