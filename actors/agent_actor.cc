@@ -246,7 +246,7 @@ void Agent::introduce() {
   hello.host = host_name();
   hello.num_slots = static_cast<std::uint32_t>(s_.workers.size());
   for (const auto& [slot, w] : s_.workers) {
-    hello.workers.push_back({slot, w.incarnation, w.pid, w.rank, w.generation, w.training});
+    hello.workers.push_back({slot, w.incarnation, w.pid, w.rank, w.generation, w.training, w.up});
   }
   send_up(message(std::move(hello)));
   for (auto& [incarnation, shard] : s_.open_shards) {
@@ -272,6 +272,7 @@ void Agent::from_worker(const wire::Message& in) {
   }
   if (const auto* up = std::get_if<wire::WorkerUp>(&m.body)) {
     w.pid = up->pid;
+    w.up = true;
   } else if (std::holds_alternative<wire::RankFormed>(m.body)) {
     w.training = true;
   } else if (std::holds_alternative<wire::RankStopped>(m.body) ||

@@ -35,6 +35,7 @@ struct WorkerRecord {
   std::int32_t rank = -1;
   std::uint64_t generation = 0;
   bool training = false;
+  bool up = false;  ///< it has said so
   bool expected_to_end = false;
   double busy_seconds = 0;  ///< moving averages over some 20 and some 200 steps
   double past_seconds = 0;

@@ -12,7 +12,7 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
   if (const auto* b = std::get_if<wire::AgentHello>(&m.body)) {
     scheduler::AgentJoined e{m.agent, m.agent_incarnation, b->pid, b->host, b->num_slots, {}};
     for (const wire::WorkerInfo& w : b->workers) {
-      e.workers.push_back({w.slot, w.incarnation, w.pid, w.rank, w.generation, w.training});
+      e.workers.push_back({w.slot, w.incarnation, w.pid, w.rank, w.generation, w.training, w.up});
     }
     return Event(std::move(e));
   }

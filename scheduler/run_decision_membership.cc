@@ -214,6 +214,12 @@ void Decision::on(const AgentJoined& e) {
       continue;
     }
     seat.pid = seen->pid;
+    if (!seen->up) {
+      if (answered && seat.rank >= 0) all_as_known = false;
+      seat.state = SeatState::kSpawning;
+      seat.spawned_at = now_;
+      continue;
+    }
     if (seat.rank < 0 && s_.phase == Phase::kRunning) {  // a spare
       if (!ready(seat)) seat.state = SeatState::kFresh;
       continue;

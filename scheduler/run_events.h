@@ -29,6 +29,7 @@ struct WorkerSeen {
   std::int32_t rank = -1;
   std::uint64_t generation = 0;
   bool training = false;
+  bool up = true;  ///< it has spoken: what is sent to it arrives
 };
 /// An agent introduced itself, with the workers it has.
 struct AgentJoined {

@@ -122,7 +122,8 @@ namespace scheduler {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SupervisorStarted, term, total_steps, config_changes, manifests,
                                    agents_alive)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerSeen, slot, incarnation, pid, rank, generation, training)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(WorkerSeen, slot, incarnation, pid, rank,
+                                                generation, training, up)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentJoined, agent, incarnation, pid, host, num_slots, workers)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(AgentLost, agent, incarnation, evidence)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerUp, agent, slot, incarnation, pid)

@@ -35,6 +35,7 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                             list[i].setRank(m.workers[i].rank);
                             list[i].setGeneration(m.workers[i].generation);
                             list[i].setTraining(m.workers[i].training);
+                            list[i].setUp(m.workers[i].up);
                           }
                         },
                         [&](const Heartbeat& m) {
@@ -196,7 +197,7 @@ Result<Body> read_body(schema::Envelope::Reader e) {
       AgentHello m{b.getPid(), text(b.getHost()), b.getNumSlots(), {}};
       for (auto w : b.getWorkers()) {
         m.workers.push_back({w.getSlot(), w.getIncarnation(), w.getPid(), w.getRank(),
-                             w.getGeneration(), w.getTraining()});
+                             w.getGeneration(), w.getTraining(), w.getUp()});
       }
       return Body(std::move(m));
     }

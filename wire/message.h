@@ -22,6 +22,7 @@ struct WorkerInfo {
   std::int32_t rank = -1;
   std::uint64_t generation = 0;
   bool training = false;
+  bool up = true;  ///< it has spoken
 };
 struct AgentHello {
   std::uint32_t pid = 0;

@@ -63,6 +63,7 @@ struct AgentHello {
     rank @3 :Int32;            # -1 = has no plan
     generation @4 :UInt64;     # of its plan
     training @5 :Bool;         # formed and not stopped
+    up @6 :Bool = true;        # it has spoken: what is sent to it arrives
   }
 }
 

@@ -281,7 +281,8 @@ void ControlledRun::hello(std::uint32_t agent) {
   joined.pid = 1000 + agent;
   joined.host = "host";
   for (const auto& [slot, w] : a.workers) {
-    joined.workers.push_back({slot, w->incarnation, w->pid, w->rank, w->running, w->training_seen});
+    joined.workers.push_back(
+        {slot, w->incarnation, w->pid, w->rank, w->running, w->training_seen, w->up});
   }
   a.dialled = true;
   a.up_queue.clear();

@@ -201,5 +201,28 @@ TEST(RunControllerTakeover, APlanThatWasDecidedButNeverSentIsMadeAgain) {
   expect_the_end(run);
 }
 
+TEST(RunControllerTakeover, AWorkerThatIsStillStartingGetsItsPlanWhenItIsUp) {
+  ControlledRun run(run_of(2, 1));
+  run.start();
+  run.run_until_training();
+  ASSERT_TRUE(run.train_to(7));
+  run.kill_worker(1);
+  while (run.deliver_from_worker(0) || run.deliver_from_agent(0) || run.deliver_to_agent(0)) {
+  }
+  ASSERT_TRUE(run.alive(1)) << "its successor was started and has not spoken yet";
+  run.crash_supervisor();
+  run.restart_supervisor();
+  while (run.deliver_from_worker(0) || run.deliver_from_agent(0) || run.deliver_to_agent(0)) {
+  }
+  run.pass(run.controller().options().collect_window);
+  run.feed(TimerFired{});
+  while (run.deliver_to_agent(0)) {
+  }
+  ASSERT_TRUE(run.boot(1));
+  run.run_until_training();
+  EXPECT_FALSE(run.noted("forming the generation took too long")) << run.notes();
+  expect_the_end(run);
+}
+
 }  // namespace
 }  // namespace tenax::scheduler

@@ -58,7 +58,7 @@ std::vector<Message> one_of_each() {
   held.rank = 3;
   held.degrees = {2, 1, 2};
   const std::vector<Body> bodies = {
-      AgentHello{1, "host", 2, {{0, 5, 6, -1, 0, false}, {1, 7, 8, 3, 9, true}}},
+      AgentHello{1, "host", 2, {{0, 5, 6, -1, 0, false, false}, {1, 7, 8, 3, 9, true}}},
       Heartbeat{5, {{1, 0.25, 0.5, 40}}},
       WorkerUp{4},
       WorkerExited{4, "killed", true},
