@@ -52,7 +52,7 @@ std::vector<FlightNote> TrainLoop::flight() const {
   std::vector<FlightNote> notes;
   for (std::size_t i = 0; i < entries.size(); ++i) {
     const compute::FlightEntry& e = entries[i];
-    const bool open = e.state == compute::FlightState::kPosted;
+    const bool open = e.open();
     if (!open && i + kFlightNotes < entries.size()) continue;
     notes.push_back({e.sequence, std::string(e.operation), std::string(e.within), e.peer, e.bytes,
                      std::string(compute::to_string(e.state)),

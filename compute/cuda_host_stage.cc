@@ -71,8 +71,9 @@ void CudaHostStage::forward(int slot, const StageBatch& batch, std::span<const f
   if (!status_) std::ranges::fill(output, kNan);
 }
 
-void CudaHostStage::backward(int slot, std::span<const float> output_grad,
-                             std::span<float> input_grad, std::span<float> gradient) {
+void CudaHostStage::run_backward(int slot, std::span<const float> output_grad,
+                                 std::span<float> input_grad, std::span<float> gradient,
+                                 [[maybe_unused]] BackwardWatcher* watcher) {
   TENAX_CHECK(gradient.size() == gradient_size());
   device_->zero(gradient_.span());
   inner_->backward(slot, output_grad, input_grad, gradient_.span());

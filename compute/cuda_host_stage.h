@@ -36,8 +36,6 @@ class CudaHostStage final : public Stage {
   void begin_step() override { weights_are_old_ = true; }
   void forward(int slot, const StageBatch& batch, std::span<const float> input,
                std::span<float> output) override;
-  void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
-                std::span<float> gradient) override;
   LossSum loss(int slot) const override;
   std::span<const double> sample_losses(int slot) const override {
     return inner_->sample_losses(slot);
@@ -48,6 +46,8 @@ class CudaHostStage final : public Stage {
   Status status() const override { return status_; }
 
  private:
+  void run_backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
+                    std::span<float> gradient, BackwardWatcher* watcher) override;
   CudaHostStage() = default;
   /// Brings the weights to the GPU once a step.
   void upload();

@@ -343,8 +343,9 @@ void CudaStage::forward(int slot_index, const StageBatch& batch, std::span<const
   if (!spec_.has_head) boundary_out(stream(layout_.layers.size()), output);
 }
 
-void CudaStage::backward(int slot_index, std::span<const float> output_grad,
-                         std::span<float> input_grad, std::span<float> gradient) {
+void CudaStage::run_backward(int slot_index, std::span<const float> output_grad,
+                             std::span<float> input_grad, std::span<float> gradient,
+                             [[maybe_unused]] BackwardWatcher* watcher) {
   CudaSlot& slot = slot_at(slot_index);
   TENAX_CHECK(gradient.size() == gradient_size());
   std::byte* const grad = workspace_.grad;

@@ -40,8 +40,6 @@ class CudaStage final : public Stage {
   void initialise(std::uint64_t seed) override;
   void forward(int slot, const StageBatch& batch, std::span<const float> input,
                std::span<float> output) override;
-  void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
-                std::span<float> gradient) override;
   LossSum loss(int slot) const override;
   std::span<const double> sample_losses(int slot) const override;
   LossSum evaluate(const StageBatch& batch, std::span<const float> input, std::span<float> output,
@@ -49,6 +47,8 @@ class CudaStage final : public Stage {
   void next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) override;
 
  private:
+  void run_backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
+                    std::span<float> gradient, BackwardWatcher* watcher) override;
   CudaStage(std::shared_ptr<CudaDevice> device, const ModelOptions& options, const StageSpec& spec,
             const BatchShape& shape, const StageSettings& settings);
   Status allocate(int num_slots);

@@ -105,6 +105,7 @@ Status Engine::agree_on_batch() {
   reduce.ranges = o.ranges;
   reduce.num_microbatches = o.num_microbatches;
   reduce.index = o.replica;
+  reduce.trace = o.trace;
   TENAX_TRY(TreeReducer reducer, TreeReducer::create(std::move(reduce)));
   reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
   verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
@@ -126,6 +127,7 @@ Status Engine::set_batch(Batch batch) {
       chunk.accumulator.reset();
       chunk.accumulator = std::make_unique<TreeAccumulator>(chunk.stage->gradient_size(), range);
     }
+    plan_reductions();
   } catch (const std::bad_alloc&) {
     return make_error(ErrorCode::kNoSpace,
                       fmt::format("rank {}: no memory for the sums of {} microbatches",
@@ -173,6 +175,9 @@ Status Engine::build_chunks() {
                                          o.shape, num_slots[c], settings));
     values_base += sizes[c];
     gradient_base += chunk.stage->gradient_size();
+    chunk.backward_order =
+        lay_out_stage(resolved(o.model), stage_part(o, chunk.virtual_stage, o.tensor_rank))
+            .backward_order;
     adopt_parameters(chunk);
     chunks_.push_back(std::move(chunk));
   }
@@ -224,6 +229,7 @@ void Engine::build_buffers() {
       tied = std::max(tied, size);
     if (p.held.end_addend - p.held.first_addend > 1) partial = std::max(partial, size);
   }
+  plan_reductions();
   tied_ = AlignedBuffer(tied);
   partial_sums_ =
       std::make_unique<OrderedAllReduce>(partial, std::max(static_cast<int>(o.tp_group.size()), 1));
@@ -239,147 +245,6 @@ void Engine::initialise(std::uint64_t seed) {
   for (Chunk& chunk : chunks_) chunk.stage->initialise(seed);
   std::fill(m_.span().begin(), m_.span().end(), 0.0F);
   std::fill(v_.span().begin(), v_.span().end(), 0.0F);
-}
-
-Result<std::span<float>> Engine::free_outbox(std::vector<Outbox>& boxes, std::size_t index) {
-  Outbox& box = boxes[index % boxes.size()];
-  if (box.transfer) TENAX_RETURN_IF_ERROR(std::exchange(box.transfer, nullptr)->wait());
-  return box.buffer.span();
-}
-
-Status Engine::drain(std::vector<Outbox>& boxes) {
-  for (Outbox& box : boxes) {
-    if (box.transfer) TENAX_RETURN_IF_ERROR(std::exchange(box.transfer, nullptr)->wait());
-  }
-  return {};
-}
-
-Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule,
-                            std::span<const Microbatch> microbatches, bool train,
-                            const LossSink& on_loss) {
-  if (tensor_group_) tensor_group_->use(comm);
-  // Transfers left over from a failed step belong to a dead communicator.
-  for (Chunk& chunk : chunks_) {
-    chunk.stage->begin_step();
-    for (Outbox& box : chunk.forward_boxes) box.transfer.reset();
-    for (Outbox& box : chunk.backward_boxes) box.transfer.reset();
-  }
-  for (const Action& action : schedule) {
-    const TraceSpan span(train ? options_.trace : nullptr, static_cast<TraceKind>(action.kind),
-                         action.microbatch);
-    Chunk& chunk = chunks_[static_cast<std::size_t>(action.chunk)];
-    const auto mb = static_cast<std::size_t>(action.microbatch);
-    // Messages between two ranks match by the virtual stage that sends them.
-    const std::uint64_t v = chunk.virtual_stage;
-    switch (action.kind) {
-      case ActionKind::kRecvForward:
-        TENAX_RETURN_IF_ERROR(comm.recv(previous(), kForwardTag | (v - 1),
-                                        writable_bytes_of(chunk.inbox_forward.span()))
-                                  ->wait());
-        break;
-      case ActionKind::kForward:
-        TENAX_RETURN_IF_ERROR(forward(chunk, action, microbatches[mb], train, on_loss));
-        break;
-      case ActionKind::kSendForward: {
-        Outbox& box = chunk.forward_boxes[mb % chunk.forward_boxes.size()];
-        box.transfer = comm.send(next(), kForwardTag | v, bytes_of(box.buffer.span()));
-        break;
-      }
-      case ActionKind::kRecvBackward:
-        TENAX_RETURN_IF_ERROR(comm.recv(next(), kBackwardTag | (v + 1),
-                                        writable_bytes_of(chunk.inbox_backward.span()))
-                                  ->wait());
-        break;
-      case ActionKind::kBackward:
-        TENAX_RETURN_IF_ERROR(backward(chunk, action, microbatches[mb], on_loss));
-        break;
-      case ActionKind::kSendBackward: {
-        Outbox& box = chunk.backward_boxes[mb % chunk.backward_boxes.size()];
-        box.transfer = comm.send(previous(), kBackwardTag | v, bytes_of(box.buffer.span()));
-        break;
-      }
-    }
-  }
-  for (Chunk& chunk : chunks_) {
-    TENAX_RETURN_IF_ERROR(drain(chunk.forward_boxes));
-    TENAX_RETURN_IF_ERROR(drain(chunk.backward_boxes));
-    TENAX_RETURN_IF_ERROR(chunk.stage->status());
-  }
-  return {};
-}
-
-Status Engine::forward(Chunk& chunk, const Action& action, const Microbatch& batch, bool train,
-                       const LossSink& on_loss) {
-  std::span<float> output;
-  if (!chunk.forward_boxes.empty()) {
-    TENAX_TRY(output,
-              free_outbox(chunk.forward_boxes, static_cast<std::size_t>(action.microbatch)));
-  }
-  if (train) {
-    chunk.stage->forward(action.slot, {batch.tokens, batch.targets, batch.positions, batch.samples},
-                         chunk.inbox_forward.span(), output);
-  } else {
-    const LossSum loss = chunk.stage->evaluate({batch.tokens, batch.targets, batch.positions},
-                                               chunk.inbox_forward.span(), output);
-    if (spec(chunk).has_head) on_loss(action.microbatch, loss);
-  }
-  return tensor_group_ ? tensor_group_->status() : Status{};
-}
-
-Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& batch,
-                        const LossSink& on_loss) {
-  std::span<float> input_grad;
-  if (!chunk.backward_boxes.empty()) {
-    TENAX_TRY(input_grad,
-              free_outbox(chunk.backward_boxes, static_cast<std::size_t>(action.microbatch)));
-  }
-  const std::span<float> gradient = chunk.accumulator->next();
-  std::fill(gradient.begin(), gradient.end(), 0.0F);
-  chunk.stage->backward(action.slot, chunk.inbox_backward.span(), input_grad, gradient);
-  if (tensor_group_) TENAX_RETURN_IF_ERROR(tensor_group_->status());
-  if (batch.poison_nan) gradient[0] = std::numeric_limits<float>::quiet_NaN();
-  if (batch.set_gradient_bits != 0) {
-    const auto& parameters = chunk.stage->parameters();
-    const StageParameter& p = parameters[parameters.size() / 2];
-    const auto begin = static_cast<std::size_t>(p.gradients.front().offset);
-    for (float& hit : gradient.subspan(begin, static_cast<std::size_t>(p.size))) {
-      const auto bits = std::bit_cast<std::uint32_t>(hit);
-      if (hit == 0 || (bits & batch.set_gradient_bits) != 0) continue;
-      hit = std::bit_cast<float>(bits | batch.set_gradient_bits);
-      break;
-    }
-  }
-  chunk.accumulator->commit();
-  if (spec(chunk).has_head) {
-    LossSum loss = chunk.stage->loss(action.slot);
-    if (batch.poison_nan) loss.sum = std::numeric_limits<double>::quiet_NaN();
-    if (!sample_losses_.empty()) {
-      const std::span<const double> samples = chunk.stage->sample_losses(action.slot);
-      const auto place = std::span(sample_losses_)
-                             .subspan(static_cast<std::size_t>(action.microbatch) * samples.size(),
-                                      samples.size());
-      std::ranges::copy(samples, place.begin());
-      if (batch.poison_nan) std::ranges::fill(place, loss.sum);
-    }
-    on_loss(action.microbatch, loss);
-  }
-  return {};
-}
-
-Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches) {
-  std::fill(loss_sums_.begin(), loss_sums_.end(), 0.0);
-  std::fill(target_counts_.begin(), target_counts_.end(), 0);
-  for (Chunk& chunk : chunks_) chunk.accumulator->restart();
-  TENAX_RETURN_IF_ERROR(run_schedule(comm, options_.schedule, microbatches, true,
-                                     [&](std::int32_t mb, const LossSum& loss) {
-                                       loss_sums_[static_cast<std::size_t>(mb)] = loss.sum;
-                                       target_counts_[static_cast<std::size_t>(mb)] = loss.targets;
-                                     }));
-  const TraceSpan span(options_.trace, TraceKind::kReduce);
-  TENAX_RETURN_IF_ERROR(reduce_gradients(comm));
-  TENAX_RETURN_IF_ERROR(combine_tied_embedding(comm));
-  TENAX_RETURN_IF_ERROR(combine_partial_gradients(comm));
-  return sum_squares(comm);
 }
 
 VerdictPart Engine::verdict_part() const {

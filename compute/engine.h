@@ -21,6 +21,7 @@
 #include "compute/optimizer_shards.h"
 #include "compute/parameter_groups.h"
 #include "compute/stage.h"
+#include "compute/stage_layout.h"
 #include "compute/step_trace.h"
 #include "compute/tensor_group.h"
 #include "compute/tree_accumulator.h"
@@ -28,6 +29,9 @@
 #include "compute/verdict.h"
 
 namespace tenax::compute {
+
+/// Whether gradients travel between replicas while the last backward is computed.
+enum class Overlap : std::uint8_t { kOff, kOn };
 
 struct EngineOptions {
   ModelOptions model;
@@ -54,6 +58,8 @@ struct EngineOptions {
   /// ZeRO stage. 1: each replica keeps AdamW's moments of its share alone, reduces the gradients of
   /// it and updates its weights (optimizer_shards.h); the bits are those of 0.
   int zero = 0;
+  Overlap overlap = Overlap::kOn;      ///< the bits are the same
+  std::size_t bucket_bytes = 1 << 20;  ///< of gradients that are reduced at once, at least
   StageSettings settings;
   AdamwOptions adamw;
   std::vector<ParameterGroup> groups;  ///< of tensors with other rules than adamw's
@@ -140,6 +146,7 @@ class Engine {
 
  private:
   explicit Engine(EngineOptions options);
+  class GradientSettler;
 
   /// A boundary tensor on its way to a neighbour stage; the buffer is reused when the transfer has
   /// ended.
@@ -155,6 +162,10 @@ class Engine {
     std::size_t gradient_base = 0;
     std::unique_ptr<Stage> stage;
     std::unique_ptr<TreeAccumulator> accumulator;
+    std::vector<GradientExtent> backward_order;
+    std::vector<TreeReduction> reductions;  ///< of its buckets, in the order of a backward
+    std::vector<int> last_parts;            ///< of the backward, by reduction: it may start then
+    std::size_t num_started = 0;            ///< reductions of this step
     AlignedBuffer inbox_forward;
     AlignedBuffer inbox_backward;
     std::vector<Outbox> forward_boxes;
@@ -177,8 +188,11 @@ class Engine {
                       const LossSink& on_loss);
   Status forward(Chunk& chunk, const Action& action, const Microbatch& batch, bool train,
                  const LossSink& on_loss);
-  Status backward(Chunk& chunk, const Action& action, const Microbatch& batch,
+  Status backward(Communicator& comm, Chunk& chunk, const Action& action, const Microbatch& batch,
                   const LossSink& on_loss);
+  void plan_reductions();
+  /// Of buckets that are final once a backward has done `part`.
+  Status start_reductions(Communicator& comm, Chunk& chunk, int part);
   Status reduce_gradients(Communicator& comm);
   Status combine_tied_embedding(Communicator& comm);
   Status combine_partial_gradients(Communicator& comm);

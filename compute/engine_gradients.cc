@@ -1,12 +1,14 @@
 // What an engine does with the gradients of a step once they are computed: sums over replicas in
 // the fixed tree, the parts that other ranks hold, and the partial sums of the norm.
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
 #include "compute/collectives.h"
 #include "compute/engine.h"
 #include "compute/engine_tags.h"
+#include "compute/gradient_buckets.h"
 #include "compute/tensor_norm.h"
 
 namespace tenax::compute {
@@ -32,24 +34,48 @@ const GradientPart* part_of(const StageParameter& p, GradientPartKind kind) {
 
 }  // namespace
 
-Status Engine::reduce_gradients(Communicator& comm) {
-  if (options_.zero == 0) {
-    for (const Chunk& chunk : chunks_) {
-      const std::span<float> sums = gradients_of(chunk);
-      TENAX_RETURN_IF_ERROR(reducer_->all_reduce(
-          comm, replicas(), kReduceTag, *chunk.accumulator,
-          even_parts(sums.size(), static_cast<int>(options_.dp_group.size()), kAlignFloats), sums));
+void Engine::plan_reductions() {
+  std::vector<TreeReduction> all;
+  for (Chunk& chunk : chunks_) {
+    std::vector<GradientSection> sections;
+    for (const GradientSection& section : shards_.sections) {
+      if (options_.zero == 0 || &chunks_[section.chunk] != &chunk) continue;
+      sections.push_back(section);
+      for (std::size_t& cut : sections.back().cuts) cut -= chunk.gradient_base;
     }
-    return {};
+    BucketOptions options;
+    options.num_members = static_cast<int>(options_.dp_group.size());
+    options.sections = sections;
+    options.least_floats = options_.bucket_bytes / sizeof(float);
+    options.max_piece_floats = reducer_->max_piece();
+    const auto buckets = cut_into_buckets(chunk.backward_order, options);
+    chunk.last_parts.clear();
+    chunk.reductions.clear();
+    for (const GradientBucket& bucket : buckets) {
+      const auto number = static_cast<std::int32_t>(all.size() + chunk.reductions.size());
+      chunk.last_parts.push_back(bucket.part);
+      chunk.reductions.push_back({chunk.accumulator.get(), gradients_of(chunk), bucket.pieces,
+                                  options_.zero == 0,
+                                  kReduceTag | static_cast<std::uint64_t>(number), number});
+    }
+    all.insert(all.end(), chunk.reductions.begin(), chunk.reductions.end());
   }
-  for (const GradientSection& section : shards_.sections) {
-    const Chunk& chunk = chunks_[section.chunk];
-    std::vector<std::size_t> cuts = section.cuts;
-    for (std::size_t& cut : cuts) cut -= chunk.gradient_base;
-    TENAX_RETURN_IF_ERROR(reducer_->reduce_scatter(comm, replicas(), kReduceTag, *chunk.accumulator,
-                                                   cuts, gradients_of(chunk)));
+  reducer_->reserve(reducer_->wanted_bytes(all), all.size());
+}
+
+Status Engine::start_reductions(Communicator& comm, Chunk& chunk, int part) {
+  for (; chunk.num_started < chunk.reductions.size(); ++chunk.num_started) {
+    if (chunk.last_parts[chunk.num_started] > part) break;
+    TENAX_RETURN_IF_ERROR(reducer_->start(comm, replicas(), chunk.reductions[chunk.num_started]));
   }
   return {};
+}
+
+Status Engine::reduce_gradients(Communicator& comm) {
+  // In the order in which backwards end, which is the same on all replicas.
+  for (auto chunk = chunks_.rbegin(); chunk != chunks_.rend(); ++chunk)
+    TENAX_RETURN_IF_ERROR(start_reductions(comm, *chunk, std::numeric_limits<int>::max()));
+  return reducer_->finish(comm, replicas());
 }
 
 Status Engine::combine_tied_embedding(Communicator& comm) {

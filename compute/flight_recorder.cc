@@ -12,6 +12,8 @@ std::string_view to_string(FlightState state) {
   switch (state) {
     case FlightState::kPosted:
       return "posted";
+    case FlightState::kWaiting:
+      return "waiting";
     case FlightState::kDone:
       return "done";
     case FlightState::kFailed:
@@ -29,8 +31,8 @@ std::string describe(const FlightEntry& entry) {
   text += fmt::format(", tag {:#x}", entry.tag);
   if (!entry.within.empty()) text += fmt::format(", in {}", entry.within);
   text += fmt::format(": {} at {}", to_string(entry.state),
-                      format_time(entry.state == FlightState::kPosted ? entry.start : entry.end));
-  if (entry.state != FlightState::kPosted) {
+                      format_time(entry.open() ? entry.start : entry.end));
+  if (!entry.open()) {
     text += fmt::format(" after {:.3f} ms", 1e3 * to_seconds(entry.end - entry.start));
   }
   return text;
@@ -66,6 +68,12 @@ void FlightRecorder::add_blocked(Duration blocked) {
 Duration FlightRecorder::blocked() const {
   MutexLock lock(mutex_);
   return blocked_;
+}
+
+void FlightRecorder::wait(std::uint64_t sequence) {
+  MutexLock lock(mutex_);
+  FlightEntry& entry = ring_[sequence % ring_.size()];
+  if (entry.sequence == sequence && entry.open()) entry.state = FlightState::kWaiting;
 }
 
 void FlightRecorder::finish(std::uint64_t sequence, FlightState state) {

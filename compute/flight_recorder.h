@@ -16,7 +16,8 @@
 namespace tenax::compute {
 
 enum class FlightState : std::uint8_t {
-  kPosted,  ///< begun, not ended: what a blocked rank waits for
+  kPosted,   ///< begun, not ended, while the rank does other work
+  kWaiting,  ///< not ended, and the rank does nothing until it has
   kDone,
   kFailed,
 };
@@ -32,7 +33,8 @@ struct FlightEntry {
   std::uint64_t tag = 0;
   FlightState state = FlightState::kPosted;
   Time start{};
-  Time end{};  ///< valid unless kPosted
+  Time end{};  ///< valid once it has ended
+  bool open() const { return state == FlightState::kPosted || state == FlightState::kWaiting; }
 };
 
 /// One line for a journal: "#17 recv of 4096 bytes from rank 2, tag 5, in all_gather: posted at
@@ -47,6 +49,8 @@ class FlightRecorder {
 
   /// Begins an entry and returns its sequence number. `operation` must be a string literal.
   std::uint64_t post(std::string_view operation, int peer, std::uint64_t bytes, std::uint64_t tag);
+  /// The rank waits for an entry to end; ignored if it has been overwritten since.
+  void wait(std::uint64_t sequence);
   /// Ends an entry; ignored if it has been overwritten since.
   void finish(std::uint64_t sequence, FlightState state);
   /// The rank was blocked in a transfer for so long.

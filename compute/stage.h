@@ -125,6 +125,15 @@ struct StageMemory {
 Result<StageMemory> plan_stage_memory(const ModelOptions& options, const StageSpec& spec,
                                       const BatchShape& shape, const StageSettings& settings = {});
 
+/// Learns during a backward which gradients it has ended with.
+class BackwardWatcher {
+ public:
+  virtual ~BackwardWatcher() = default;
+  /// Of StageLayout::backward_order, nothing is added any more to what belongs to `part` or an
+  /// earlier one. Called in ascending order; parts may be passed over.
+  virtual void part_done(int part) = 0;
+};
+
 class Stage {
  public:
   /// Allocates values, workspace and `num_slots` activation slots (0 for evaluation only); nothing
@@ -171,8 +180,10 @@ class Stage {
   /// (gradient_size() floats on the device). output_grad (B, T, C): empty at the head. input_grad
   /// (B, T, C): overwritten; empty at the embedding. Tensors that this microbatch does not touch
   /// get nothing. The slot is free afterwards; loss(slot) stays readable until its next use.
-  virtual void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
-                        std::span<float> gradient) = 0;
+  void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
+                std::span<float> gradient, BackwardWatcher* watcher = nullptr) {
+    run_backward(slot, output_grad, input_grad, gradient, watcher);
+  }
 
   /// At the head, after backward(slot).
   virtual LossSum loss(int slot) const = 0;
@@ -187,6 +198,12 @@ class Stage {
   /// Logits after the last of `tokens` (1 to T of them, one sequence) into `logits` (V). Only where
   /// one stage is the whole model. Computes the sequence anew each time.
   virtual void next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) = 0;
+
+ protected:
+  /// backward(); a stage that does not know when a gradient is final need not call the watcher.
+  virtual void run_backward(int slot, std::span<const float> output_grad,
+                            std::span<float> input_grad, std::span<float> gradient,
+                            BackwardWatcher* watcher) = 0;
 };
 
 }  // namespace tenax::compute

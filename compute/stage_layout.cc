@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "compute/aligned_buffer.h"
 
@@ -45,6 +46,33 @@ LayerOffsets find_layer(const StageLayout& layout, int layer) {
   return at;
 }
 
+/// The part of a backward that adds to a tensor's gradient last.
+int backward_part(const std::string& name, const StageSpec& spec) {
+  if (name.starts_with("embedding."))
+    return spec.has_embedding ? spec.end_layer - spec.first_layer + 1 : 0;
+  for (int layer = spec.first_layer; layer < spec.end_layer; ++layer)
+    if (name.starts_with(fmt::format("layers.{}.", layer))) return spec.end_layer - layer;
+  return 0;
+}
+
+std::vector<GradientExtent> backward_order(const StageLayout& layout, const StageSpec& spec) {
+  std::vector<GradientExtent> order;
+  const auto add = [&](int part, std::int64_t begin, std::int64_t end) {
+    if (begin == end) return;
+    if (!order.empty() && order.back().part == part && order.back().end == begin)
+      order.back().end = end;
+    else
+      order.push_back({part, begin, end});
+  };
+  for (std::size_t i = 0; i < layout.parameters.size(); ++i) {
+    const StageParameter& p = layout.parameters[i];
+    add(backward_part(p.spec.name, spec), p.offset, p.offset + aligned(p.size));
+  }
+  add(0, layout.values_size, layout.gradient_size);
+  std::ranges::sort(order, {}, [](const GradientExtent& e) { return std::pair(e.part, e.begin); });
+  return order;
+}
+
 }  // namespace
 
 StageLayout lay_out_stage(const ModelOptions& options, const StageSpec& spec) {
@@ -85,6 +113,7 @@ StageLayout lay_out_stage(const ModelOptions& options, const StageSpec& spec) {
     layout.output_gradient = layout.gradient_size;
     layout.gradient_size += aligned(token.size);
   }
+  layout.backward_order = backward_order(layout, spec);
   return layout;
 }
 

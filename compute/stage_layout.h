@@ -27,6 +27,15 @@ struct LayerOffsets {
   LinearOffsets query, key, value, output, gate, up, down;
 };
 
+/// Elements [begin, end) of the gradient buffer, and which part of a backward adds to them last: 0
+/// the head, then the layers from the last on, behind them the embedding.
+struct GradientExtent {
+  int part = 0;
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  bool operator==(const GradientExtent&) const = default;
+};
+
 struct StageLayout {
   std::vector<StageParameter> parameters;
   std::int64_t values_size = 0;
@@ -40,6 +49,8 @@ struct StageLayout {
   NormOffsets final_norm;
   std::int64_t output = -1;           ///< the matrix of the logits, tied or not
   std::int64_t output_gradient = -1;  ///< its gradient, in the gradient buffer
+  /// The whole gradient buffer, in the order in which a backward ends with it.
+  std::vector<GradientExtent> backward_order;
 };
 
 /// Values first, in canonical order, each tensor on a multiple of 16 floats. The gradient buffer

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "common/check.h"
 
@@ -30,15 +31,29 @@ std::span<float> TreeAccumulator::next() {
   return {buffers_[num_trees_].get(), num_elements_};
 }
 
-void TreeAccumulator::commit() {
-  TENAX_CHECK(!complete());
+void TreeAccumulator::settle(std::size_t begin, std::size_t end) {
+  TENAX_CHECK(!complete() && begin <= end && end <= num_elements_);
+  Subtree newest{next_microbatch_, 0};
+  for (std::size_t n = num_trees_; n > 0 && are_siblings(trees_[n - 1], newest); --n) {
+    float* const left = buffers_[n - 1].get() + begin;
+    add_floats(left, buffers_[n].get() + begin, left, end - begin);
+    newest = {trees_[n - 1].begin, newest.level + 1};
+  }
+  num_settled_ += end - begin;
+}
+
+void TreeAccumulator::commit_settled() {
+  TENAX_CHECK(std::exchange(num_settled_, 0) == num_elements_);
   trees_[num_trees_++] = {next_microbatch_++, 0};
   while (num_trees_ > 1 && are_siblings(trees_[num_trees_ - 2], trees_[num_trees_ - 1])) {
     --num_trees_;
-    float* const left = buffers_[num_trees_ - 1].get();
-    add_floats(left, buffers_[num_trees_].get(), left, num_elements_);
     ++trees_[num_trees_ - 1].level;
   }
+}
+
+void TreeAccumulator::commit() {
+  settle(0, num_elements_);
+  commit_settled();
 }
 
 void TreeAccumulator::add(std::span<const float> gradients) {
@@ -50,6 +65,7 @@ void TreeAccumulator::add(std::span<const float> gradients) {
 void TreeAccumulator::restart() {
   next_microbatch_ = range_.begin;
   num_trees_ = 0;
+  num_settled_ = 0;
 }
 
 }  // namespace tenax::compute

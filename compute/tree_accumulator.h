@@ -27,6 +27,11 @@ class TreeAccumulator {
   std::span<float> next();
   /// The buffer from next() is filled.
   void commit();
+  /// The same a piece at a time: elements [begin, end) of the buffer from next() are filled, each
+  /// exactly once before commit_settled(). Of the last microbatch, sums() of what is settled are
+  /// those after commit_settled(). Followed by no commit().
+  void settle(std::size_t begin, std::size_t end);
+  void commit_settled();
   /// next(), copy, commit(). gradients.size() = num_elements.
   void add(std::span<const float> gradients);
   /// Forgets everything: a new step, or the same one again.
@@ -34,10 +39,12 @@ class TreeAccumulator {
 
   std::size_t num_elements() const { return num_elements_; }
   MicrobatchRange range() const { return range_; }
+  /// next() is for the last microbatch of the range.
+  bool at_last() const { return next_microbatch_ + 1 == range_.end; }
   bool complete() const { return next_microbatch_ == range_.end; }
   /// What is summed so far: after complete(), maximal_subtrees(range()).
   std::span<const Subtree> subtrees() const { return {trees_.data(), num_trees_}; }
-  /// The sums over subtrees()[i].
+  /// The sums over maximal_subtrees(range())[i], once complete() or settled.
   const float* sums(std::size_t i) const { return buffers_[i].get(); }
 
  private:
@@ -45,6 +52,7 @@ class TreeAccumulator {
   const MicrobatchRange range_;
   int next_microbatch_;
   std::size_t num_trees_ = 0;
+  std::size_t num_settled_ = 0;  ///< elements of the buffer from next()
   std::vector<Subtree> trees_;
   std::vector<std::unique_ptr<float[]>> buffers_;  // buffers_[i] belongs to trees_[i]
 };

@@ -11,15 +11,9 @@
 namespace tenax::compute {
 namespace {
 
-constexpr std::size_t kMinSegment = 4096;
-constexpr std::size_t kMaxSegment = 262144;
-
-/// Elements [begin, end) of a part that travel in one segment; empty behind the part's end.
-std::pair<std::size_t, std::size_t> segment_of(std::span<const std::size_t> parts, int member,
-                                               std::size_t segment, std::size_t segment_elements) {
-  const std::size_t begin = std::min(parts[member] + segment * segment_elements, parts[member + 1]);
-  return {begin, std::min(begin + segment_elements, parts[member + 1])};
-}
+constexpr std::size_t kMinPiece = 4096;
+constexpr std::size_t kMaxPiece = std::size_t{1} << 22;
+constexpr std::size_t kSegment = 262144;
 
 }  // namespace
 
@@ -56,7 +50,7 @@ TreeReducer::TreeReducer(TreeReduceOptions options) : options_(std::move(options
   const int n = static_cast<int>(options_.ranges.size());
   std::vector<std::pair<Subtree, Source>> all;
   for (int member = 0; member < n; ++member) {
-    const auto trees = maximal_subtrees(options_.ranges[member]);
+    const auto trees = maximal_subtrees(options_.ranges[static_cast<std::size_t>(member)]);
     for (std::size_t local = 0; local < trees.size(); ++local) {
       const std::size_t remote = member == options_.index ? 0 : num_remote_++;
       all.push_back({trees[local], {member, local, remote}});
@@ -67,92 +61,199 @@ TreeReducer::TreeReducer(TreeReduceOptions options) : options_(std::move(options
     trees_.push_back(tree);
     sources_.push_back(source);
   }
-  // The segment must be the same on all members, so it is cut to the member that receives most:
-  // nobody more than all.
-  const std::size_t fitting =
-      options_.max_workspace_bytes / sizeof(float) / (2 * trees_.size()) / 64 * 64;
-  segment_elements_ = std::clamp(fitting, kMinSegment, kMaxSegment);
-  workspace_.resize(2 * num_remote_ * segment_elements_);
-  const std::size_t num_own = trees_.size() - num_remote_;
-  for (auto& transfers : transfers_) transfers.reserve(num_remote_ + num_own * n);
   inputs_.resize(trees_.size());
-  part_bytes_.resize(n + 1);
 }
 
-void TreeReducer::post_segment(Communicator& comm, const Group& group, std::uint64_t tag,
-                               const TreeAccumulator& mine, std::span<const std::size_t> parts,
-                               std::size_t segment) {
-  Transfers& transfers = transfers_[segment % 2];
-  transfers.clear();
-  const auto [begin, end] = segment_of(parts, group.index, segment, segment_elements_);
+std::size_t TreeReducer::max_piece() const {
+  // The same on all members, so it is cut to the member that receives most: nobody more than all.
+  const std::size_t fitting = options_.max_workspace_bytes / sizeof(float) / (2 * trees_.size()) /
+                              kAlignFloats * kAlignFloats;
+  return std::clamp(fitting, kMinPiece, kMaxPiece);
+}
+
+std::size_t TreeReducer::wanted_bytes(std::span<const TreeReduction> reductions) const {
+  std::size_t floats = 0;
+  for (const TreeReduction& r : reductions) floats += num_remote_ * own_piece(r).size();
+  return floats * sizeof(float);
+}
+
+void TreeReducer::reserve(std::size_t bytes, std::size_t num_reductions) {
+  // A single reduction always fits.
+  const std::size_t least = num_remote_ * max_piece() * sizeof(float);
+  const std::size_t limited = std::min(bytes, std::max(options_.max_workspace_bytes, least));
+  flights_.clear();
+  if (limited > workspace_bytes()) workspace_ = AlignedBuffer(limited / sizeof(float));
+  const auto n = options_.ranges.size();
+  flights_.all.resize(std::max(num_reductions, flights_.all.size()));
+  for (Flight& flight : flights_.all)
+    flight.transfers.reserve(std::max(num_remote_ + trees_.size() * n, 2 * n));
+}
+
+void TreeReducer::Flights::clear() {
+  for (std::size_t i = 0; i < num; ++i) all[i].transfers.clear();
+  num = num_summed = 0;
+}
+
+bool TreeReducer::take_workspace(std::size_t floats, Flight& flight) const {
+  // A ring: the flights that are not summed lie from the oldest's begin to the newest's end.
+  flight.begin = flight.end = 0;
+  if (floats == 0) return true;
+  std::size_t first = flights_.num_summed;
+  while (first < flights_.num && flights_.all[first].begin == flights_.all[first].end) ++first;
+  std::size_t begin = 0;
+  if (first < flights_.num) {
+    std::size_t last = flights_.num - 1;
+    while (flights_.all[last].begin == flights_.all[last].end) --last;
+    const std::size_t head = flights_.all[last].end;
+    const std::size_t tail = flights_.all[first].begin;
+    if (head > tail) {
+      begin = head + floats <= workspace_.size() ? head : 0;
+      if (begin == 0 && floats >= tail) return false;
+    } else {
+      begin = head;
+      if (head + floats >= tail) return false;
+    }
+  }
+  TENAX_CHECK(begin + floats <= workspace_.size());
+  flight.begin = begin;
+  flight.end = begin + floats;
+  return true;
+}
+
+Status TreeReducer::start(Communicator& comm, const Group& group, const TreeReduction& r) {
+  TENAX_CHECK(group.size() == static_cast<int>(options_.ranges.size()) &&
+              group.index == options_.index);
+  TENAX_CHECK(r.pieces.size() == options_.ranges.size() && r.out.size() == r.mine->num_elements());
+  TENAX_CHECK(r.mine->range() == options_.ranges[static_cast<std::size_t>(group.index)]);
+  TENAX_CHECK(flights_.num < flights_.all.size());
+  Flight& flight = flights_.all[flights_.num];
+  flight.reduction = &r;
+  if (options_.trace != nullptr) flight.started = options_.trace->clock().now();
+  while (!take_workspace(num_remote_ * own_piece(r).size(), flight))
+    TENAX_RETURN_IF_ERROR(sum_oldest(comm, group));
+  ++flights_.num;
+  post(comm, group, flight);
+  return {};
+}
+
+void TreeReducer::post(Communicator& comm, const Group& group, Flight& flight) {
+  const TreeReduction& r = *flight.reduction;
+  CollectiveRecord record(comm.flight_recorder(), "tree_reduce", r.out.size_bytes(), r.tag);
+  const std::size_t size = own_piece(r).size();
   for (const Source& source : sources_) {
-    if (begin == end || source.member == group.index) continue;
-    transfers.push_back(comm.recv(
-        group.ranks[source.member], tag,
-        std::as_writable_bytes(std::span(workspace(segment % 2, source.remote), end - begin))));
+    if (size == 0 || source.member == group.index) continue;
+    const std::span<float> place =
+        workspace_.span().subspan(flight.begin + source.remote * size, size);
+    flight.transfers.push_back(comm.recv(group.ranks[static_cast<std::size_t>(source.member)],
+                                         r.tag, std::as_writable_bytes(place)));
   }
   // Beginning with the next member, so that not all send to the same one first.
   for (int i = 1; i < group.size(); ++i) {
-    const int member = (group.index + i) % group.size();
-    const auto [from, to] = segment_of(parts, member, segment, segment_elements_);
-    if (from == to) continue;
-    for (std::size_t t = 0; t < mine.subtrees().size(); ++t) {
-      transfers.push_back(comm.send(group.ranks[member], tag,
-                                    std::as_bytes(std::span(mine.sums(t) + from, to - from))));
+    const auto member = static_cast<std::size_t>((group.index + i) % group.size());
+    const GradientPiece& piece = r.pieces[member];
+    if (piece.size() == 0) continue;
+    for (const Source& source : sources_) {
+      if (source.member != group.index) continue;
+      const std::span<const float> sums{r.mine->sums(source.local) + piece.begin, piece.size()};
+      flight.transfers.push_back(comm.send(group.ranks[member], r.tag, std::as_bytes(sums)));
     }
+  }
+  record.succeed();
+}
+
+Status TreeReducer::sum_oldest(Communicator& comm, const Group& group) {
+  Flight& flight = flights_.all[flights_.num_summed];
+  const TreeReduction& r = *flight.reduction;
+  CollectiveRecord record(comm.flight_recorder(), "tree_reduce", r.out.size_bytes(), r.tag);
+  for (auto& transfer : flight.transfers) TENAX_RETURN_IF_ERROR(transfer->wait());
+  flight.transfers.clear();
+  if (const GradientPiece& piece = own_piece(r); piece.size() > 0) {
+    for (std::size_t t = 0; t < sources_.size(); ++t) {
+      inputs_[t] = sources_[t].member == group.index
+                       ? r.mine->sums(sources_[t].local) + piece.begin
+                       : workspace_.data() + flight.begin + sources_[t].remote * piece.size();
+    }
+    sum_subtrees(trees_, inputs_, r.out.data() + piece.begin, piece.size());
+  }
+  if (r.gather) post_gather(comm, group, flight);
+  ++flights_.num_summed;
+  record.succeed();
+  return {};
+}
+
+void TreeReducer::post_gather(Communicator& comm, const Group& group, Flight& flight) {
+  const TreeReduction& r = *flight.reduction;
+  for (int i = 1; i < group.size(); ++i) {
+    const auto member = static_cast<std::size_t>((group.index + i) % group.size());
+    const GradientPiece& piece = r.pieces[member];
+    if (piece.size() == 0) continue;
+    flight.transfers.push_back(
+        comm.recv(group.ranks[member], r.tag,
+                  std::as_writable_bytes(r.out.subspan(piece.begin, piece.size()))));
+  }
+  const GradientPiece& mine = own_piece(r);
+  for (int i = 1; i < group.size() && mine.size() > 0; ++i) {
+    const auto member = static_cast<std::size_t>((group.index + i) % group.size());
+    flight.transfers.push_back(comm.send(group.ranks[member], r.tag,
+                                         std::as_bytes(r.out.subspan(mine.begin, mine.size()))));
   }
 }
 
-Status TreeReducer::finish_segment(const TreeAccumulator& mine, std::span<const std::size_t> parts,
-                                   std::size_t segment, std::span<float> out) {
-  for (auto& transfer : transfers_[segment % 2]) TENAX_RETURN_IF_ERROR(transfer->wait());
-  const auto [begin, end] = segment_of(parts, options_.index, segment, segment_elements_);
-  if (begin == end) return {};
-  for (std::size_t t = 0; t < sources_.size(); ++t) {
-    inputs_[t] = sources_[t].member == options_.index ? mine.sums(sources_[t].local) + begin
-                                                      : workspace(segment % 2, sources_[t].remote);
+Status TreeReducer::finish(Communicator& comm, const Group& group) {
+  const auto end_all = [&]() -> Status {
+    while (flights_.num_summed < flights_.num) TENAX_RETURN_IF_ERROR(sum_oldest(comm, group));
+    for (std::size_t i = 0; i < flights_.num; ++i) {
+      Flight& flight = flights_.all[i];
+      CollectiveRecord record(comm.flight_recorder(), "tree_gather",
+                              flight.reduction->out.size_bytes(), flight.reduction->tag);
+      for (auto& transfer : flight.transfers) TENAX_RETURN_IF_ERROR(transfer->wait());
+      if (options_.trace != nullptr)
+        options_.trace->add(TraceKind::kReduce, flight.reduction->number, flight.started);
+      record.succeed();
+    }
+    return {};
+  };
+  Status status = end_all();
+  flights_.clear();  // also after an error: what is left must not touch the buffers later
+  return status;
+}
+
+Status TreeReducer::run(Communicator& comm, const Group& group, TreeReduction whole,
+                        std::span<const std::size_t> parts) {
+  const auto n = options_.ranges.size();
+  TENAX_CHECK(parts.size() == n + 1 && parts[n] <= whole.out.size() && whole.mine->complete());
+  std::size_t longest = 0;
+  for (std::size_t i = 0; i < n; ++i) longest = std::max(longest, parts[i + 1] - parts[i]);
+  const std::size_t segment = std::min(max_piece(), kSegment);
+  std::vector<TreeReduction> segments;
+  for (std::size_t at = 0; at < longest; at += segment) {
+    segments.push_back(whole);
+    // Two members may post a segment's gathering and another's sums in different order.
+    segments.back().tag += (segments.size() - 1) << 48;
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::size_t begin = std::min(parts[i] + at, parts[i + 1]);
+      segments.back().pieces.push_back({begin, std::min(begin + segment, parts[i + 1])});
+    }
   }
-  sum_subtrees(trees_, inputs_, out.data() + begin, end - begin);
-  return {};
+  reserve(2 * num_remote_ * segment * sizeof(float), segments.size());
+  Status status;
+  for (const TreeReduction& s : segments)
+    if (status) status = start(comm, group, s);
+  if (status) return finish(comm, group);
+  abandon();
+  return status;
 }
 
 Status TreeReducer::reduce_scatter(Communicator& comm, const Group& group, std::uint64_t tag,
                                    const TreeAccumulator& mine, std::span<const std::size_t> parts,
                                    std::span<float> out) {
-  const int n = static_cast<int>(options_.ranges.size());
-  TENAX_CHECK(group.size() == n && group.index == options_.index);
-  TENAX_CHECK(mine.complete() && mine.range() == options_.ranges[group.index]);
-  TENAX_CHECK(static_cast<int>(parts.size()) == n + 1 && parts[n] <= out.size());
-  TENAX_CHECK(out.size() == mine.num_elements());
-  CollectiveRecord record(comm.flight_recorder(), "tree_reduce_scatter", std::as_bytes(out).size(),
-                          tag);
-  std::size_t longest = 0;
-  for (int i = 0; i < n; ++i) longest = std::max(longest, parts[i + 1] - parts[i]);
-  const std::size_t num_segments = (longest + segment_elements_ - 1) / segment_elements_;
-  Status status;
-  for (std::size_t segment = 0; status && segment < num_segments; ++segment) {
-    post_segment(comm, group, tag, mine, parts, segment);
-    if (segment > 0) status = finish_segment(mine, parts, segment - 1, out);
-  }
-  if (status && num_segments > 0) status = finish_segment(mine, parts, num_segments - 1, out);
-  // Also after an error: what is left must not touch the buffers later.
-  for (auto& transfers : transfers_) transfers.clear();
-  if (status) record.succeed();
-  return status;
+  return run(comm, group, {&mine, out, {}, false, tag}, parts);
 }
 
 Status TreeReducer::all_reduce(Communicator& comm, const Group& group, std::uint64_t tag,
                                const TreeAccumulator& mine, std::span<const std::size_t> parts,
                                std::span<float> out) {
-  CollectiveRecord record(comm.flight_recorder(), "tree_all_reduce", std::as_bytes(out).size(),
-                          tag);
-  TENAX_RETURN_IF_ERROR(reduce_scatter(comm, group, tag, mine, parts, out));
-  std::ranges::transform(parts, part_bytes_.begin(),
-                         [](std::size_t part) { return part * sizeof(float); });
-  TENAX_RETURN_IF_ERROR(
-      all_gather_parts(comm, group, tag, part_bytes_, std::as_writable_bytes(out)));
-  record.succeed();
-  return {};
+  return run(comm, group, {&mine, out, {}, true, tag}, parts);
 }
 
 }  // namespace tenax::compute

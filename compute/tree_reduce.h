@@ -2,13 +2,15 @@
 // bit-identical results for every number of replicas and every division of the microbatches among
 // them (T2).
 //
-// The elements are cut into one part a member. Every member sends its subtrees' values of part p to
-// member p, which adds all subtrees in the tree's order; that is a reduce-scatter. An all-gather of
-// the parts makes it an all-reduce. A member with S subtrees sends S times what an ordinary
-// reduce-scatter sends; S is 1 when the microbatches are divided into equal powers of two. Parts
-// travel in segments, and one segment is added while the next is on its way.
+// The elements are cut into one piece a member. Every member sends its subtrees' values of piece p
+// to member p, which adds all subtrees in the tree's order; that is a reduce-scatter. Sending each
+// piece to all others makes it an all-reduce. A member with S subtrees sends S times what an
+// ordinary reduce-scatter sends; S is 1 when the microbatches are divided into equal powers of two.
+// Several reductions may be on their way: start() posts transfers and returns, so gradients travel
+// while the rest of a backward is computed; finish() waits and adds.
 //
-// Confined to the engine's thread. Allocates in create() only (but for the transfers themselves).
+// Confined to the engine's thread. Allocates in create() and reserve() only (but for the transfers
+// themselves).
 #pragma once
 
 #include <cstddef>
@@ -18,9 +20,11 @@
 #include <vector>
 
 #include "common/result.h"
+#include "compute/aligned_buffer.h"
 #include "compute/collectives.h"
 #include "compute/communicator.h"
 #include "compute/microbatch_tree.h"
+#include "compute/step_trace.h"
 #include "compute/tree_accumulator.h"
 
 namespace tenax::compute {
@@ -29,24 +33,55 @@ struct TreeReduceOptions {
   std::vector<MicrobatchRange> ranges;  ///< by group index; may be empty, disjoint, cover [0, M)
   int num_microbatches = 0;             ///< M
   int index = 0;                        ///< the caller's place in the group
-  std::size_t max_workspace_bytes = 16 << 20;  ///< shortens segments if there are many subtrees
+  std::size_t max_workspace_bytes = 256 << 20;
+  StepTrace* trace = nullptr;  ///< records each reduction, from start to end
+};
+
+/// Elements [begin, end) of the gradients.
+struct GradientPiece {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  std::size_t size() const { return end - begin; }
+  bool operator==(const GradientPiece&) const = default;
+};
+
+/// One reduction: equal on all members but for `mine` and `out`.
+struct TreeReduction {
+  const TreeAccumulator* mine = nullptr;  ///< of the caller's range
+  std::span<float> out;                   ///< as long as mine->num_elements()
+  std::vector<GradientPiece> pieces;      ///< by member: what it sums
+  bool gather = false;                    ///< every member gets all sums, else those of its piece
+  std::uint64_t tag = 0;                  ///< of no other reduction on its way
+  std::int32_t number = -1;               ///< for the trace
 };
 
 class TreeReducer {
  public:
   /// kInvalidArgument unless the ranges cover [0, M) exactly once.
   static Result<TreeReducer> create(TreeReduceOptions options);
+  /// Floats of the longest piece of which all members can receive all subtrees in the workspace.
+  std::size_t max_piece() const;
+  /// Bytes that all of `reductions` on their way need at once.
+  std::size_t wanted_bytes(std::span<const TreeReduction> reductions) const;
+  /// Workspace of so many bytes, at most the options' limit, and room for so many reductions.
+  void reserve(std::size_t bytes, std::size_t num_reductions);
 
-  /// For member i: out[j] = the sum of all microbatches' gradient j, for j in [parts[i], parts[i +
-  /// 1]); the rest of `out` is untouched. `mine` is complete, of the caller's range and left as it
-  /// is; out.size() = mine.num_elements(); `parts`: n + 1 ascending values up to out.size(), equal
-  /// on all members (even_parts(), or a section of an optimizer's shards). After an error `out` is
-  /// garbage and the communicator is dead.
+  /// Posts the transfers of a reduction that is none of those on their way. What `mine` has in the
+  /// pieces is final and stays as it is until finish(); `out` and the reduction stay where they
+  /// are. Blocks only while there is no workspace left, for the oldest on their way.
+  Status start(Communicator& comm, const Group& group, const TreeReduction& reduction);
+  /// Ends all reductions on their way: out[j] = the sum of all microbatches' gradient j, for j in
+  /// the own piece, or with `gather` in all pieces; the rest of `out` is untouched. After an error
+  /// `out` is garbage and the communicator is dead.
+  Status finish(Communicator& comm, const Group& group);
+  /// Forgets what a failed step left on its way.
+  void abandon() { flights_.clear(); }
+
+  /// The whole of `mine` at once, in segments: member i sums [parts[i], parts[i + 1]).
   Status reduce_scatter(Communicator& comm, const Group& group, std::uint64_t tag,
                         const TreeAccumulator& mine, std::span<const std::size_t> parts,
                         std::span<float> out);
-  /// As reduce_scatter, but on return all of `out` holds the sums on every member; `parts` cover
-  /// it.
+  /// As reduce_scatter, but on return all of `out` holds the sums on every member.
   Status all_reduce(Communicator& comm, const Group& group, std::uint64_t tag,
                     const TreeAccumulator& mine, std::span<const std::size_t> parts,
                     std::span<float> out);
@@ -58,29 +93,43 @@ class TreeReducer {
   struct Source {
     int member;
     std::size_t local;   ///< which of the member's subtrees
-    std::size_t remote;  ///< which of all other members' subtrees: its place in a workspace half
+    std::size_t remote;  ///< which of all other members' subtrees: its place in a workspace
   };
-  using Transfers = std::vector<std::unique_ptr<Transfer>>;
+  /// A reduction on its way.
+  struct Flight {
+    const TreeReduction* reduction = nullptr;
+    std::size_t begin = 0;  ///< of its workspace, in floats
+    std::size_t end = 0;
+    Time started{};
+    std::vector<std::unique_ptr<Transfer>> transfers;
+  };
+  /// Flights of a step in the order of their start. Clearing keeps their memory.
+  struct Flights {
+    std::vector<Flight> all;
+    std::size_t num = 0;
+    std::size_t num_summed = 0;  ///< of the first: only the gathering is left
+    void clear();
+  };
 
   explicit TreeReducer(TreeReduceOptions options);
-  void post_segment(Communicator& comm, const Group& group, std::uint64_t tag,
-                    const TreeAccumulator& mine, std::span<const std::size_t> parts,
-                    std::size_t segment);
-  Status finish_segment(const TreeAccumulator& mine, std::span<const std::size_t> parts,
-                        std::size_t segment, std::span<float> out);
-  float* workspace(std::size_t half, std::size_t remote) {
-    return workspace_.data() + (half * num_remote_ + remote) * segment_elements_;
+  const GradientPiece& own_piece(const TreeReduction& r) const {
+    return r.pieces[static_cast<std::size_t>(options_.index)];
   }
+  /// Takes workspace for the next flight; false if there is none left.
+  bool take_workspace(std::size_t floats, Flight& flight) const;
+  void post(Communicator& comm, const Group& group, Flight& flight);
+  Status sum_oldest(Communicator& comm, const Group& group);
+  void post_gather(Communicator& comm, const Group& group, Flight& flight);
+  Status run(Communicator& comm, const Group& group, TreeReduction whole,
+             std::span<const std::size_t> parts);
 
   TreeReduceOptions options_;
   std::vector<Subtree> trees_;   // of all members, ascending
   std::vector<Source> sources_;  // of trees_
   std::size_t num_remote_ = 0;
-  std::size_t segment_elements_ = 0;
-  std::vector<float> workspace_;  // two halves
-  Transfers transfers_[2];        // by half
+  AlignedBuffer workspace_;
+  Flights flights_;
   std::vector<const float*> inputs_;
-  std::vector<std::size_t> part_bytes_;
 };
 
 }  // namespace tenax::compute

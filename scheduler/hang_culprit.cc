@@ -10,11 +10,12 @@ namespace tenax::scheduler {
 
 namespace {
 
-/// The oldest transfer of a rank that has begun and not ended: what holds it up.
+/// The oldest transfer that a rank waits for: what holds it up. Others that have begun, such as
+/// those of gradients while a backward is computed, do not.
 const FlightNote* wait_of(const std::vector<FlightNote>& notes) {
   const FlightNote* oldest = nullptr;
   for (const FlightNote& n : notes) {
-    if (n.state != "posted" || n.peer < 0 || n.operation != "recv") continue;
+    if (n.state != "waiting" || n.peer < 0) continue;
     if (oldest == nullptr || n.sequence < oldest->sequence) oldest = &n;
   }
   return oldest;

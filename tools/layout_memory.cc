@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 #include <string>
 
 #include "compute/layer_cost.h"
@@ -13,6 +14,7 @@
 #include "compute/stage_layout.h"
 #include "compute/tensor_part.h"
 #include "compute/tree_accumulator.h"
+#include "compute/tree_reduce.h"
 #include "scheduler/layout.h"
 #include "scheduler/pipeline_schedule.h"
 
@@ -64,6 +66,21 @@ std::int64_t optimizer_bytes(const compute::ModelOptions& o, const compute::Stag
   return static_cast<std::int64_t>(2 * most * sizeof(float));
 }
 
+/// What the others' sums of gradients need while they arrive, on the replica that gets most.
+std::int64_t reduction_bytes(std::int64_t gradient_bytes, const LayoutQuestion& q) {
+  std::size_t all = 0;
+  std::size_t least = std::numeric_limits<std::size_t>::max();
+  for (int replica = 0; replica < q.dp; ++replica) {
+    const int begin = replica * q.num_microbatches;
+    const auto own = compute::maximal_subtrees({begin, begin + q.num_microbatches}).size();
+    all += own;
+    least = std::min(least, own);
+  }
+  const auto wanted = static_cast<std::int64_t>(all - least) * gradient_bytes / q.dp;
+  return std::min(wanted,
+                  static_cast<std::int64_t>(compute::TreeReduceOptions{}.max_workspace_bytes));
+}
+
 /// Bytes of all ranks of a run.
 std::int64_t total_of(const std::vector<RankMemory>& stages, const configs::RunConfig& config) {
   std::int64_t sum = 0;
@@ -96,6 +113,7 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
     const auto schedule = scheduler::make_schedule(scheduler::ScheduleKind::kOneForwardOneBackward,
                                                    pipeline, stage, q.num_microbatches);
     RankMemory r;
+    std::int64_t gradient = 0;
     for (int chunk = 0; chunk < q.virtual_stages; ++chunk) {
       const int v = chunk * q.pp + stage;
       const auto& range = layers[static_cast<std::size_t>(v)];
@@ -107,10 +125,12 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
         r.num_parameters += p.size;
       r.weights += m.values;
       r.gradients += num_buffers * m.gradient;
+      gradient += m.gradient;
       r.optimizer += optimizer_bytes(model, spec, q.zero > 0 ? q.dp : 1);
       r.activations += scheduler::num_slots(schedule, chunk) * m.slot;
       r.workspace += m.workspace + boundary_bytes(model, spec, shape, num_outboxes);
     }
+    r.workspace += reduction_bytes(gradient, q);
     ranks.push_back(r);
   }
   return ranks;

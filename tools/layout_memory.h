@@ -38,7 +38,7 @@ struct RankMemory {
   std::int64_t gradients = 0;  ///< the buffers of the fixed tree and the reduced sums
   std::int64_t optimizer = 0;  ///< AdamW's two moments; with ZeRO those of the largest share
   std::int64_t activations = 0;
-  std::int64_t workspace = 0;  ///< of the kernels, and boundary tensors on their way
+  std::int64_t workspace = 0;  ///< of the kernels, boundary tensors and gradients on their way
   std::int64_t total() const { return weights + gradients + optimizer + activations + workspace; }
 };
 

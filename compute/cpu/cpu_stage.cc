@@ -249,8 +249,9 @@ void CpuStage::forward(int slot_index, const StageBatch& batch, std::span<const 
   }
 }
 
-void CpuStage::backward(int slot_index, std::span<const float> output_grad,
-                        std::span<float> input_grad, std::span<float> gradient) {
+void CpuStage::run_backward(int slot_index, std::span<const float> output_grad,
+                            std::span<float> input_grad, std::span<float> gradient,
+                            BackwardWatcher* watcher) {
   StageSlot& slot = slot_at(slot_index);
   TENAX_CHECK(gradient.size() == gradient_size());
   TENAX_CHECK(spec_.has_head || output_grad.size() == boundary_size());
@@ -279,6 +280,10 @@ void CpuStage::backward(int slot_index, std::span<const float> output_grad,
   } else {
     std::ranges::copy(output_grad, grad);
   }
+  const auto done = [&](std::size_t part) {
+    if (watcher != nullptr) watcher->part_done(static_cast<int>(part));
+  };
+  done(0);
   for (std::size_t i = layout_.layers.size(); i-- > 0;) {
     LayerActivations& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
     const BlockCall call{shape_,         layout_.layers[i],
@@ -289,11 +294,13 @@ void CpuStage::backward(int slot_index, std::span<const float> output_grad,
       block_forward(*context_, call, workspace_.stream[0]);
     if (settings_.recompute == Recompute::kSelective) block_recompute(*context_, call);
     block_backward(*context_, call, grad, gradient.data());
+    done(layout_.layers.size() - i);
   }
   if (spec_.has_embedding)
     embed_backward(slot, grad, gradient.data());
   else
     std::copy_n(grad, input_grad.size(), input_grad.data());
+  done(layout_.layers.size() + 1);
 }
 
 LossSum CpuStage::loss(int slot) const {

@@ -34,8 +34,6 @@ class CpuStage final : public Stage {
   void initialise(std::uint64_t seed) override;
   void forward(int slot, const StageBatch& batch, std::span<const float> input,
                std::span<float> output) override;
-  void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
-                std::span<float> gradient) override;
   LossSum loss(int slot) const override;
   std::span<const double> sample_losses(int slot) const override;
   LossSum evaluate(const StageBatch& batch, std::span<const float> input, std::span<float> output,
@@ -43,6 +41,8 @@ class CpuStage final : public Stage {
   void next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) override;
 
  private:
+  void run_backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
+                    std::span<float> gradient, BackwardWatcher* watcher) override;
   const float* value(std::int64_t offset) const;
   /// Residual stream of the batch's tokens into `out`; `raw` takes what the embedding norm reads.
   void embed(const BatchShape& shape, const StageBatch& batch, float* raw, float* mean, float* rstd,

@@ -43,6 +43,7 @@ class GlooTransfer final : public Transfer {
   Status wait() override {
     if (!result_) {
       // In this order: latest_ may be the end of time.
+      if (recorder_ != nullptr) recorder_->wait(record_);
       const auto begin = std::chrono::steady_clock::now();
       const bool limited = latest_ < begin + timeout_;
       Status status = link_->wait(operation_, limited ? latest_ - begin : timeout_);

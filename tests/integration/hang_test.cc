@@ -57,7 +57,7 @@ TEST(StoppedProcess, TheRankThatHangsIsNamedWithWhoWaitedForItAndWhatItDid) {
             std::string::npos)
       << journal;
   EXPECT_NE(journal.find("T (stopped)"), std::string::npos) << "the state of its threads";
-  EXPECT_NE(journal.find("posted"), std::string::npos) << "the transfers of the others";
+  EXPECT_NE(journal.find("waiting"), std::string::npos) << "the transfers of the others";
 }
 
 TEST(StoppedProcess, AnAgentThatHangsIsReplacedWithItsWorkers) {

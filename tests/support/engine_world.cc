@@ -76,8 +76,11 @@ struct RankResult {
 
 void train_rank(const WorldOptions& options, compute::Communicator& comm, RankResult& out) {
   const Degrees degrees = actors::degrees_of(options.config);
-  auto created = compute::Engine::create(
-      actors::engine_options(options.config, options.vocabulary_size, degrees, comm.rank()));
+  compute::EngineOptions engine_options =
+      actors::engine_options(options.config, options.vocabulary_size, degrees, comm.rank());
+  engine_options.bucket_bytes = 0;
+  if (options.change_options) options.change_options(engine_options);
+  auto created = compute::Engine::create(std::move(engine_options));
   ASSERT_TRUE(created) << created.error().message;
   compute::Engine& engine = **created;
   engine.initialise(static_cast<std::uint64_t>(options.config.run.seed));

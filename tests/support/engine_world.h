@@ -28,6 +28,8 @@ struct WorldOptions {
   std::int64_t vocabulary_size = 257;
   int steps = 2;
   int document_length = 0;  ///< tokens of each document of a sample; 0: a sample is one
+  /// Called for each rank, in its thread. Without it every layer is a bucket of gradients.
+  std::function<void(compute::EngineOptions& options)> change_options;
   /// Called on each rank between its update and the sharing of weights.
   std::function<void(compute::Engine& engine)> after_update;
 };

@@ -157,6 +157,32 @@ TEST(TreeAccumulator, EndsWithTheMaximalSubtreesAndCanBeRestarted) {
   }
 }
 
+TEST(TreeAccumulator, SumsOfTheLastMicrobatchAreThereAsSoonAsAPieceIsSettled) {
+  constexpr std::size_t kElements = 100;
+  for (const MicrobatchRange range : {MicrobatchRange{0, 1}, {0, 8}, {3, 11}, {4, 7}}) {
+    const TreeAccumulator whole = filled(range, kElements);
+    TreeAccumulator accumulator(kElements, range);
+    for (int m = range.begin; m < range.end; ++m) {
+      EXPECT_EQ(accumulator.at_last(), m + 1 == range.end);
+      const auto buffer = accumulator.next();
+      const auto settle = [&](std::size_t begin, std::size_t end) {
+        for (std::size_t k = begin; k < end; ++k) buffer[k] = gradient(m, k);
+        accumulator.settle(begin, end);
+        if (m + 1 < range.end) return;
+        for (std::size_t i = 0; i < whole.subtrees().size(); ++i)
+          for (std::size_t k = begin; k < end; ++k)
+            ASSERT_EQ(accumulator.sums(i)[k], whole.sums(i)[k]) << i << " " << k;
+      };
+      settle(60, kElements);
+      settle(0, 13);
+      settle(13, 60);
+      accumulator.commit_settled();
+    }
+    EXPECT_TRUE(accumulator.complete());
+    EXPECT_EQ(accumulator.subtrees().size(), whole.subtrees().size());
+  }
+}
+
 TEST(TreeReducer, RefusesRangesThatDoNotCoverTheStepOnce) {
   const auto create = [](std::vector<MicrobatchRange> ranges, int m) {
     return TreeReducer::create({.ranges = std::move(ranges), .num_microbatches = m, .index = 0});
@@ -250,6 +276,53 @@ TEST_P(TreeReduceInWorldOf, ManySegmentsGiveTheSameBits) {
     ASSERT_TRUE(status) << status.error().message;
     EXPECT_TRUE(same_bits(out, expected));
   });
+}
+
+TEST_P(TreeReduceInWorldOf, SeveralOnTheirWayInLittleWorkspaceGiveTheSameBits) {
+  const int n = GetParam();
+  constexpr std::size_t kElements = 40'000;
+  constexpr std::size_t kPiece = 1000;
+  constexpr int kMicrobatches = 7;
+  const auto expected = reference(kMicrobatches, kElements);
+  std::vector<int> sizes(n, 0);
+  for (int m = 0; m < kMicrobatches; ++m) ++sizes[m % n];
+  const auto ranges = ranges_of(sizes);
+  for (const std::size_t workspace : {std::size_t{1}, std::size_t{500'000}, std::size_t{1} << 30}) {
+    run_world(n, [&](Communicator& comm) {
+      const auto ranks = all_ranks(n);
+      const Group group{ranks, comm.rank()};
+      auto reducer = TreeReducer::create({.ranges = ranges,
+                                          .num_microbatches = kMicrobatches,
+                                          .index = group.index,
+                                          .max_workspace_bytes = workspace});
+      ASSERT_TRUE(reducer);
+      const TreeAccumulator mine = filled(ranges[group.index], kElements);
+      std::vector<float> out(kElements);
+      // Pieces of different members in no order, some empty; the last reductions are shorter.
+      std::vector<TreeReduction> reductions;
+      for (std::size_t at = 0; at < kElements;) {
+        TreeReduction r{&mine, out, {}, true, 9 + (reductions.size() << 8)};
+        for (int m = 0; m < n; ++m) {
+          const bool none = n > 1 && (reductions.size() + m) % 3 == 1;
+          const std::size_t end = none ? at : std::min(at + kPiece, kElements);
+          r.pieces.push_back({at, end});
+          at = end;
+        }
+        reductions.push_back(std::move(r));
+      }
+      reducer->reserve(reducer->wanted_bytes(reductions), reductions.size());
+      for (int round = 0; round < 2; ++round) {
+        std::ranges::fill(out, 0.0f);
+        for (const TreeReduction& r : reductions) {
+          const Status started = reducer->start(comm, group, r);
+          ASSERT_TRUE(started) << started.error().message;
+        }
+        const Status finished = reducer->finish(comm, group);
+        ASSERT_TRUE(finished) << finished.error().message;
+        ASSERT_TRUE(same_bits(out, expected));
+      }
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, TreeReduceInWorldOf, ::testing::Values(1, 2, 3, 4, 5));

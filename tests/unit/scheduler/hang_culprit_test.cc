@@ -5,7 +5,7 @@
 namespace tenax::scheduler {
 namespace {
 
-FlightNote recv(int peer, std::uint64_t sequence = 7, const std::string& state = "posted") {
+FlightNote recv(int peer, std::uint64_t sequence = 7, const std::string& state = "waiting") {
   return {sequence, "recv", "all_gather", peer, 4096, state, 1.5};
 }
 FlightNote sent(int peer) { return {6, "send", "all_gather", peer, 4096, "done", 0.1}; }
@@ -38,6 +38,14 @@ TEST(HangCulprit, IsTheOldestTransferThatCounts) {
   const auto culprit = find_culprit({{0, {recv(1, 12), recv(2, 11)}}}, {1, 2});
   ASSERT_TRUE(culprit);
   EXPECT_EQ(culprit->rank, 2);
+}
+
+TEST(HangCulprit, TransfersThatARankDoesNotWaitForDoNotCount) {
+  // Gradients on their way while a backward is computed: rank 1 hangs in it.
+  const auto culprit =
+      find_culprit({{0, {recv(2, 5, "posted"), recv(1)}}, {1, {recv(0, 5, "posted")}}}, {});
+  ASSERT_TRUE(culprit);
+  EXPECT_EQ(culprit->rank, 1);
 }
 
 TEST(HangCulprit, NobodyIsNamedWithoutAWaitOrInACircle) {

@@ -1,0 +1,110 @@
+// Gradients travel between replicas while the last backward is still computed: what the trace of
+// real engines says, and that it changes no bit.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "actors/engine_setup.h"
+#include "common/clock.h"
+#include "compute/step_trace.h"
+#include "tests/support/grid_model.h"
+
+namespace tenax::test {
+namespace {
+
+using compute::Overlap;
+using compute::TraceEvent;
+using compute::TraceKind;
+
+WorldOptions layout(int dp, int pp, int chunks, int zero) {
+  WorldOptions o = world_options();
+  o.config.layout.data_parallel = dp;
+  o.config.layout.pipeline_parallel = pp;
+  o.config.layout.virtual_stages = chunks;
+  o.config.layout.zero = zero;
+  return o;
+}
+
+/// The traces of all ranks of one step.
+std::vector<std::vector<TraceEvent>> traces_of(WorldOptions o, Overlap overlap) {
+  const SystemClock clock;
+  o.steps = 1;
+  std::vector<std::unique_ptr<compute::StepTrace>> traces;
+  for (int r = 0; r < actors::degrees_of(o.config).world_size(); ++r)
+    traces.push_back(std::make_unique<compute::StepTrace>(clock, 4096));
+  o.change_options = [&](compute::EngineOptions& options) {
+    options.bucket_bytes = 0;
+    options.overlap = overlap;
+    options.trace = traces[static_cast<std::size_t>(options.rank)].get();
+  };
+  train_world(o);
+  std::vector<std::vector<TraceEvent>> events;
+  for (const auto& trace : traces)
+    events.emplace_back(trace->events().begin(), trace->events().end());
+  return events;
+}
+
+/// When a rank's last backward ends, and when its first reduction begins.
+struct Times {
+  Time last_backward{};
+  Time first_reduction = Time::max();
+  std::size_t num_reductions = 0;
+
+  explicit Times(const std::vector<TraceEvent>& events) {
+    for (const TraceEvent& e : events) {
+      if (e.kind == TraceKind::kBackward) last_backward = std::max(last_backward, e.end);
+      if (e.kind != TraceKind::kReduce) continue;
+      first_reduction = std::min(first_reduction, e.begin);
+      ++num_reductions;
+    }
+  }
+};
+
+TEST(Overlap, TheFirstBucketIsReducedBeforeTheLastBackwardEnds) {
+  for (const int zero : {0, 1}) {
+    for (const int pp : {1, 2}) {
+      SCOPED_TRACE(testing::Message() << "zero " << zero << " pp " << pp);
+      for (const auto& events : traces_of(layout(2, pp, 1, zero), Overlap::kOn)) {
+        const Times times(events);
+        EXPECT_GE(times.num_reductions, 3u) << "a bucket a layer, and embedding or head";
+        EXPECT_LT(times.first_reduction, times.last_backward);
+      }
+    }
+  }
+}
+
+TEST(Overlap, OffMeansThatReductionsBeginBehindTheLastBackward) {
+  for (const auto& events : traces_of(layout(2, 1, 1, 0), Overlap::kOff)) {
+    const Times times(events);
+    EXPECT_GE(times.num_reductions, 5u);
+    EXPECT_GE(times.first_reduction, times.last_backward);
+  }
+}
+
+TEST(Overlap, NeitherItNorTheSizeOfBucketsChangesABit) {
+  const TrainedWorld alone = train_world(world_options());
+  for (const int zero : {0, 1}) {
+    for (const int pp : {1, 2}) {
+      for (const Overlap overlap : {Overlap::kOff, Overlap::kOn}) {
+        for (const std::size_t bytes :
+             {std::size_t{0}, std::size_t{100'000}, std::size_t{1} << 30}) {
+          SCOPED_TRACE(testing::Message() << "zero " << zero << " pp " << pp << " bytes " << bytes
+                                          << " overlap " << static_cast<int>(overlap));
+          WorldOptions o = layout(3, pp, pp, zero);
+          o.change_options = [&](compute::EngineOptions& options) {
+            options.overlap = overlap;
+            options.bucket_bytes = bytes;
+          };
+          expect_same_bits(train_world(o), alone);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tenax::test
