@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -17,8 +18,9 @@ namespace tenax::actors {
 
 namespace {
 
-constexpr std::size_t kMaxJournal = 5000;
-constexpr std::size_t kRateSteps = 20;  ///< steps that tokens per second are measured over
+constexpr std::size_t kMaxTold = 5000;     ///< journal entries that say something to people
+constexpr std::size_t kMaxRoutine = 1000;  ///< others; two a step
+constexpr std::size_t kRateSteps = 20;     ///< steps that tokens per second are measured over
 
 json number(double v) {
   if (std::isnan(v)) return "NaN";
@@ -26,11 +28,24 @@ json number(double v) {
   return v;
 }
 
+constexpr std::array<const char*, 8> kMetricColumns = {
+    "branch",    "step",  "loss", "grad_norm", "learning_rate", "tokens_per_second",
+    "eval_loss", "update"};
+
+/// The values of kMetricColumns.
 json metrics_row(const StepReport& r) {
   const double rate = r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
   return json::array({r.branch, r.step, number(r.loss), number(r.grad_norm), r.learning_rate, rate,
                       r.has_eval ? number(r.eval_loss) : json(nullptr),
                       r.update == UpdateKind::kApplied ? "applied" : "skipped"});
+}
+
+/// The same with names, as the event of a step carries it.
+json metrics_object(const StepReport& r) {
+  const json row = metrics_row(r);
+  json object;
+  for (std::size_t i = 0; i < kMetricColumns.size(); ++i) object[kMetricColumns[i]] = row[i];
+  return object;
 }
 
 std::string_view phase_word(const scheduler::RunState& s) {
@@ -55,21 +70,112 @@ std::string_view checkpoint_word(const scheduler::CheckpointInfo& c) {
   return c.committed ? "committed" : "writing";
 }
 
+/// Whether a worker is, or is to be, in this place.
+bool is_seated(const scheduler::RunState& s, const scheduler::Seat& seat) {
+  return !seat.retired && !s.agents[seat.agent].gone;
+}
+
+/// The tree that is; a worker without a rank is called a spare, whatever it did before.
+json actors_json(const std::vector<ActorInfo>& actors, const scheduler::RunState& s) {
+  json list = json::array();
+  for (const ActorInfo& a : actors) {
+    const auto spare =
+        std::find_if(s.seats.begin(), s.seats.end(), [&](const scheduler::Seat& seat) {
+          return a.kind == "worker_proxy" && a.pid > 0 && seat.pid == a.pid && seat.rank < 0 &&
+                 seat.state == scheduler::SeatState::kFresh;
+        });
+    const bool is_spare = spare != s.seats.end();
+    list.push_back({{"id", std::to_string(a.id)},
+                    {"parent", a.parent == 0 ? json(nullptr) : json(std::to_string(a.parent))},
+                    {"kind", a.kind},
+                    {"name", a.name},
+                    {"state", is_spare ? "up" : a.state},
+                    {"detail", is_spare ? "spare" : a.detail},
+                    {"pid", a.pid},
+                    {"since", format_time(a.since)},
+                    {"restarts", 0}});
+  }
+  return list;
+}
+
+json seat_json(const scheduler::Seat& seat) {
+  return {{"agent", seat.agent},
+          {"slot", seat.slot},
+          {"pid", seat.pid},
+          {"incarnation", seat.incarnation},
+          {"state", scheduler::to_string(seat.state)},
+          {"restarts", seat.restarts}};
+}
+
+json ranks_json(const scheduler::RunState& s,
+                const std::map<int, scheduler::StragglerScore>& scores) {
+  std::map<int, json> by_rank;
+  for (const scheduler::Seat& seat : s.seats) {
+    if (!is_seated(s, seat) || seat.rank < 0) continue;
+    json row = seat_json(seat);
+    const auto place = scheduler::coordinates_of(s.degrees, seat.rank);
+    row["rank"] = seat.rank;
+    row["stage"] = place.pp;
+    row["dp_rank"] = place.dp;
+    row["tp_rank"] = place.tp;
+    row["last_step"] = s.counted_step;
+    const auto score = scores.find(seat.rank);
+    row["straggler_score"] = score != scores.end() ? json(score->second.score()) : json(nullptr);
+    row["straggles"] = score != scores.end() && score->second.straggles;
+    by_rank[seat.rank] = std::move(row);
+  }
+  json list = json::array();
+  for (auto& [rank, row] : by_rank) list.push_back(std::move(row));
+  return list;
+}
+
+std::string_view agent_word(const scheduler::AgentState& a) {
+  if (a.excluded_until) return "excluded";
+  if (a.gone) return "gone";
+  if (a.draining) return "draining";
+  return a.up ? "up" : "starting";
+}
+
+json agents_json(const scheduler::RunState& s) {
+  json list = json::array();
+  for (std::size_t id = 0; id < s.agents.size(); ++id) {
+    const scheduler::AgentState& a = s.agents[id];
+    int ranks = 0;
+    int spares = 0;
+    for (const scheduler::Seat& seat : s.seats) {
+      if (seat.agent == id && is_seated(s, seat)) ++(seat.rank < 0 ? spares : ranks);
+    }
+    list.push_back({{"agent", id},
+                    {"host", a.host},
+                    {"pid", a.pid},
+                    {"state", agent_word(a)},
+                    {"joined", a.joined},
+                    {"restarts", a.restarts},
+                    {"ranks", ranks},
+                    {"spares", spares},
+                    {"excluded_until",
+                     a.excluded_until ? json(format_time(*a.excluded_until)) : json(nullptr)}});
+  }
+  return list;
+}
+
 }  // namespace
 
 RunView::RunView(RunFacts facts, const Clock& clock, const ActorRegistry& registry)
     : facts_(std::move(facts)), clock_(clock), registry_(registry), started_(clock.now()) {}
 
-void RunView::remember(std::uint64_t seq, std::string text) {
-  journal_.emplace_back(seq, std::move(text));
-  if (journal_.size() > kMaxJournal) journal_.pop_front();
+void RunView::remember(const scheduler::JournalEntry& entry, std::string text) {
+  const bool told = scheduler::is_told(entry);
+  auto& kept = told ? told_ : routine_;
+  kept.emplace(entry.seq, std::move(text));
+  if (kept.size() > (told ? kMaxTold : kMaxRoutine)) kept.erase(kept.begin());
 }
 
 void RunView::preload(const scheduler::JournalEntry& entry) {
   MutexLock lock(mutex_);
   metrics_.add(entry);
   useful_before_ = metrics_.useful_seconds();
-  remember(entry.seq, scheduler::to_json(entry));
+  remember(entry, scheduler::to_json(entry));
 }
 
 void RunView::measure(const scheduler::RunState& s) {
@@ -95,9 +201,14 @@ void RunView::measure(const scheduler::RunState& s) {
                   : 0;
   const auto& reports = metrics_.reports();
   if (reports.empty()) return;
-  p.loss = reports.back().loss;
-  p.grad_norm = reports.back().grad_norm;
-  p.learning_rate = reports.back().learning_rate;
+  // After a rollback the newest reports are of steps that were left.
+  const auto newest = std::find_if(reports.rbegin(), reports.rend(),
+                                   [&](const StepReport& r) { return r.step <= s.counted_step; });
+  if (newest != reports.rend()) {
+    p.loss = newest->loss;
+    p.grad_norm = newest->grad_norm;
+    p.learning_rate = newest->learning_rate;
+  }
   double seconds = 0;
   double tokens = 0;
   for (std::size_t i = reports.size() - std::min(reports.size(), kRateSteps); i < reports.size();
@@ -122,7 +233,7 @@ void RunView::record(const scheduler::JournalEntry& entry, const std::string& te
   {
     MutexLock lock(mutex_);
     fresh = metrics_.add(entry);
-    remember(entry.seq, text);
+    remember(entry, text);
     for (const scheduler::Command& c : entry.commands) {
       const auto* note = std::get_if<scheduler::Note>(&c);
       if (note != nullptr && note->severity >= scheduler::Severity::kNotice)
@@ -131,7 +242,7 @@ void RunView::record(const scheduler::JournalEntry& entry, const std::string& te
   }
   if (http == nullptr) return;
   for (const StepReport& r : fresh) {
-    http->publish("step", static_cast<std::uint64_t>(r.step), metrics_row(r).dump());
+    http->publish("step", static_cast<std::uint64_t>(r.step), metrics_object(r).dump());
   }
   http->publish("journal", entry.seq, text);
 }
@@ -202,64 +313,13 @@ std::string RunView::state_json() const {
   j["world_size"] = degrees.world_size();
   j["target"] = {{"dp", s.target.dp}, {"tp", s.target.tp}, {"pp", s.target.pp}};
   j["layout"] = {{"dp", degrees.dp}, {"tp", degrees.tp}, {"pp", degrees.pp}};
-  j["actors"] = json::array();
-  for (const ActorInfo& a : registry_.list()) {
-    j["actors"].push_back(
-        {{"id", std::to_string(a.id)},
-         {"parent", a.parent == 0 ? json(nullptr) : json(std::to_string(a.parent))},
-         {"kind", a.kind},
-         {"name", a.name},
-         {"state", a.state},
-         {"detail", a.detail},
-         {"pid", a.pid},
-         {"since", format_time(a.since)},
-         {"restarts", 0}});
-  }
-  j["ranks"] = json::array();
+  j["actors"] = actors_json(registry_.list(), s);
+  j["ranks"] = ranks_json(s, scores_);
   j["spares"] = json::array();
   for (const scheduler::Seat& seat : s.seats) {
-    if (seat.retired || s.agents[seat.agent].gone) continue;
-    json row = {{"agent", seat.agent},
-                {"slot", seat.slot},
-                {"pid", seat.pid},
-                {"incarnation", seat.incarnation},
-                {"state", scheduler::to_string(seat.state)},
-                {"restarts", seat.restarts}};
-    if (seat.rank < 0) {
-      j["spares"].push_back(std::move(row));
-      continue;
-    }
-    const auto place = scheduler::coordinates_of(degrees, seat.rank);
-    row["rank"] = seat.rank;
-    row["stage"] = place.pp;
-    row["dp_rank"] = place.dp;
-    row["tp_rank"] = place.tp;
-    row["last_step"] = s.counted_step;
-    const auto score = scores_.find(seat.rank);
-    row["straggler_score"] = score != scores_.end() ? json(score->second.score()) : json(nullptr);
-    row["straggles"] = score != scores_.end() && score->second.straggles;
-    j["ranks"].push_back(std::move(row));
+    if (is_seated(s, seat) && seat.rank < 0) j["spares"].push_back(seat_json(seat));
   }
-  std::sort(j["ranks"].begin(), j["ranks"].end(),
-            [](const json& a, const json& b) { return a["rank"] < b["rank"]; });
-  j["agents"] = json::array();
-  for (std::size_t id = 0; id < s.agents.size(); ++id) {
-    const scheduler::AgentState& a = s.agents[id];
-    const std::string_view word = a.excluded_until ? "excluded"
-                                  : a.gone         ? "gone"
-                                  : a.draining     ? "draining"
-                                  : a.up           ? "up"
-                                                   : "starting";
-    j["agents"].push_back(
-        {{"agent", id},
-         {"host", a.host},
-         {"pid", a.pid},
-         {"state", word},
-         {"joined", a.joined},
-         {"restarts", a.restarts},
-         {"excluded_until",
-          a.excluded_until ? json(format_time(*a.excluded_until)) : json(nullptr)}});
-  }
+  j["agents"] = agents_json(s);
   j["checkpoints"] = json::array();
   for (const scheduler::CheckpointInfo& c : s.checkpoints) {
     j["checkpoints"].push_back({{"id", c.id},
@@ -271,10 +331,12 @@ std::string RunView::state_json() const {
   }
   j["spikes"] = json::array();
   for (const scheduler::RollbackRecord& r : s.spikes.ladder.rollbacks) {
-    j["spikes"].push_back({{"step", r.skip_last},
-                           {"onset", r.onset},
-                           {"verdict", "rollback"},
-                           {"reason", fmt::format("rolled back to step {}", r.branch_point)}});
+    j["spikes"].push_back(
+        {{"step", r.skip_last},
+         {"onset", r.onset},
+         {"verdict", "rollback"},
+         {"reason", fmt::format("back to step {}; the samples of steps {} to {} are skipped",
+                                r.branch_point, r.skip_first, r.skip_last)}});
   }
   j["detector"] = {{"state", scheduler::to_string(s.spikes.now.phase)},
                    {"baseline", s.spikes.now.baseline.level}};
@@ -287,10 +349,7 @@ std::string RunView::metrics_json(std::int64_t since_step) const {
   for (const StepReport& r : metrics_.reports()) {
     if (r.step > since_step) rows.push_back(metrics_row(r));
   }
-  const json j = {{"columns",
-                   {"branch", "step", "loss", "grad_norm", "learning_rate", "tokens_per_second",
-                    "eval_loss", "update"}},
-                  {"rows", std::move(rows)}};
+  const json j = {{"columns", kMetricColumns}, {"rows", std::move(rows)}};
   return j.dump();
 }
 
@@ -298,11 +357,14 @@ std::string RunView::journal_json(std::uint64_t since_seq) const {
   MutexLock lock(mutex_);
   std::string out = "{\"entries\":[";
   bool first = true;
-  for (const auto& [seq, text] : journal_) {
-    if (seq <= since_seq) continue;
+  auto told = told_.upper_bound(since_seq);
+  auto routine = routine_.upper_bound(since_seq);
+  while (told != told_.end() || routine != routine_.end()) {
+    const bool take_told =
+        routine == routine_.end() || (told != told_.end() && told->first < routine->first);
     if (!first) out += ',';
     first = false;
-    out += text;
+    out += take_told ? (told++)->second : (routine++)->second;
   }
   return out + "]}";
 }

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <string>
 #include <vector>
@@ -80,7 +79,7 @@ class RunView {
   std::string prometheus() const;
 
  private:
-  void remember(std::uint64_t seq, std::string text) TENAX_REQUIRES(mutex_);
+  void remember(const scheduler::JournalEntry& entry, std::string text) TENAX_REQUIRES(mutex_);
   void measure(const scheduler::RunState& state) TENAX_REQUIRES(mutex_);
 
   const RunFacts facts_;
@@ -93,7 +92,9 @@ class RunView {
   scheduler::RunMetrics metrics_ TENAX_GUARDED_BY(mutex_);
   double useful_before_ TENAX_GUARDED_BY(mutex_) = 0;  ///< of earlier sessions
   Progress progress_ TENAX_GUARDED_BY(mutex_);
-  std::deque<std::pair<std::uint64_t, std::string>> journal_ TENAX_GUARDED_BY(mutex_);
+  /// Journal entries as JSON, by seq: what is worth telling is kept longer than what is routine.
+  std::map<std::uint64_t, std::string> told_ TENAX_GUARDED_BY(mutex_);
+  std::map<std::uint64_t, std::string> routine_ TENAX_GUARDED_BY(mutex_);
   std::vector<std::string> notes_ TENAX_GUARDED_BY(mutex_);
 };
 

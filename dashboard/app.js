@@ -5,7 +5,7 @@ import {setData, setText} from './dom.js';
 import {formatClock, formatCount, formatDuration, formatFixed, formatNumber, kMissing, numberOf} from './format.js';
 import {JournalView} from './journal_view.js';
 import {follow} from './live.js';
-import {showCheckpoints, showRanks, showSpikes, showTree} from './panels.js';
+import {layoutText, showAgents, showCheckpoints, showRanks, showSpares, showSpikes, showTree} from './panels.js';
 import {smooth} from './series.js';
 import {Store} from './store.js';
 
@@ -83,8 +83,8 @@ function drawCharts() {
 /** TFLOP/s and MFU, where the run knows them. */
 function speedOf(p) {
   if (!(numberOf(p.tflops) > 0)) return '';
-  const mfu = numberOf(p.mfu) > 0 ? `, MFU ${(p.mfu * 100).toFixed(0)} %` : '';
-  return `, ${formatNumber(p.tflops, 3)} TFLOP/s${mfu}`;
+  const mfu = numberOf(p.mfu) > 0 ? ` \u00b7 ${(p.mfu * 100).toFixed(0)} %` : '';
+  return `${formatNumber(p.tflops, p.tflops < 1 ? 2 : 3)} TFLOP/s${mfu}`;
 }
 
 function showTiles(state) {
@@ -95,11 +95,12 @@ function showTiles(state) {
   setText(byId('t-total'), total ? ` / ${total}` : '');
   byId('t-progress').value = total > 0 && step !== null ? Math.min(1, step / total) : 0;
   setText(byId('t-loss'), formatFixed(p.loss, 4));
-  setText(byId('t-loss-note'), `norm ${formatNumber(p.grad_norm, 3)}`);
+  setText(byId('t-loss-note'), `learning rate ${formatNumber(p.learning_rate, 2)}`);
   setText(byId('t-eval'), formatFixed(p.eval_loss, 4));
   setText(byId('t-eval-note'), `unigram ${formatFixed(p.unigram_loss, 3)}`);
   setText(byId('t-tokens'), formatCount(p.tokens_per_second));
-  setText(byId('t-tokens-note'), `rate ${formatNumber(p.learning_rate, 3)}${speedOf(p)}`);
+  setText(byId('t-tokens-note'), speedOf(p));
+  byId('t-tokens-note').title = numberOf(p.mfu) > 0 ? 'model FLOPs, and their share of the peak (MFU)' : '';
   const goodput = numberOf(p.goodput);
   setText(byId('t-goodput'), goodput === null ? kMissing : `${(goodput * 100).toFixed(1)} %`);
   setText(byId('t-goodput-note'), 'useful / wall time');
@@ -128,9 +129,9 @@ function showHeader(state) {
   const p = state.progress ?? {};
   setText(byId('run-name'), run.name || run.id || 'Tenax');
   showPhase();
-  const layout = state.layout ? `dp ${state.layout.dp} \u00d7 pp ${state.layout.pp}` +
-      (state.layout.tp > 1 ? ` \u00d7 tp ${state.layout.tp}` : '') : '';
-  setText(byId('layout'), layout);
+  const layout = layoutText(state.layout, state.target);
+  const spares = state.spares?.length ?? 0;
+  setText(byId('layout'), [layout, `${state.world_size ?? 0} ranks`, ...(spares ? [`${spares} spare`] : [])].join(', '));
   const facts = [];
   if (state.world_size) facts.push(`${state.world_size} ranks, ${layout}`);
   if (run.started_at) facts.push(`started ${formatClock(run.started_at)}`);
@@ -154,7 +155,9 @@ function showState() {
   showHeader(state);
   showTiles(state);
   showTree(byId('tree'), byId('tree-count'), state.actors ?? []);
-  showRanks(byId('ranks'), state.ranks ?? [], numberOf(state.progress?.step) ?? 0);
+  showRanks(byId('ranks'), state.ranks ?? []);
+  showSpares(byId('spares'), state.spares ?? []);
+  showAgents(byId('agents'), byId('agent-count'), state.agents ?? []);
   showCheckpoints(byId('checkpoints'), byId('checkpoint-count'), state.checkpoints ?? []);
   showSpikes(byId('spikes'), byId('detector'), state.spikes ?? [], state.detector);
 }

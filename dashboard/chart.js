@@ -4,6 +4,7 @@ import {formatCount, formatNumber} from './format.js';
 import {bucketSegments, extent, linearTicks, logTicks, lowerBound} from './series.js';
 
 const kMargin = {left: 58, right: 14, top: 12, bottom: 26};
+const kDotRoom = 4;  // right of the newest step, for its marker
 const kMarkReach = 4;  // pixels around the cursor within which a mark is named
 const kMostMarks = 3;  // named in one tooltip
 
@@ -194,7 +195,7 @@ export class LineChart {
     this.drawAxes(context, color);
     context.save();
     context.beginPath();
-    context.rect(kMargin.left, 0, this.plotWidth, kMargin.top + this.plotHeight + 1);
+    context.rect(kMargin.left, 0, this.plotWidth + kDotRoom, kMargin.top + this.plotHeight + 1);
     context.clip();
     this.drawMarks(context, color);
     this.drawBaselines(context, color);

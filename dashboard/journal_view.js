@@ -1,9 +1,15 @@
-// The journal panel: newest entry on top, filtered by text and severity; an opened entry shows its JSON.
+// The journal panel: newest entry on top, filtered by text and weight; an opened entry shows its JSON.
 import {element, setText, syncChildren} from './dom.js';
 import {formatClock} from './format.js';
 
 const kMaxShown = 300;
 const kSeverities = ['info', 'notice', 'warning', 'error'];
+
+/** Whether an entry has words for people; every step and shard has entries that are only routine. */
+export function isTold(entry) {
+  return (entry.severity ?? 'info') !== 'info' ||
+         (entry.commands ?? []).some((command) => command.type === 'Note' || command.type === 'Finish');
+}
 
 export class JournalView {
   constructor({list, count, filter, severity}) {
@@ -17,8 +23,10 @@ export class JournalView {
     severity.addEventListener('change', () => this.show(this.entries));
   }
 
-  matches(entry, words, least) {
-    if (kSeverities.indexOf(entry.severity) < least) return false;
+  matches(entry, words) {
+    const shown = this.severity.value;
+    if (shown === 'told' ? !isTold(entry) :
+                           kSeverities.indexOf(entry.severity) < kSeverities.indexOf(shown)) return false;
     if (words.length === 0) return true;
     const text = `${entry.seq} ${entry.kind} ${entry.severity} ${entry.text}`.toLowerCase();
     return words.every((word) => text.includes(word));
@@ -27,11 +35,10 @@ export class JournalView {
   show(entries) {
     this.entries = entries;
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const least = kSeverities.indexOf(this.severity.value);
     const shown = [];
     let matching = 0;
     for (let i = entries.length - 1; i >= 0; --i) {
-      if (!this.matches(entries[i], words, least)) continue;
+      if (!this.matches(entries[i], words)) continue;
       ++matching;
       if (shown.length < kMaxShown) shown.push(entries[i]);
     }
@@ -40,7 +47,7 @@ export class JournalView {
     syncChildren(this.list.firstElementChild, shown, (entry) => entry.seq, (entry) => this.make(entry), () => {});
     if (below !== null) this.list.scrollTop = this.list.scrollHeight - below;
     this.list.dataset.empty = String(shown.length === 0);
-    setText(this.list.lastElementChild, entries.length === 0 ? 'nothing yet' : 'nothing matches the filter');
+    setText(this.list.lastElementChild, entries.length === 0 ? 'nothing yet' : 'nothing matches');
     setText(this.count, matching === entries.length && shown.length === matching ?
         `${entries.length} entries` : `${shown.length} of ${entries.length}`);
   }

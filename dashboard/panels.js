@@ -1,9 +1,10 @@
-// The panels beside the charts: supervision tree, ranks, checkpoints, loss spikes. Each takes the state and brings its element up
+// The panels beside the charts: layout, agents, supervision tree, checkpoints, loss spikes. Each takes the state and brings its element up
 // to date.
 import {element, setData, setText, syncChildren} from './dom.js';
-import {formatBytes, formatClock, formatNumber, formatSeconds, kMissing} from './format.js';
+import {formatBytes, formatClock, formatNumber, formatSeconds, kMissing, numberOf} from './format.js';
 
 const kHealthy = new Set(['up', 'training', 'finished']);
+const kNumbered = new Set(['agent_proxy', 'worker_proxy', 'agent', 'worker']);
 
 /** The actor tree, as the supervisor's parents and children really are; an actor whose parent is not listed is a root. */
 export function showTree(container, count, actors) {
@@ -13,6 +14,11 @@ export function showTree(container, count, actors) {
     const parent = ids.has(actor.parent) && actor.parent !== actor.id ? actor.parent : null;
     if (!children.has(parent)) children.set(parent, []);
     children.get(parent).push(actor);
+  }
+  // As they were started, but agents and workers by their numbers: a replaced one keeps its line.
+  const place = (actor) => kNumbered.has(actor.kind) ? actor.name : '';
+  for (const list of children.values()) {
+    list.sort((a, b) => place(a).localeCompare(place(b), undefined, {numeric: true}));
   }
   let list = container.querySelector('ul');
   if (!list) {
@@ -49,7 +55,7 @@ function showBranch(list, children, parent) {
 }
 
 /** One row a pipeline stage, one column a data-parallel replica, in each cell the ranks of its tensor-parallel group. */
-export function showRanks(container, ranks, newestStep) {
+export function showRanks(container, ranks) {
   const replicas = [...new Set(ranks.map((rank) => rank.dp_rank ?? 0))].sort((a, b) => a - b);
   const stages = [...new Set(ranks.map((rank) => rank.stage ?? 0))].sort((a, b) => a - b);
   const shape = `${stages.join()}/${replicas.join()}`;
@@ -66,17 +72,60 @@ export function showRanks(container, ranks, newestStep) {
   for (const cell of container.querySelectorAll('td[data-cell]')) {
     const own = ranks.filter((rank) => `${rank.stage ?? 0}/${rank.dp_rank ?? 0}` === cell.dataset.cell);
     syncChildren(cell, own, (rank) => rank.rank, () => element(
-        'div.rank', element('span.dot'), element('b'), element('span.detail')), (node, rank) => {
+        'div.rank', element('span.dot'), element('b'), element('span.detail'), element('span.pace')), (node, rank) => {
       setData(node, 'state', rank.state);
+      setData(node, 'straggles', String(rank.straggles === true));
       setText(node.children[1], `rank ${rank.rank}`);
-      const behind = newestStep - rank.last_step;
-      const where = rank.last_step >= 0 ? `step ${rank.last_step}` : rank.state;
-      setText(node.children[2], behind > 1 ? `${where} (\u2212${behind})` : where);
-      const title = `${rank.state} on ${rank.agent}, slot ${rank.slot}, pid ${rank.pid}, ` +
-                    `incarnation ${rank.incarnation}`;
+      setText(node.children[2], rank.state === 'training' ? placeOf(rank) : `${placeOf(rank)} \u00b7 ${rank.state}`);
+      setText(node.children[3], paceOf(rank));
+      const straggles = rank.straggles ? ', straggles' : '';
+      const title = `${rank.state} on agent ${rank.agent}, slot ${rank.slot}, pid ${rank.pid}, ` +
+                    `incarnation ${rank.incarnation}, ${rank.restarts} restarts${straggles}`;
       if (node.title !== title) node.title = title;
     });
   }
+}
+
+/** A worker's name, as in the supervision tree: its agent and slot. */
+const placeOf = (worker) => `${worker.agent}.${worker.slot}`;
+
+/** Its own time in a step over that of its peers or of its past; nothing before that is known. */
+function paceOf(rank) {
+  const score = numberOf(rank.straggler_score);
+  return score === null ? '' : `\u00d7${score.toFixed(2)}`;
+}
+
+/** "dp 2 x pp 2, 4 ranks", and what the run is to have where that differs. */
+export function layoutText(layout, target) {
+  if (!layout) return '';
+  const words = (d) => [`dp ${d.dp}`, ...(d.tp > 1 ? [`tp ${d.tp}`] : []), `pp ${d.pp}`].join(' \u00d7 ');
+  const now = words(layout);
+  return target && words(target) !== now ? `${now} (of ${words(target)})` : now;
+}
+
+export function showSpares(list, spares) {
+  list.hidden = spares.length === 0;
+  syncChildren(list, spares, placeOf, () => element(
+      'li.rank', element('span.dot'), element('b', 'spare'), element('span.detail')), (node, spare) => {
+    const isUp = spare.state === 'fresh';  // a process without weights: what a spare is
+    setData(node, 'state', isUp ? 'up' : spare.state);
+    setText(node.children[2], isUp ? placeOf(spare) : `${placeOf(spare)} \u00b7 ${spare.state}`);
+    const title = `spare on agent ${spare.agent}, slot ${spare.slot}, pid ${spare.pid}`;
+    if (node.title !== title) node.title = title;
+  });
+}
+
+export function showAgents(container, count, agents) {
+  const workers = (agent) => agent.ranks === undefined ? kMissing :
+      [agent.ranks, ...(agent.spares > 0 ? [`${agent.spares} spare`] : [])].join(' + ');
+  const state = (agent) => agent.state +
+      (agent.excluded_until ? ` until ${formatClock(agent.excluded_until)}` : '') + (agent.joined ? ', joined' : '');
+  showTable(container, ['Agent', 'Host', 'State', 'Ranks', 'Restarts', 'Pid'], agents, (agent) => agent.agent,
+            (agent) => [String(agent.agent), agent.host || kMissing, state(agent), workers(agent),
+                        String(agent.restarts ?? kMissing), agent.pid ? String(agent.pid) : kMissing],
+            'none yet');
+  const up = agents.filter((agent) => agent.state === 'up').length;
+  setText(count, agents.length ? `${up} of ${agents.length} up` : '');
 }
 
 /** A table with fixed columns; `cells(item)` gives the texts. */
@@ -108,9 +157,9 @@ export function showCheckpoints(container, count, checkpoints) {
 }
 
 export function showSpikes(container, status, spikes, detector) {
-  showTable(container, ['Step', 'Onset', 'Verdict', 'Reason'], [...spikes].reverse(),
+  showTable(container, ['Onset', 'Verdict', 'Reason'], [...spikes].reverse(),
             (spike) => `${spike.step}/${spike.verdict}/${spike.onset}`,
-            (spike) => [String(spike.step), String(spike.onset ?? kMissing), spike.verdict, spike.reason],
+            (spike) => [String(spike.onset ?? kMissing), spike.verdict, spike.reason],
             'none seen');
   const baseline = detector?.baseline === undefined || detector?.baseline === null ?
       '' : `, baseline ${formatNumber(detector.baseline, 3)}`;

@@ -39,6 +39,10 @@ export function bucketSegments(xs, ys, toPixel, begin, end) {
   };
   for (let i = begin; i < end;) {
     const column = Math.floor(toPixel(xs[i]));
+    if (Number.isNaN(column)) {  // no place on the axis
+      ++i;
+      continue;
+    }
     let first = -1;
     let last = -1;
     let least = -1;

@@ -56,6 +56,7 @@ export class Store {
   }
 
   putRow(row) {
+    if (!Number.isFinite(Number(row.step ?? NaN))) return;
     const id = Number(row.branch ?? 0);
     if (!this.branches.has(id)) this.branches.set(id, new Branch(id));
     this.branches.get(id).put(row);

@@ -294,6 +294,12 @@ Severity severity_of(const JournalEntry& entry) {
   return worst;
 }
 
+bool is_told(const JournalEntry& entry) {
+  return std::any_of(entry.commands.begin(), entry.commands.end(), [](const Command& c) {
+    return std::holds_alternative<Note>(c) || std::holds_alternative<Finish>(c);
+  });
+}
+
 std::string describe(const JournalEntry& entry) {
   std::string text;
   for (const Command& c : entry.commands) {

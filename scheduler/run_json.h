@@ -48,6 +48,8 @@ bool begins_a_generation(const std::vector<Command>& commands);
 
 /// The worst severity among an entry's notes; kInfo without any.
 Severity severity_of(const JournalEntry& entry);
+/// Whether it has words for people, and is not only routine.
+bool is_told(const JournalEntry& entry);
 std::string_view to_string(Severity severity);
 /// The entry as one line for people: its notes, or the event in words.
 std::string describe(const JournalEntry& entry);

@@ -61,3 +61,7 @@ test('lowerBound finds the first step not before the value', () => {
   assert.equal(lowerBound([2, 4, 6], 5), 2);
   assert.equal(lowerBound([2, 4, 6], 7), 3);
 });
+
+test('a value without a place on the axis is passed over', () => {
+  assert.deepEqual(bucketSegments([NaN, 1, 2], [9, 5, 6], (x) => 10 * x, 0, 3), [[[10, 5], [20, 6]]]);
+});

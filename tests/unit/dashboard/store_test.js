@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import {test} from 'node:test';
 import {dateOf, formatBytes, formatCount, formatDuration, formatNumber, numberOf} from '../../../dashboard/format.js';
+import {isTold} from '../../../dashboard/journal_view.js';
+import {layoutText} from '../../../dashboard/panels.js';
 import {Store} from '../../../dashboard/store.js';
 
 const columns = ['branch', 'step', 'loss', 'grad_norm', 'learning_rate', 'tokens_per_second', 'eval_loss', 'update'];
@@ -67,6 +69,26 @@ test('the tooltip shows the newest branch that has the step', () => {
   assert.equal(store.rowAt(3).loss, 33);
   assert.equal(store.rowAt(3).branch, 1);
   assert.equal(store.rowAt(9), null);
+});
+
+test('a row without a step is no row', () => {
+  const store = loaded([row(0, 1, 10)]);
+  store.apply('step', row(0, 2, 20));  // values without names
+  assert.deepEqual(store.line('loss').main, {x: [1], y: [10]});
+});
+
+test('the journal tells what has words, not every step', () => {
+  assert.equal(isTold({severity: 'info', commands: [{type: 'Send'}]}), false);
+  assert.equal(isTold({severity: 'info'}), false);
+  assert.equal(isTold({severity: 'info', commands: [{type: 'Note', text: 'committed'}]}), true);
+  assert.equal(isTold({severity: 'warning'}), true);
+});
+
+test('the layout says what is missing, and tp where there is any', () => {
+  const now = {dp: 1, tp: 1, pp: 2};
+  assert.equal(layoutText(now, now), 'dp 1 \u00d7 pp 2');
+  assert.equal(layoutText(now, {dp: 2, tp: 1, pp: 2}), 'dp 1 \u00d7 pp 2 (of dp 2 \u00d7 pp 2)');
+  assert.equal(layoutText({dp: 2, tp: 4, pp: 1}), 'dp 2 \u00d7 tp 4 \u00d7 pp 1');
 });
 
 test('numbers, sizes and times are written for people', () => {
