@@ -88,6 +88,10 @@ class LiveSupervisor final : public SupervisorHandle {
     TENAX_RETURN_IF_ERROR(write_file(options_.directory.config(), options_.config_text, 0644));
     TENAX_TRY(InheritedState inherited, inherit(*store_, controller_, view_));
     inherited.term = term;
+    degrees_ = controller_options(options_.config).degrees;
+    // Journalled before: it may have been scaled since it was configured.
+    if (inherited.last_seq > 0 && inherited.state.total_steps > 0 && inherited.state.target.dp > 0)
+      degrees_ = inherited.state.target;
 
     const std::string control_token = random_token();
     TENAX_RETURN_IF_ERROR(start_dashboard(control_token));
@@ -133,6 +137,7 @@ class LiveSupervisor final : public SupervisorHandle {
   const RunView& view() const override { return view_; }
   RunView& view() override { return view_; }
   std::string dashboard_url() const override { return http_ ? http_->url() : std::string(); }
+  Degrees degrees() const override { return degrees_; }
   void request_stop(scheduler::StopKind kind, const std::string& by) override {
     caf::anon_send(actor_, StopRun{kind, by});
   }
@@ -240,6 +245,7 @@ class LiveSupervisor final : public SupervisorHandle {
   std::shared_ptr<checkpoint::Store> store_;
   std::mutex mutex_;
   std::condition_variable ended_;
+  Degrees degrees_;
   std::optional<RunOutcome> outcome_;
   ActorConfig actor_config_;
   caf::actor_system system_;

@@ -47,6 +47,8 @@ class SupervisorHandle {
   virtual const RunView& view() const = 0;
   virtual RunView& view() = 0;
   virtual std::string dashboard_url() const = 0;
+  /// The layout that the run began this session with, when nothing is missing.
+  virtual Degrees degrees() const = 0;
   virtual void request_stop(scheduler::StopKind kind, const std::string& by) = 0;
   /// Kill everything now and end with kExitAbandoned.
   virtual void abandon() = 0;

@@ -23,8 +23,10 @@
 #include "scheduler/run_controller.h"
 #include "scheduler/run_json.h"
 #include "scheduler/run_metrics.h"
+#include "tools/journal_line.h"
 #include "tools/run_checkpoints.h"
 #include "tools/supervisor_client.h"
+#include "tools/terminal_text.h"
 
 using nlohmann::json;
 
@@ -36,6 +38,7 @@ using actors::RunDirectory;
 using checkpoint::StoreReader;
 
 constexpr std::size_t kJournalBatch = 4096;
+constexpr std::size_t kTimeInSeconds = 19;  // characters of a time without its milliseconds
 
 int fail(const Error& error) {
   fmt::print(stderr, "tenax: {}\n", error.message);
@@ -119,103 +122,7 @@ std::vector<std::string> evidence_of(const scheduler::JournalEntry& entry) {
   return lines;
 }
 
-/// The state as its last decision left it, for a run without a supervisor.
-int print_saved_state(const InspectArguments& arguments) {
-  const auto store = open_run(arguments);
-  if (!store) return fail(store.error());
-  const auto saved = (*store)->state();
-  if (!saved) return fail(saved.error());
-  if (!*saved) return fail(make_error(ErrorCode::kNotFound, "the run has no journal yet"));
-  const auto state = scheduler::run_state_from_json(**saved);
-  if (!state) return fail(state.error());
-  const bool finished = state->phase == scheduler::Phase::kFinished;
-  // Steps counted since the last decision are in the journal only.
-  scheduler::RunMetrics metrics;
-  if (const Status read = for_each_entry(
-          **store, [&](const scheduler::JournalEntry& e, const std::string&) { metrics.add(e); });
-      !read) {
-    return fail(read.error());
-  }
-  std::int64_t step = state->counted_step;
-  if (metrics.newest() != nullptr && metrics.newest()->branch == state->branch) {
-    step = std::max(step, metrics.newest()->step);
-  }
-  const scheduler::CheckpointInfo* newest =
-      scheduler::newest_checkpoint(*state, state->total_steps);
-  if (arguments.json) {
-    const json j = {{"phase", finished ? "finished" : "interrupted"},
-                    {"step", step},
-                    {"total_steps", state->total_steps},
-                    {"newest_checkpoint", newest != nullptr ? newest->step : -1},
-                    {"restarts", state->restarts},
-                    {"rollbacks", state->rollbacks},
-                    {"exit_code", state->exit_code},
-                    {"reason", state->finish_reason}};
-    fmt::print("{}\n", j.dump());
-    return 0;
-  }
-  fmt::print("{}: step {} of {}, {} restart(s), {} rollback(s), newest checkpoint of step {}\n",
-             finished ? state->finish_reason : "no supervisor is running; the run was interrupted",
-             step, state->total_steps, state->restarts, state->rollbacks,
-             newest != nullptr ? newest->step : -1);
-  for (std::size_t id = 0; id < state->agents.size(); ++id) {
-    const scheduler::AgentState& agent = state->agents[id];
-    if (!agent.excluded_until) continue;
-    fmt::print("  agent {}  {}  excluded until {}\n", id, agent.host,
-               format_time(*agent.excluded_until));
-  }
-  return 0;
-}
-
 }  // namespace
-
-int run_status(const InspectArguments& arguments) {
-  const RunDirectory directory(arguments.run_dir);
-  if (const auto identity = directory.identity(); !identity) return fail(identity.error());
-  const auto state = fetch_state(directory);
-  if (!state) return print_saved_state(arguments);
-  if (arguments.json) {
-    fmt::print("{}\n", *state);
-    return 0;
-  }
-  const json j = json::parse(*state, nullptr, false);
-  if (j.is_discarded())
-    return fail(make_error(ErrorCode::kDataLoss, "the supervisor's answer is not JSON"));
-  const json& p = j.at("progress");
-  fmt::print(
-      "{}: step {} of {}, loss {}, {:.0f} tokens/s, goodput {:.2f}, {} restart(s), {} "
-      "rollback(s)\n",
-      j.at("run").at("phase").get<std::string>(), p.at("step").get<std::int64_t>(),
-      p.at("total_steps").get<std::int64_t>(), p.at("loss").dump(),
-      p.at("tokens_per_second").get<double>(), p.at("goodput").get<double>(),
-      p.at("restarts").get<int>(), p.at("rollbacks").get<int>());
-  for (const json& r : j.at("ranks")) {
-    fmt::print("  rank {}  agent {} slot {}  pid {}  stage {} replica {}  {}{}\n",
-               r.at("rank").get<int>(), r.at("agent").get<int>(), r.at("slot").get<int>(),
-               r.at("pid").get<std::int64_t>(), r.at("stage").get<int>(),
-               r.at("dp_rank").get<int>(), r.at("state").get<std::string>(),
-               r.at("straggles").get<bool>()
-                   ? fmt::format(", straggles: score {:.2f}", r.at("straggler_score").get<double>())
-                   : std::string());
-  }
-  for (const json& r : j.at("spares")) {
-    fmt::print("  spare   agent {} slot {}  pid {}  {}\n", r.at("agent").get<int>(),
-               r.at("slot").get<int>(), r.at("pid").get<std::int64_t>(),
-               r.at("state").get<std::string>());
-  }
-  for (const json& a : j.at("agents")) {
-    fmt::print(
-        "  agent {}  {}  {}{}{}\n", a.at("agent").get<int>(), a.at("host").get<std::string>(),
-        a.at("state").get<std::string>(), a.at("joined").get<bool>() ? ", joined" : "",
-        a.at("excluded_until").is_null() ? ""
-                                         : " until " + a.at("excluded_until").get<std::string>());
-  }
-  for (const json& c : j.at("checkpoints")) {
-    fmt::print("  checkpoint of step {}  {}\n", c.at("step").get<std::int64_t>(),
-               c.at("state").get<std::string>());
-  }
-  return 0;
-}
 
 int run_stop(const InspectArguments& arguments) {
   const RunDirectory directory(arguments.run_dir);
@@ -232,17 +139,10 @@ int run_journal(const InspectArguments& arguments) {
   if (!store) return fail(store.error());
   const Status status =
       for_each_entry(**store, [&](const scheduler::JournalEntry& e, const std::string& text) {
-        const bool worth_reading =
-            scheduler::severity_of(e) >= scheduler::Severity::kNotice ||
-            std::any_of(e.commands.begin(), e.commands.end(), [](const scheduler::Command& c) {
-              return std::holds_alternative<scheduler::Note>(c) ||
-                     std::holds_alternative<scheduler::Finish>(c);
-            });
         if (arguments.json) {
           fmt::print("{}\n", text);
-        } else if (arguments.all || worth_reading) {
-          fmt::print("{}  {:<7}  {}\n", format_time(e.time),
-                     scheduler::to_string(scheduler::severity_of(e)), scheduler::describe(e));
+        } else if (arguments.all || scheduler::is_told(e)) {
+          fmt::print("{}\n", journal_line(e, scheduler::describe(e), terminal_width(stdout)));
           for (const std::string& line : evidence_of(e)) fmt::print("    | {}\n", line);
         }
       });
@@ -256,10 +156,12 @@ int run_metrics(const InspectArguments& arguments) {
   const Status status = for_each_entry(
       **store, [&](const scheduler::JournalEntry& e, const std::string&) { metrics.add(e); });
   if (!status) return fail(status.error());
-  const char* separator = arguments.csv ? "," : "  ";
-  if (!arguments.json)
-    fmt::print("step{0}loss{0}grad_norm{0}tokens_per_second{0}branch{0}eval_loss{0}tflops{0}mfu\n",
-               separator);
+  if (arguments.csv) {
+    fmt::print("step,loss,grad_norm,tokens_per_second,branch,eval_loss,tflops,mfu\n");
+  } else if (!arguments.json) {
+    fmt::print("{:>8}  {:>8}  {:>9}  {:>8}  {:>6}  {:>9}  {:>8}  {:>5}\n", "step", "loss",
+               "grad_norm", "tokens/s", "branch", "eval_loss", "TFLOP/s", "MFU");
+  }
   const SpeedScale scale = speed_scale(RunDirectory(arguments.run_dir));
   for (const StepReport& r : metrics.reports()) {
     const double flops = tokens_per_second(r) * scale.flops_per_token;
@@ -279,10 +181,16 @@ int run_metrics(const InspectArguments& arguments) {
       fmt::print("{}\n", j.dump());
       continue;
     }
-    fmt::print("{}{}{}{}{}{}{:.1f}{}{}{}{}{}{:.4f}{}{:.3f}\n", r.step, separator, number(r.loss),
-               separator, number(r.grad_norm), separator, tokens_per_second(r), separator, r.branch,
-               separator, r.has_eval ? number(r.eval_loss) : std::string(), separator,
-               flops * 1e-12, separator, mfu);
+    if (arguments.csv) {
+      fmt::print("{},{},{},{:.1f},{},{},{:.4f},{:.3f}\n", r.step, number(r.loss),
+                 number(r.grad_norm), tokens_per_second(r), r.branch,
+                 r.has_eval ? number(r.eval_loss) : std::string(), flops * 1e-12, mfu);
+      continue;
+    }
+    fmt::print("{:>8}  {:>8.4f}  {:>9.4f}  {:>8.0f}  {:>6}  {:>9}  {:>8.4f}  {:>3.0f} %\n", r.step,
+               r.loss, r.grad_norm, tokens_per_second(r), r.branch,
+               r.has_eval ? fmt::format("{:.4f}", r.eval_loss) : std::string("-"), flops * 1e-12,
+               100 * mfu);
   }
   return 0;
 }
@@ -322,9 +230,9 @@ int run_checkpoint_list(const InspectArguments& arguments) {
                       {"position", m.sample_position}};
       fmt::print("{}\n", j.dump());
     } else {
-      fmt::print("step {:>8}  branch {}  {:>10.1f} MB  {} shards  {}  {}\n", m.step, m.branch,
+      fmt::print("step {:>6}  branch {}  {:.1f} MB  {} shards  {}  {}\n", m.step, m.branch,
                  static_cast<double>(bytes) * 1e-6, m.shards.size(), m.layout,
-                 format_time(m.created));
+                 format_time(m.created).substr(0, kTimeInSeconds));
     }
   }
   return 0;
@@ -351,7 +259,7 @@ int run_checkpoint_verify(const InspectArguments& arguments) {
           json{{"step", m.step}, {"ok", report->ok()}, {"problems", report->problems}}.dump());
       continue;
     }
-    fmt::print("step {:>8}  {}\n", m.step,
+    fmt::print("step {:>6}  {}\n", m.step,
                report->ok()
                    ? (arguments.full ? "every byte is right" : "complete (sizes and metadata)")
                    : "DAMAGED");

@@ -19,7 +19,6 @@ struct InspectArguments {
   std::int64_t step = -1;  ///< -1: the newest, or all
 };
 
-int run_status(const InspectArguments& arguments);
 int run_stop(const InspectArguments& arguments);
 int run_journal(const InspectArguments& arguments);
 int run_metrics(const InspectArguments& arguments);

@@ -20,6 +20,7 @@
 #include "tools/replay_command.h"
 #include "tools/rollback_command.h"
 #include "tools/spikes_command.h"
+#include "tools/status_command.h"
 #include "tools/tokenize_command.h"
 #include "tools/trace_command.h"
 #include "tools/train_command.h"

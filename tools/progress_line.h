@@ -2,6 +2,7 @@
 // and then elsewhere.
 #pragma once
 
+#include <cstddef>
 #include <cstdio>
 #include <string>
 
@@ -28,6 +29,9 @@ class ProgressLine {
   std::int64_t last_step_ = -1;
   std::string line_;
 };
+
+/// The numbers that fit `width` columns (0: all), the most telling ones first to stay.
+std::string progress_text(const actors::Progress& progress, std::size_t width);
 
 /// "1m05s", "3.2s", "2h10m".
 std::string format_seconds(double seconds);

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <ostream>
@@ -17,7 +19,9 @@
 #include "configs/run_config.h"
 #include "scheduler/run_json.h"
 #include "tools/command_errors.h"
+#include "tools/journal_line.h"
 #include "tools/prepare_data.h"
+#include "tools/terminal_text.h"
 
 namespace tenax::tools {
 
@@ -46,6 +50,7 @@ std::string told_of_a_spike(const scheduler::JournalEntry& entry) {
 
 Status print_verdicts(const SpikesArguments& arguments, std::ostream& out) {
   TENAX_TRY(const auto store, checkpoint::StoreReader::open_read_only(arguments.run_dir.string()));
+  const std::size_t width = &out == &std::cout ? terminal_width(stdout) : 0;
   std::uint64_t next = 0;
   while (true) {
     TENAX_TRY(const auto records, store->read_journal(next, kJournalBatch));
@@ -57,8 +62,7 @@ Status print_verdicts(const SpikesArguments& arguments, std::ostream& out) {
       if (arguments.json) {
         fmt::print(out, "{}\n", r.bytes);
       } else {
-        fmt::print(out, "{}  {:<7}  {}\n", format_time(entry.time),
-                   scheduler::to_string(scheduler::severity_of(entry)), text);
+        fmt::print(out, "{}\n", journal_line(entry, text, width));
       }
     }
     if (records.size() < kJournalBatch) return {};

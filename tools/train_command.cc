@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -24,6 +25,7 @@
 #include "tools/prepare_data.h"
 #include "tools/progress_line.h"
 #include "tools/stale_segments.h"
+#include "tools/terminal_text.h"
 
 namespace tenax::tools {
 
@@ -215,29 +217,47 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   return run;
 }
 
-void introduce(const PreparedRun& run, const std::string& dashboard_url) {
+/// "label     text", broken where the terminal ends, its further lines below the text.
+void say(std::string_view label, const std::string& text) {
+  constexpr std::size_t kColumn = 10;
+  fmt::print("{}\n", wrapped(fmt::format("{:<{}}{}", label, kColumn, text), terminal_width(stdout),
+                             kColumn));
+}
+
+/// `degrees` are what the run has, which is not what was configured once it was scaled.
+std::string layout_words(const configs::LayoutSection& layout, const Degrees& degrees) {
+  return fmt::format(
+      "{} worker{} on {} agent{}: data parallel {}{} x pipeline parallel {}{}{}{}",
+      degrees.world_size(), degrees.world_size() == 1 ? "" : "s", layout.agents,
+      layout.agents == 1 ? "" : "s", degrees.dp,
+      degrees.tp > 1 ? fmt::format(" x tensor parallel {}", degrees.tp) : std::string(), degrees.pp,
+      layout.virtual_stages > 1 ? fmt::format(" in {} virtual stages each", layout.virtual_stages)
+                                : std::string(),
+      layout.zero > 0 ? fmt::format(", ZeRO-{}", layout.zero) : std::string(),
+      layout.spares > 0 ? fmt::format("; {} spare{}", layout.spares, layout.spares == 1 ? "" : "s")
+                        : std::string());
+}
+
+void introduce(const PreparedRun& run, const actors::SupervisorHandle& supervisor) {
   const configs::RunConfig& c = run.config;
-  fmt::print("run       {} in {}{}\n", run.identity.name, run.directory.path().string(),
-             run.resumed ? " (resumed)" : "");
-  fmt::print("data      {} documents, {:.2f} MB: {} training and {} held-out tokens of {}\n",
-             run.data.num_documents, static_cast<double>(run.data.num_bytes) * 1e-6,
-             run.data.train_tokens, run.data.heldout_tokens, run.data.vocabulary_size);
-  fmt::print("layout    {} workers on {} agent{}: data parallel {}{} x pipeline parallel {}{}{}\n",
-             c.layout.world_size(), c.layout.agents, c.layout.agents == 1 ? "" : "s",
-             c.layout.data_parallel,
-             c.layout.tensor_parallel > 1
-                 ? fmt::format(" x tensor parallel {}", c.layout.tensor_parallel)
-                 : std::string(),
-             c.layout.pipeline_parallel,
-             c.layout.virtual_stages > 1
-                 ? fmt::format(" in {} virtual stages each", c.layout.virtual_stages)
-                 : std::string(),
-             c.layout.zero > 0 ? fmt::format(", ZeRO-{}", c.layout.zero) : std::string());
-  fmt::print("memory    {}\n", run.memory);
-  fmt::print("baselines uniform {:.4f}, unigram {:.4f} nats a token\n", run.data.uniform_loss,
-             run.data.unigram_loss);
-  if (!dashboard_url.empty()) fmt::print("dashboard {}\n", dashboard_url);
-  for (const std::string& notice : run.data.notices) fmt::print("notice    {}\n", notice);
+  const Degrees degrees = supervisor.degrees();
+  const Degrees configured{static_cast<int>(c.layout.data_parallel),
+                           static_cast<int>(c.layout.tensor_parallel),
+                           static_cast<int>(c.layout.pipeline_parallel)};
+  say("run", fmt::format("{} in {}{}", run.identity.name, run.directory.path().string(),
+                         run.resumed ? " (resumed)" : ""));
+  say("data",
+      fmt::format("{} documents, {:.2f} MB: {} training and {} held-out tokens of {}",
+                  run.data.num_documents, static_cast<double>(run.data.num_bytes) * 1e-6,
+                  run.data.train_tokens, run.data.heldout_tokens, run.data.vocabulary_size));
+  say("layout", layout_words(c.layout, degrees) +
+                    (degrees == configured ? "" : " (scaled; the configuration has another)"));
+  // The plan is of the configured layout.
+  if (degrees == configured) say("memory", run.memory);
+  say("baselines", fmt::format("uniform {:.4f}, unigram {:.4f} nats a token", run.data.uniform_loss,
+                               run.data.unigram_loss));
+  if (!supervisor.dashboard_url().empty()) say("dashboard", supervisor.dashboard_url());
+  for (const std::string& notice : run.data.notices) say("notice", notice);
   std::fflush(stdout);
 }
 
@@ -344,7 +364,7 @@ int run_train(const TrainArguments& arguments) {
   if (!supervisor) return fail(supervisor.error(), exit_code_of(supervisor.error()));
 
   run->directory.forget_outcome();
-  introduce(*run, (*supervisor)->dashboard_url());
+  introduce(*run, **supervisor);
   const actors::RunOutcome outcome = watch(**supervisor, signals, clock);
   const actors::Progress progress = (*supervisor)->view().progress();
   supervisor->reset();
@@ -354,7 +374,8 @@ int run_train(const TrainArguments& arguments) {
   if (outcome.exit_code == scheduler::kExitDone) {
     print_sample(*run);
   } else {
-    fmt::print("to go on  tenax train --resume --run-dir {}\n", run->directory.path().string());
+    say("to go on",
+        fmt::format("tenax train --resume --run-dir {}", run->directory.path().string()));
   }
   return outcome.exit_code;
 }

@@ -163,6 +163,26 @@ TEST(ElasticRun, IsScaledUpDownAndToOtherStages) {
   expect_end(run, two, options);
 }
 
+TEST(ElasticRun, ResumedAfterScalingSaysTheLayoutThatItHas) {
+  const Shape two = {"2x1", 2, 1, 1, 2, 8};
+  RunUnderTest run(two, {"train.steps=900", "checkpoint.interval=100"});
+  run.start();
+  run.wait_for_step(20);
+  EXPECT_NE(run.output().find("2 workers on 1 agent: data parallel 2 x"), std::string::npos);
+  const std::string directory = run.directory().string();
+  ASSERT_EQ(run.tenax({"scale", directory, "--workers", "1"}).ended, Ended({0, 0}));
+  ASSERT_TRUE(wait_for_layout(run, 1, 1));
+  ASSERT_EQ(run.tenax({"stop", directory}).ended, Ended({0, 0}));
+  ASSERT_EQ(run.wait(), Ended({7, 0})) << run.output();
+  EXPECT_EQ(run.json_lines("status").at(0).at("target").at("dp"), 1);
+  EXPECT_TRUE(run.json_lines("status").at(0).at("supervisor").is_null());
+  run.resume();
+  ASSERT_TRUE(wait_for_layout(run, 1, 1));
+  EXPECT_NE(run.output().find("1 worker on 1 agent: data parallel 1 x pipeline parallel 1 (scaled"),
+            std::string::npos)
+      << run.output();
+}
+
 TEST(ElasticRun, ASpareTakesTheRankOfADeadWorker) {
   for_each_seed(seconds(2), [](const Shape& shape, Choices& choices) {
     const std::string hash = undisturbed_hash(shape);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <fstream>
 #include <thread>
 
 #include "tests/support/run_under_test.h"
@@ -51,6 +52,46 @@ TEST(RunOverHttp, StateMetricsAndHealthAnswer) {
   const auto page = run.get("/");
   ASSERT_TRUE(page);
   EXPECT_NE(page->find("<html"), std::string::npos);
+}
+
+TEST(RunOverHttp, StatusNamesTheLayoutAndWhereTheRunCanBeReached) {
+  RunUnderTest run(shapes().front(), {"train.steps=400", "layout.spares=1"});
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(3));
+  const nlohmann::json state = run.json_lines("status").at(0);
+  EXPECT_EQ(state.at("layout"), nlohmann::json({{"dp", 2}, {"tp", 1}, {"pp", 2}}));
+  EXPECT_EQ(state.at("spares").size(), 1u);
+  EXPECT_EQ(state.at("agents").at(0).at("ranks"), 4);
+  EXPECT_EQ(state.at("agents").at(0).at("spares"), 1);
+  std::ifstream file(run.directory() / "supervisor.json");
+  const nlohmann::json address = nlohmann::json::parse(file);
+  const nlohmann::json& shown = state.at("supervisor");
+  EXPECT_EQ(shown.at("control"), address.at("endpoint"));
+  EXPECT_EQ(shown.at("dashboard"), address.at("dashboard_url"));
+  EXPECT_FALSE(shown.contains("control_token"));
+
+  const CommandResult words = run.tenax({"status", run.directory().string()});
+  EXPECT_EQ(words.ended, Ended({0, 0}));
+  for (const std::string& expected :
+       {std::string("dp 2 x pp 2, 1 spare"), address.at("endpoint").get<std::string>(),
+        address.at("dashboard_url").get<std::string>()}) {
+    EXPECT_NE(words.output.find(expected), std::string::npos) << expected << "\n" << words.output;
+  }
+}
+
+TEST(RunOverHttp, StatusOfARunWithoutAPageSaysThatItRuns) {
+  RunUnderTest run(shapes().front(), {"train.steps=400", "dashboard.enabled=false"});
+  run.start();
+  nlohmann::json state;
+  for (int i = 0; i < 200 && (state.is_null() || state["step"] < 1); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const CommandResult answer = run.tenax({"status", run.directory().string(), "--json"});
+    if (answer.ended == Ended({0, 0})) state = nlohmann::json::parse(answer.output, nullptr, false);
+  }
+  ASSERT_TRUE(state.is_object());
+  EXPECT_EQ(state.at("phase"), "running");
+  EXPECT_TRUE(state.at("supervisor").at("dashboard").is_null());
+  EXPECT_TRUE(state.at("supervisor").at("control").is_string());
 }
 
 }  // namespace tenax::testing
