@@ -45,6 +45,7 @@ Error file_error(const std::filesystem::path& path, const char* doing) {
 
 std::vector<Stored> records_in(const std::string& bytes) {
   std::vector<Stored> records(bytes.size() / sizeof(Stored));
+  if (records.empty()) return records;
   std::memcpy(records.data(), bytes.data(), records.size() * sizeof(Stored));
   std::erase_if(records, [](const Stored& r) { return !whole(r); });
   std::ranges::sort(records, {}, &Stored::sequence);

@@ -92,8 +92,8 @@ class RunViewTest : public ::testing::Test {
   json state() const { return json::parse(view_.state_json()); }
   std::vector<std::uint64_t> kept() const {
     std::vector<std::uint64_t> seqs;
-    for (const json& e : json::parse(view_.journal_json(0)).at("entries"))
-      seqs.push_back(e.at("seq"));
+    const json journal = json::parse(view_.journal_json(0));
+    for (const json& e : journal.at("entries")) seqs.push_back(e.at("seq"));
     return seqs;
   }
 
