@@ -390,7 +390,8 @@ std::vector<FlightNote> ControlledRun::flight_of(const Worker& w) const {
   const std::vector<int>& progress = generations_.at(w.running).progress;
   const auto slowest = std::min_element(progress.begin(), progress.end());
   if (progress[w.rank] <= *slowest) return {};
-  return {{1, "recv", "all_gather", static_cast<int>(slowest - progress.begin()), 64, "waiting", 1}};
+  return {
+      {1, "recv", "all_gather", static_cast<int>(slowest - progress.begin()), 64, "waiting", 1}};
 }
 
 void ControlledRun::take_plan(std::uint32_t agent, std::uint32_t slot, std::uint64_t incarnation,
