@@ -21,12 +21,15 @@ struct Stored {
   std::int64_t step = 0;
   std::int64_t begin = 0;
   std::int64_t end = 0;
+  std::uint64_t bytes = 0;
   std::uint32_t generation = 0;
   std::int32_t microbatch = 0;
+  std::int32_t index = 0;
   std::uint32_t kind = 0;
+  std::uint32_t zero = 0;
   std::uint32_t check = 0;
 };
-static_assert(sizeof(Stored) == 48);
+static_assert(sizeof(Stored) == 64);
 
 std::uint32_t check_of(const Stored& record) {
   const auto bytes = std::as_bytes(std::span(&record, 1)).first(offsetof(Stored, check));
@@ -35,7 +38,7 @@ std::uint32_t check_of(const Stored& record) {
 
 bool whole(const Stored& record) {
   return record.sequence > 0 && record.check == check_of(record) &&
-         record.kind <= static_cast<std::uint32_t>(compute::TraceKind::kSnapshot);
+         record.kind <= static_cast<std::uint32_t>(compute::kLastTraceKind);
 }
 
 Error file_error(const std::filesystem::path& path, const char* doing) {
@@ -92,9 +95,12 @@ Status TraceFile::append(std::uint32_t generation, std::span<const compute::Trac
                   e.step,
                   e.begin.time_since_epoch().count(),
                   e.end.time_since_epoch().count(),
+                  e.bytes,
                   generation,
                   e.microbatch,
+                  e.index,
                   static_cast<std::uint32_t>(e.kind),
+                  0,
                   0};
       batch[i].check = check_of(batch[i]);
     }
@@ -116,6 +122,8 @@ Result<std::vector<TraceRecord>> read_trace(const std::filesystem::path& path) {
     compute::TraceEvent e;
     e.step = r.step;
     e.microbatch = r.microbatch;
+    e.index = r.index;
+    e.bytes = r.bytes;
     e.kind = static_cast<compute::TraceKind>(r.kind);
     e.begin = Time(Duration(r.begin));
     e.end = Time(Duration(r.end));

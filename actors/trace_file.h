@@ -2,10 +2,10 @@
 // RUN/trace/rank-R.trace. Written once a step without a sync (a trace is worth no stall), read by
 // `tenax trace` at any time.
 //
-// A record is 48 bytes, numbers little endian: sequence (u64, from 1, 0 = never written), step
-// (i64), begin and end (i64, nanoseconds UTC), generation (u32), microbatch (i32, -1 = none), kind
-// (u32), and a check (u32, low bits of the hash of the 44 bytes before), so that a torn record is
-// told from a whole one.
+// A record is 64 bytes, numbers little endian: sequence (u64, from 1, 0 = never written), step
+// (i64), begin and end (i64, nanoseconds UTC), bytes (u64), generation (u32), microbatch and index
+// (i32, -1 = none), kind (u32), zero (u32), and a check (u32, low bits of the hash of the 60 bytes
+// before), so that a torn record is told from a whole one.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct TraceRecord {
 
 class TraceFile {
  public:
-  static constexpr std::size_t kRecords = 32768;
+  static constexpr std::size_t kRecords = 65536;
 
   /// Opens or makes the file and goes on behind its newest record.
   static Result<TraceFile> open(const std::filesystem::path& path);

@@ -20,7 +20,7 @@ namespace {
 constexpr std::size_t kMaxReports = 4096;
 constexpr int kUnwatched = 20;
 constexpr std::size_t kFlightEntries = 256;
-constexpr std::size_t kTraceEvents = 4096;
+constexpr std::size_t kTraceEvents = 16384;
 constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
 
 Duration scaled(const configs::RunConfig& config, Duration d) {
@@ -35,7 +35,9 @@ TrainLoop::TrainLoop(TrainLoopOptions options, const Clock& clock, SlotGate& gat
       gate_(gate),
       send_(std::move(send)),
       recorder_(kFlightEntries, clock),
-      trace_(clock, kTraceEvents) {}
+      trace_(clock, kTraceEvents) {
+  recorder_.set_trace(&trace_);
+}
 
 RankState TrainLoop::state(std::int64_t counted_step) const {
   MutexLock lock(state_mutex_);
@@ -273,7 +275,7 @@ Result<compute::Verdict> TrainLoop::compute_and_judge(compute::Communicator& com
   report.tokens = verdict.targets;
   report.update = judged.update;
   report.clip_norm = judged.clip_norm;
-  report.replica_losses = verdict.replica_losses;
+  report.replica_losses.assign(verdict.replica_losses.begin(), verdict.replica_losses.end());
   return verdict;
 }
 

@@ -147,6 +147,8 @@ class CountingCommunicator final : public compute::Communicator {
 struct Layout {
   std::string name;
   configs::LayoutSection degrees;
+  compute::Overlap overlap = compute::Overlap::kOn;
+  bool traces = true;
 };
 
 struct Measured {
@@ -211,15 +213,16 @@ double price(const std::vector<RankTimes>& ranks) {
   return end;
 }
 
-RankTimes run_rank(const configs::RunConfig& config, int num_threads,
+RankTimes run_rank(const configs::RunConfig& config, const Layout& layout, int num_threads,
                    compute::Communicator& inner) {
   constexpr std::int64_t kVocabulary = 4096;
   const SystemClock clock;
-  compute::StepTrace trace(clock, 4096);
+  compute::StepTrace trace(clock, 16384);
   compute::EngineOptions options =
       actors::engine_options(config, kVocabulary, actors::degrees_of(config), inner.rank());
   options.settings.num_threads = num_threads;
-  options.trace = &trace;
+  options.trace = layout.traces ? &trace : nullptr;
+  options.overlap = layout.overlap;
   const auto engine = require(compute::Engine::create(std::move(options)));
   engine->initialise(1);
   const compute::EngineOptions& o = engine->options();
@@ -253,6 +256,7 @@ RankTimes run_rank(const configs::RunConfig& config, int num_threads,
   times.schedule = o.schedule;
   times.sent_bytes = comm.sent_bytes;
   times.waited = comm.waited;
+  if (!layout.traces) return times;
   // Events of forward and backward come in the schedule's order.
   std::vector<const Action*> passes;
   for (const Action& a : times.schedule) {
@@ -279,7 +283,7 @@ void pin(std::size_t core) {
   pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
 }
 
-Measured measure(const configs::RunConfig& config, int num_threads) {
+Measured measure(const configs::RunConfig& config, const Layout& layout, int num_threads) {
   const Degrees degrees = actors::degrees_of(config);
   const int n = degrees.world_size();
   const auto rendezvous = std::make_shared<LocalRendezvous>();
@@ -294,7 +298,7 @@ Measured measure(const configs::RunConfig& config, int num_threads) {
       gloo.world_size = n;
       gloo.form_timeout = gloo.operation_timeout = std::chrono::minutes(5);
       const auto comm = require(compute::GlooCommunicator::create(device, gloo, rendezvous));
-      ranks[static_cast<std::size_t>(rank)] = run_rank(config, num_threads, *comm);
+      ranks[static_cast<std::size_t>(rank)] = run_rank(config, layout, num_threads, *comm);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -318,8 +322,14 @@ std::vector<Layout> layouts() {
     l.zero = zero;
     return Layout{std::move(name), l};
   };
+  Layout untraced = make("one process, not traced", 1, 1, 1);
+  untraced.traces = false;
+  Layout behind = make("dp 2, reduced behind the backward", 2, 1, 1);
+  behind.overlap = compute::Overlap::kOff;
   return {make("one process, 2 threads", 1, 1, 1),
+          untraced,
           make("dp 2", 2, 1, 1),
+          behind,
           make("dp 2, ZeRO-1", 2, 1, 1, 1, 1),
           make("tp 2", 1, 2, 1),
           make("pp 2", 1, 1, 2),
@@ -344,7 +354,7 @@ int main(int argc, char** argv) {
   for (int round = 0; round < rounds; ++round) {
     for (std::size_t i = 0; i < all.size(); ++i) {
       const configs::RunConfig config = config_of(model, all[i]);
-      results[i].push_back(measure(config, config.layout.world_size() == 1 ? 2 : 1));
+      results[i].push_back(measure(config, all[i], config.layout.world_size() == 1 ? 2 : 1));
     }
   }
   const auto [machine_after, own_after] = processor_seconds();

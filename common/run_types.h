@@ -75,8 +75,7 @@ struct FlightNote {
   std::string within;          ///< the collective it belongs to; empty outside
   int peer = -1;               ///< -1 for a collective
   std::uint64_t bytes = 0;
-  std::string state;   ///< "posted" (begun, not ended), "waiting" (the rank is blocked in it),
-                       ///< "done", "failed"
+  std::string state;   ///< "posted" (begun, not ended), "done", "failed"
   double seconds = 0;  ///< since it began, or how long it took
   bool operator==(const FlightNote&) const = default;
 };

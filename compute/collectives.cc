@@ -18,12 +18,44 @@ constexpr std::size_t kSmallBroadcastBytes = 64 * 1024;
 int mod(int value, int n) { return (value % n + n) % n; }
 
 /// Parts [first, first + count) modulo n of a buffer are at most two runs of bytes.
-std::array<std::pair<std::size_t, std::size_t>, 2> runs(std::span<const std::size_t> offsets,
-                                                        int first, int count) {
-  const int n = static_cast<int>(offsets.size()) - 1;
+template <class Offset>
+std::array<std::pair<std::size_t, std::size_t>, 2> runs(const Offset& offset, int n, int first,
+                                                        int count) {
   const int end = std::min(first + count, n);
-  return {std::pair(offsets[first], offsets[end]),
-          std::pair(offsets[0], offsets[first + count - end])};
+  return {std::pair(offset(first), offset(end)), std::pair(offset(0), offset(first + count - end))};
+}
+
+/// Member i has [offset(i), offset(i + 1)) of the buffer.
+template <class Offset>
+Status gather(Communicator& comm, const Group& group, std::uint64_t tag, const Offset& offset,
+              std::span<std::byte> buffer) {
+  const int n = group.size();
+  CollectiveRecord record(comm.flight_recorder(), "all_gather", offset(n) - offset(0), tag);
+  // With `held` parts from the own one on, the next ones are those that the member `held` further
+  // holds.
+  for (int held = 1; held < n;) {
+    const int count = std::min(held, n - held);
+    const int from = mod(group.index + held, n);
+    const int to = mod(group.index - held, n);
+    std::array<std::unique_ptr<Transfer>, 4> transfers;
+    std::size_t num_transfers = 0;
+    for (const auto& [begin, end] : runs(offset, n, from, count)) {
+      if (begin == end) continue;
+      transfers[num_transfers++] =
+          comm.recv(group.ranks[from], tag, buffer.subspan(begin, end - begin));
+    }
+    for (const auto& [begin, end] : runs(offset, n, group.index, count)) {
+      if (begin == end) continue;
+      transfers[num_transfers++] =
+          comm.send(group.ranks[to], tag, buffer.subspan(begin, end - begin));
+    }
+    for (std::size_t i = 0; i < num_transfers; ++i) {
+      TENAX_RETURN_IF_ERROR(transfers[i]->wait());
+    }
+    held += count;
+  }
+  record.succeed();
+  return {};
 }
 
 Status broadcast_tree(Communicator& comm, const Group& group, std::uint64_t tag, int root,
@@ -85,43 +117,17 @@ Status all_gather_parts(Communicator& comm, const Group& group, std::uint64_t ta
                         std::span<const std::size_t> offsets, std::span<std::byte> buffer) {
   const int n = group.size();
   TENAX_CHECK(static_cast<int>(offsets.size()) == n + 1 && offsets[n] <= buffer.size());
-  CollectiveRecord record(comm.flight_recorder(), "all_gather", offsets[n] - offsets[0], tag);
-  // With `held` parts from the own one on, the next ones are those that the member `held` further
-  // holds.
-  for (int held = 1; held < n;) {
-    const int count = std::min(held, n - held);
-    const int from = mod(group.index + held, n);
-    const int to = mod(group.index - held, n);
-    std::array<std::unique_ptr<Transfer>, 4> transfers;
-    std::size_t num_transfers = 0;
-    for (const auto& [begin, end] : runs(offsets, from, count)) {
-      if (begin == end) continue;
-      transfers[num_transfers++] =
-          comm.recv(group.ranks[from], tag, buffer.subspan(begin, end - begin));
-    }
-    for (const auto& [begin, end] : runs(offsets, group.index, count)) {
-      if (begin == end) continue;
-      transfers[num_transfers++] =
-          comm.send(group.ranks[to], tag, buffer.subspan(begin, end - begin));
-    }
-    for (std::size_t i = 0; i < num_transfers; ++i) {
-      TENAX_RETURN_IF_ERROR(transfers[i]->wait());
-    }
-    held += count;
-  }
-  record.succeed();
-  return {};
+  return gather(
+      comm, group, tag, [&](int i) { return offsets[i]; }, buffer);
 }
 
 Status all_gather(Communicator& comm, const Group& group, std::uint64_t tag,
                   std::span<const std::byte> mine, std::span<std::byte> out) {
-  const std::size_t n = group.ranks.size();
-  TENAX_CHECK(out.size() == n * mine.size());
+  TENAX_CHECK(out.size() == group.ranks.size() * mine.size());
   std::byte* const place = out.data() + group.index * mine.size();
   if (!mine.empty() && place != mine.data()) std::memcpy(place, mine.data(), mine.size());
-  std::vector<std::size_t> offsets(n + 1);
-  for (std::size_t i = 0; i <= n; ++i) offsets[i] = i * mine.size();
-  return all_gather_parts(comm, group, tag, offsets, out);
+  const auto offset = [&](int i) { return static_cast<std::size_t>(i) * mine.size(); };
+  return gather(comm, group, tag, offset, out);
 }
 
 Status broadcast(Communicator& comm, const Group& group, std::uint64_t tag, int root,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -19,6 +20,17 @@
 namespace tenax::compute {
 
 namespace {
+
+constexpr int kNoBlock = -1;
+
+/// The layer that a tensor belongs to.
+int block_of(const std::string& name) {
+  constexpr std::string_view kPrefix = "layers.";
+  int layer = kNoBlock;
+  if (name.starts_with(kPrefix))
+    std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), layer);
+  return layer;
+}
 
 /// A stage as one of the ranks that share its matrices holds it.
 StageSpec stage_part(const EngineOptions& options, std::size_t stage, int tensor_rank) {
@@ -96,6 +108,8 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   }
   for (const StageParameter& p : engine->parameters())
     engine->rules_.push_back(update_rule(p.spec, o.adamw.weight_decay, o.groups));
+  for (const StageParameter& p : engine->parameters())
+    engine->blocks_.push_back(block_of(p.spec.name));
   return engine;
 }
 
@@ -143,11 +157,13 @@ Status Engine::set_batch(Batch batch) {
 Status Engine::build_chunks() {
   const EngineOptions& o = options_;
   StageSettings settings = o.settings;
+  settings.trace = o.trace;
   if (o.tp_group.size() > 1) {
     const std::size_t stream = static_cast<std::size_t>(o.shape.microbatch_size) *
                                static_cast<std::size_t>(o.shape.sequence_length) *
                                static_cast<std::size_t>(o.model.width);
     tensor_group_ = std::make_unique<TensorGroup>(o.tp_group, o.tensor_rank, stream);
+    tensor_group_->set_trace(o.trace);
     settings.tensor_group = tensor_group_.get();
   }
   std::vector<std::size_t> sizes;
@@ -279,21 +295,25 @@ void Engine::apply_update(const Update& u) {
   update.step = u.step;
   update.learning_rate = u.learning_rate;
   update.gradient_scale = scale;
-  for (const MomentPiece& piece : moments()) {
-    const StageParameter& p = parameters()[piece.parameter];
-    const UpdateRule& rule = rules_[piece.parameter];
-    const auto n = static_cast<std::size_t>(piece.end - piece.begin);
-    const auto moment = static_cast<std::size_t>(piece.offset);
-    AdamwRange range;
-    range.values = values().subspan(static_cast<std::size_t>(p.offset + piece.begin), n);
-    range.gradient = {reduced_.data() + p.gradients.front().offset + piece.begin, n};
-    range.m = m_.span().subspan(moment, n);
-    range.v = v_.span().subspan(moment, n);
-    range.decay = rule.weight_decay > 0;
-    AdamwOptions adamw = options_.adamw;
-    adamw.weight_decay = rule.weight_decay;
-    update.learning_rate = u.learning_rate * rule.learning_rate_factor;
-    adamw_update(adamw, update, range);
+  for (auto piece = moments().begin(); piece != moments().end();) {
+    const int block = blocks_[piece->parameter];
+    const KernelSpan span(options_.trace, TraceKind::kAdamw, block);
+    for (; piece != moments().end() && blocks_[piece->parameter] == block; ++piece) {
+      const StageParameter& p = parameters()[piece->parameter];
+      const UpdateRule& rule = rules_[piece->parameter];
+      const auto n = static_cast<std::size_t>(piece->end - piece->begin);
+      const auto moment = static_cast<std::size_t>(piece->offset);
+      AdamwRange range;
+      range.values = values().subspan(static_cast<std::size_t>(p.offset + piece->begin), n);
+      range.gradient = {reduced_.data() + p.gradients.front().offset + piece->begin, n};
+      range.m = m_.span().subspan(moment, n);
+      range.v = v_.span().subspan(moment, n);
+      range.decay = rule.weight_decay > 0;
+      AdamwOptions adamw = options_.adamw;
+      adamw.weight_decay = rule.weight_decay;
+      update.learning_rate = u.learning_rate * rule.learning_rate_factor;
+      adamw_update(adamw, update, range);
+    }
   }
 }
 

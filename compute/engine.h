@@ -222,6 +222,7 @@ class Engine {
   std::unique_ptr<TreeReducer> reducer_;
   std::unique_ptr<VerdictExchange> verdicts_;
   std::vector<UpdateRule> rules_;  ///< by parameter
+  std::vector<int> blocks_;        ///< by parameter: its layer; -1: embedding or head
   OptimizerShards shards_;
   std::vector<std::size_t> part_bytes_;   ///< of an all-gather
   std::vector<std::size_t> first_chunk_;  ///< norm chunks before each tensor, and of all

@@ -154,6 +154,7 @@ Status Engine::sum_squares(Communicator& comm) {
 
 Status Engine::share_weights(Communicator& comm) {
   if (options_.zero == 0) return {};
+  const TraceSpan span(options_.trace, TraceKind::kShareWeights);
   for (const GradientSection& section : shards_.sections) {
     if (section.norm_cuts.empty()) continue;
     std::ranges::transform(section.cuts, part_bytes_.begin(),

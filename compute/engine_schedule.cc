@@ -73,6 +73,7 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
                             std::span<const Microbatch> microbatches, bool train,
                             const LossSink& on_loss) {
   if (tensor_group_) tensor_group_->use(comm);
+  if (options_.trace != nullptr) options_.trace->record_details(train);
   // Transfers left over from a failed step belong to a dead communicator.
   for (Chunk& chunk : chunks_) {
     chunk.stage->begin_step();
@@ -186,8 +187,12 @@ Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch>
                                        target_counts_[static_cast<std::size_t>(mb)] = loss.targets;
                                      }));
   TENAX_RETURN_IF_ERROR(reduce_gradients(comm));
-  TENAX_RETURN_IF_ERROR(combine_tied_embedding(comm));
-  TENAX_RETURN_IF_ERROR(combine_partial_gradients(comm));
+  {
+    const TraceSpan span(options_.trace, TraceKind::kCombine);
+    TENAX_RETURN_IF_ERROR(combine_tied_embedding(comm));
+    TENAX_RETURN_IF_ERROR(combine_partial_gradients(comm));
+  }
+  const TraceSpan span(options_.trace, TraceKind::kNormSums);
   return sum_squares(comm);
 }
 

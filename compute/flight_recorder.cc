@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "compute/step_trace.h"
 
 namespace tenax::compute {
 
@@ -83,6 +84,10 @@ void FlightRecorder::finish(std::uint64_t sequence, FlightState state) {
   if (entry.sequence != sequence) return;
   entry.state = state;
   entry.end = now;
+  if (trace_ == nullptr || entry.peer < 0 || !trace_->takes_details()) return;
+  const auto kind = entry.operation == "send" ? TraceKind::kSend : TraceKind::kRecv;
+  trace_->add(
+      {.index = entry.peer, .bytes = entry.bytes, .kind = kind, .begin = entry.start, .end = now});
 }
 
 std::vector<FlightEntry> FlightRecorder::snapshot() const {

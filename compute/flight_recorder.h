@@ -41,6 +41,8 @@ struct FlightEntry {
 /// ...".
 std::string describe(const FlightEntry& entry);
 
+class StepTrace;
+
 class FlightRecorder {
  public:
   /// Keeps the last `capacity` (> 0) entries, about 100 bytes each. `clock` must outlive the
@@ -53,6 +55,9 @@ class FlightRecorder {
   void wait(std::uint64_t sequence);
   /// Ends an entry; ignored if it has been overwritten since.
   void finish(std::uint64_t sequence, FlightState state);
+  /// Transfers that have ended are events of `trace` too, which outlives the recorder and is used
+  /// by the thread that calls finish().
+  void set_trace(StepTrace* trace) { trace_ = trace; }
   /// The rank was blocked in a transfer for so long.
   void add_blocked(Duration blocked);
   /// All such time so far.
@@ -64,6 +69,7 @@ class FlightRecorder {
   friend class CollectiveRecord;
 
   const Clock& clock_;
+  StepTrace* trace_ = nullptr;
   mutable Mutex mutex_;
   std::vector<FlightEntry> ring_ TENAX_GUARDED_BY(mutex_);
   std::uint64_t last_sequence_ TENAX_GUARDED_BY(mutex_) = 0;

@@ -25,6 +25,7 @@
 namespace tenax::compute {
 
 class CudaDevice;
+class StepTrace;
 class TensorGroup;
 
 /// Layers [first_layer, end_layer) of the model and which of its ends; of their matrices one part.
@@ -62,6 +63,7 @@ struct StageSettings {
   DropoutRates dropout = {};            ///< in training; evaluation drops nothing
   std::uint64_t dropout_seed = 0;       ///< of its masks
   TensorGroup* tensor_group = nullptr;  ///< with tensor parallelism; outlives the stage
+  StepTrace* trace = nullptr;           ///< records kernels; outlives the stage
   /// Where the values lie, 64-byte aligned and as long as the plan says; empty: memory of the
   /// stage's own.
   std::span<float> values = {};

@@ -1,60 +1,67 @@
 #include "compute/step_trace.h"
 
+#include <iterator>
+
 namespace tenax::compute {
+namespace {
 
-std::string_view to_string(TraceKind kind) {
-  switch (kind) {
-    case TraceKind::kRecvForward:
-      return "recv forward";
-    case TraceKind::kForward:
-      return "forward";
-    case TraceKind::kSendForward:
-      return "send forward";
-    case TraceKind::kRecvBackward:
-      return "recv backward";
-    case TraceKind::kBackward:
-      return "backward";
-    case TraceKind::kSendBackward:
-      return "send backward";
-    case TraceKind::kData:
-      return "data";
-    case TraceKind::kReduce:
-      return "reduce";
-    case TraceKind::kVerdict:
-      return "verdict";
-    case TraceKind::kUpdate:
-      return "update";
-    case TraceKind::kEvaluate:
-      return "evaluate";
-    case TraceKind::kSnapshot:
-      return "snapshot";
-  }
-  return "unknown";
+struct KindText {
+  std::string_view name;
+  std::string_view category;
+  std::string_view index;
+};
+
+/// By TraceKind.
+constexpr KindText kTexts[] = {
+    {"recv forward", "pipeline", ""},
+    {"forward", "compute", ""},
+    {"send forward", "pipeline", ""},
+    {"recv backward", "pipeline", ""},
+    {"backward", "compute", ""},
+    {"send backward", "pipeline", ""},
+    {"data", "other", ""},
+    {"reduce", "collective", "bucket"},
+    {"combine gradients", "collective", ""},
+    {"gradient norm", "collective", ""},
+    {"verdict", "collective", ""},
+    {"update", "compute", ""},
+    {"share weights", "collective", ""},
+    {"evaluate", "compute", ""},
+    {"snapshot", "other", ""},
+    {"embedding", "kernel", ""},
+    {"norm", "kernel", "layer"},
+    {"qkv products", "kernel", "layer"},
+    {"attention", "kernel", "layer"},
+    {"attention output product", "kernel", "layer"},
+    {"feed-forward products", "kernel", "layer"},
+    {"activation", "kernel", "layer"},
+    {"cross-entropy", "kernel", ""},
+    {"adamw", "kernel", "layer"},
+    {"tensor-parallel reduce", "collective", ""},
+    {"tensor-parallel gather", "collective", ""},
+    {"send", "transfer", "peer"},
+    {"recv", "transfer", "peer"},
+};
+static_assert(std::size(kTexts) == static_cast<std::size_t>(kLastTraceKind) + 1);
+
+const KindText& text_of(TraceKind kind) {
+  static constexpr KindText kUnknown{"unknown", "other", ""};
+  const auto at = static_cast<std::size_t>(kind);
+  return at < std::size(kTexts) ? kTexts[at] : kUnknown;
 }
 
-std::string_view category_of(TraceKind kind) {
-  switch (kind) {
-    case TraceKind::kForward:
-    case TraceKind::kBackward:
-    case TraceKind::kUpdate:
-    case TraceKind::kEvaluate:
-      return "compute";
-    case TraceKind::kRecvForward:
-    case TraceKind::kSendForward:
-    case TraceKind::kRecvBackward:
-    case TraceKind::kSendBackward:
-      return "pipeline";
-    case TraceKind::kReduce:
-    case TraceKind::kVerdict:
-      return "collective";
-    case TraceKind::kData:
-    case TraceKind::kSnapshot:
-      return "other";
-  }
-  return "other";
+}  // namespace
+
+std::string_view to_string(TraceKind kind) { return text_of(kind).name; }
+std::string_view category_of(TraceKind kind) { return text_of(kind).category; }
+std::string_view index_name(TraceKind kind) { return text_of(kind).index; }
+
+bool is_in_background(TraceKind kind) {
+  return kind == TraceKind::kReduce || kind == TraceKind::kSend || kind == TraceKind::kRecv;
 }
 
-StepTrace::StepTrace(const Clock& clock, std::size_t capacity) : clock_(clock) {
+StepTrace::StepTrace(const Clock& clock, std::size_t capacity)
+    : clock_(clock), detail_capacity_(capacity - capacity / 4) {
   events_.reserve(capacity);
 }
 
@@ -63,9 +70,11 @@ void StepTrace::begin_step(std::int64_t step) {
   events_.clear();
 }
 
-void StepTrace::add(TraceKind kind, std::int32_t microbatch, Time begin) {
+void StepTrace::add(TraceEvent event) {
   if (events_.size() == events_.capacity()) return;
-  events_.push_back({step_, microbatch, kind, begin, clock_.now()});
+  event.step = step_;
+  if (event.end == Time{}) event.end = clock_.now();
+  events_.push_back(event);
 }
 
 }  // namespace tenax::compute

@@ -208,7 +208,10 @@ Status TreeReducer::finish(Communicator& comm, const Group& group) {
                               flight.reduction->out.size_bytes(), flight.reduction->tag);
       for (auto& transfer : flight.transfers) TENAX_RETURN_IF_ERROR(transfer->wait());
       if (options_.trace != nullptr)
-        options_.trace->add(TraceKind::kReduce, flight.reduction->number, flight.started);
+        options_.trace->add({.index = flight.reduction->number,
+                             .bytes = flight.reduction_bytes(),
+                             .kind = TraceKind::kReduce,
+                             .begin = flight.started});
       record.succeed();
     }
     return {};

@@ -102,6 +102,11 @@ class TreeReducer {
     std::size_t end = 0;
     Time started{};
     std::vector<std::unique_ptr<Transfer>> transfers;
+    std::uint64_t reduction_bytes() const {
+      std::uint64_t floats = 0;
+      for (const GradientPiece& piece : reduction->pieces) floats += piece.size();
+      return floats * sizeof(float);
+    }
   };
   /// Flights of a step in the order of their start. Clearing keeps their memory.
   struct Flights {

@@ -27,6 +27,7 @@ VerdictExchange::VerdictExchange(int world_size, int rank, VerdictShape shape)
   block_ = kNumFields + 2 * shape_.max_microbatches + shape_.max_tensors;
   mine_.resize(block_);
   all_.resize(block_ * ranks_.size());
+  replica_losses_.reserve(shape_.losses.size());
 }
 
 Result<Verdict> VerdictExchange::run(Communicator& comm, std::uint64_t tag,
@@ -69,6 +70,7 @@ Result<Verdict> VerdictExchange::run(Communicator& comm, std::uint64_t tag,
     if (to_int(block[kDiffers]) != 0 && verdict.num_differing++ == 0)
       verdict.differing_rank = static_cast<int>(r);
   }
+  replica_losses_.clear();
   double loss = 0;
   for (const VerdictShape::LossSource& source : shape_.losses) {
     const double* sums = all_.data() + source.rank * block_ + kNumFields;
@@ -81,7 +83,7 @@ Result<Verdict> VerdictExchange::run(Communicator& comm, std::uint64_t tag,
     }
     verdict.targets += replica_targets;
     if (shape_.losses.size() > 1)
-      verdict.replica_losses.push_back(replica_loss / static_cast<double>(replica_targets));
+      replica_losses_.push_back(replica_loss / static_cast<double>(replica_targets));
   }
   double squares = 0;
   for (const VerdictShape::NormSource& source : shape_.norms) {
@@ -89,6 +91,7 @@ Result<Verdict> VerdictExchange::run(Communicator& comm, std::uint64_t tag,
         all_.data() + source.rank * block_ + kNumFields + 2 * shape_.max_microbatches;
     for (std::size_t tensor : source.tensors) squares += sums[tensor];
   }
+  verdict.replica_losses = replica_losses_;
   const double n = static_cast<double>(verdict.targets);
   verdict.loss = loss / n;
   verdict.grad_norm = std::sqrt(squares) / n;

@@ -16,7 +16,7 @@
 
 namespace tenax::compute {
 
-/// What one rank contributes.
+/// What one rank contributes. The spans are into the memory of whoever knows.
 struct VerdictPart {
   std::int64_t step = 0;
   Hash128 plan_digest;              ///< all ranks must follow the same plan
@@ -25,10 +25,10 @@ struct VerdictPart {
   bool differs = false;  ///< of a step computed again: its own gradients are not those of before
   /// Loss sums and target counts of its microbatches, ascending; zeros where it is not the last
   /// stage.
-  std::vector<double> loss_sums;
-  std::vector<std::int64_t> target_counts;
+  std::span<const double> loss_sums;
+  std::span<const std::int64_t> target_counts;
   /// Sums of squares of its reduced gradient, by tensor in the model's order.
-  std::vector<double> square_sums;
+  std::span<const double> square_sums;
 };
 
 /// Which ranks' numbers count, and how large the parts are. Equal on all ranks.
@@ -60,7 +60,8 @@ struct Verdict {
   std::int64_t command = 0;  ///< all ranks have all commands up to this number
   int num_differing = 0;     ///< ranks whose own gradients differ from the first computation's
   int differing_rank = -1;   ///< the first of them
-  std::vector<double> replica_losses;  ///< means, in replica order; empty for one replica
+  /// Means, in replica order; empty for one replica. In the exchange's memory until its next run.
+  std::span<const double> replica_losses;
 };
 
 class VerdictExchange {
@@ -78,6 +79,7 @@ class VerdictExchange {
   std::size_t block_ = 0;
   std::vector<double> mine_;
   std::vector<double> all_;
+  std::vector<double> replica_losses_;
 };
 
 }  // namespace tenax::compute

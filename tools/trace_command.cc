@@ -79,26 +79,43 @@ std::string trace_json(const Ranks& ranks, std::int64_t step) {
   });
   json events = json::array();
   std::map<int, int> counts;
+  std::int64_t last_id = 0;
   for_each([&](int rank, const actors::TraceRecord& r) {
     if (r.generation != generation) return;
     ++counts[rank];
+    const compute::TraceEvent& e = r.event;
     json args = {{"step", step}};
-    if (r.event.microbatch >= 0) args["microbatch"] = r.event.microbatch;
-    events.push_back({{"name", compute::to_string(r.event.kind)},
-                      {"cat", compute::category_of(r.event.kind)},
-                      {"ph", "X"},
-                      {"ts", microseconds(r.event.begin, origin)},
-                      {"dur", microseconds(r.event.end, r.event.begin)},
-                      {"pid", 0},
-                      {"tid", rank},
-                      {"args", std::move(args)}});
+    if (e.microbatch >= 0) args["microbatch"] = e.microbatch;
+    if (e.index >= 0) args[std::string(compute::index_name(e.kind))] = e.index;
+    if (e.bytes > 0) args["bytes"] = e.bytes;
+    json event = {{"name", compute::to_string(e.kind)},
+                  {"cat", compute::category_of(e.kind)},
+                  {"ph", "X"},
+                  {"ts", microseconds(e.begin, origin)},
+                  {"pid", rank},
+                  {"tid", rank},
+                  {"args", std::move(args)}};
+    if (!compute::is_in_background(e.kind)) {
+      event["dur"] = microseconds(e.end, e.begin);
+      events.push_back(std::move(event));
+      return;
+    }
+    // Such spans may overlap in any way: asynchronous events, each with a beginning and an end.
+    event["ph"] = "b";
+    event["id"] = ++last_id;
+    json end = event;
+    end["ph"] = "e";
+    end["ts"] = microseconds(e.end, origin);
+    events.push_back(std::move(event));
+    events.push_back(std::move(end));
   });
   for (const auto& [rank, count] : counts) {
-    events.push_back({{"name", "thread_name"},
-                      {"ph", "M"},
-                      {"pid", 0},
-                      {"tid", rank},
-                      {"args", {{"name", fmt::format("rank {}", rank)}}}});
+    for (const std::string_view name : {"process_name", "thread_name"})
+      events.push_back({{"name", name},
+                        {"ph", "M"},
+                        {"pid", rank},
+                        {"tid", rank},
+                        {"args", {{"name", fmt::format("rank {}", rank)}}}});
   }
   return json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump();
 }

@@ -19,9 +19,9 @@ struct TraceArguments {
   std::filesystem::path output;  ///< empty: standard output
 };
 
-/// The Trace Event Format's JSON: one track a rank, times in microseconds from the step's
-/// beginning. Of a step that was made more than once, its last generation. `ranks`: records of each
-/// rank.
+/// The Trace Event Format's JSON: one track a rank, with kernels inside the actions, and below it
+/// reductions of gradients and transfers; times in microseconds from the step's beginning. Of a
+/// step that was made more than once, its last generation. `ranks`: records of each rank.
 std::string trace_json(const std::map<int, std::vector<actors::TraceRecord>>& ranks,
                        std::int64_t step);
 

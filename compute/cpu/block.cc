@@ -100,13 +100,16 @@ class Block {
   NormCall second_norm(const float* x, float* y) const {
     return norm_call(x, y, a_.ffn_mean, a_.ffn_rstd);
   }
+  KernelSpan traced(TraceKind kind) const { return {c_.trace, kind, call_.layer}; }
   void norm_forward(NormCall call, const NormOffsets& at) const {
+    const KernelSpan span = traced(TraceKind::kNorm);
     call.weight = value(at.weight);
     call.bias = value(at.bias);
     k_.ops.norm_forward(call);
   }
   void norm_backward(NormCall call, const NormOffsets& at, const float* dy, float* dx,
                      bool add_dx) const {
+    const KernelSpan span = traced(TraceKind::kNorm);
     call.weight = value(at.weight);
     call.dy = dy;
     call.dx = dx;
@@ -135,6 +138,8 @@ class Block {
   /// Adds a projection of (B, T, in) to the residual stream.
   void project(const float* x, const LinearOffsets& at, std::int64_t in, const DropoutSite* site,
                float* residual) const {
+    const KernelSpan span =
+        traced(&at == &call_.at.output ? TraceKind::kOutputProduct : TraceKind::kFfnProducts);
     const LinearShape shape{tokens_, in, o_.width};
     const bool alone = c_.tensor_group == nullptr;
     const float* bias = alone ? value(at.bias) : nullptr;
@@ -188,9 +193,12 @@ class Block {
   }
 
   void attend(const float* x) const {
-    linear(x, call_.at.query, query_width_, a_.q);
-    linear(x, call_.at.key, kv_width_, a_.k);
-    linear(x, call_.at.value, kv_width_, a_.v);
+    {
+      const KernelSpan span = traced(TraceKind::kQkvProducts);
+      linear(x, call_.at.query, query_width_, a_.q);
+      linear(x, call_.at.key, kv_width_, a_.k);
+      linear(x, call_.at.value, kv_width_, a_.v);
+    }
     if (o_.qk_norm) {
       std::copy_n(a_.q, tokens_ * query_width_, a_.raw_q);
       std::copy_n(a_.k, tokens_ * kv_width_, a_.raw_k);
@@ -201,16 +209,23 @@ class Block {
     }
     rotate(a_.q, o_.num_heads, false);
     rotate(a_.k, o_.num_kv_heads, false);
+    const KernelSpan span = traced(TraceKind::kAttention);
     attention_forward(k_, attention_shape(), attention_tensors(), w_.attention);
   }
 
   void attend_backward(const float* grad, const float* x, float* dx, Write write) const {
     const float* dy = projection_gradient(attention_site(), grad);
-    linear_weight_gradient(dy, a_.attended, call_.at.output, query_width_, o_.width);
-    linear_input_gradient(dy, call_.at.output, query_width_, o_.width, w_.dattended,
-                          Write::kOverwrite);
-    attention_backward(k_, attention_shape(), attention_tensors(),
-                       {w_.dattended, w_.dq, w_.dk, w_.dv}, w_.attention);
+    {
+      const KernelSpan span = traced(TraceKind::kOutputProduct);
+      linear_weight_gradient(dy, a_.attended, call_.at.output, query_width_, o_.width);
+      linear_input_gradient(dy, call_.at.output, query_width_, o_.width, w_.dattended,
+                            Write::kOverwrite);
+    }
+    {
+      const KernelSpan span = traced(TraceKind::kAttention);
+      attention_backward(k_, attention_shape(), attention_tensors(),
+                         {w_.dattended, w_.dq, w_.dk, w_.dv}, w_.attention);
+    }
     rotate(w_.dq, o_.num_heads, true);
     rotate(w_.dk, o_.num_kv_heads, true);
     if (o_.qk_norm) {
@@ -219,6 +234,7 @@ class Block {
       norm_backward(head_norm(a_.raw_k, nullptr, a_.k_mean, a_.k_rstd, o_.num_kv_heads),
                     call_.at.key_norm, w_.dk, w_.dk, false);
     }
+    const KernelSpan span = traced(TraceKind::kQkvProducts);
     linear_weight_gradient(w_.dq, x, call_.at.query, o_.width, query_width_);
     linear_weight_gradient(w_.dk, x, call_.at.key, o_.width, kv_width_);
     linear_weight_gradient(w_.dv, x, call_.at.value, o_.width, kv_width_);
@@ -229,13 +245,17 @@ class Block {
 
   /// Adds the feed-forward's output to `residual`.
   void feed_forward(const float* x, float* residual) const {
-    linear(x, call_.at.up, o_.ffn_width, a_.up);
-    if (a_.gate != nullptr) linear(x, call_.at.gate, o_.ffn_width, a_.gate);
+    {
+      const KernelSpan span = traced(TraceKind::kFfnProducts);
+      linear(x, call_.at.up, o_.ffn_width, a_.up);
+      if (a_.gate != nullptr) linear(x, call_.at.gate, o_.ffn_width, a_.gate);
+    }
     activate();
     project(a_.activated, call_.at.down, o_.ffn_width, ffn_site(), residual);
   }
 
   void activate() const {
+    const KernelSpan span = traced(TraceKind::kActivation);
     ActivationCall call = activation_call();
     call.out = a_.activated;
     for_elements(call, k_.ops.activation_forward);
@@ -243,13 +263,21 @@ class Block {
 
   void feed_forward_backward(const float* grad, const float* x, float* dx, Write write) const {
     const float* dy = projection_gradient(ffn_site(), grad);
-    linear_weight_gradient(dy, a_.activated, call_.at.down, o_.ffn_width, o_.width);
-    linear_input_gradient(dy, call_.at.down, o_.ffn_width, o_.width, w_.dhidden, Write::kOverwrite);
-    ActivationCall call = activation_call();
-    call.dout = w_.dhidden;
-    call.dup = w_.dhidden;
-    call.dgate = w_.dgate;
-    for_elements(call, k_.ops.activation_backward);
+    {
+      const KernelSpan span = traced(TraceKind::kFfnProducts);
+      linear_weight_gradient(dy, a_.activated, call_.at.down, o_.ffn_width, o_.width);
+      linear_input_gradient(dy, call_.at.down, o_.ffn_width, o_.width, w_.dhidden,
+                            Write::kOverwrite);
+    }
+    {
+      const KernelSpan span = traced(TraceKind::kActivation);
+      ActivationCall call = activation_call();
+      call.dout = w_.dhidden;
+      call.dup = w_.dhidden;
+      call.dgate = w_.dgate;
+      for_elements(call, k_.ops.activation_backward);
+    }
+    const KernelSpan span = traced(TraceKind::kFfnProducts);
     linear_weight_gradient(w_.dhidden, x, call_.at.up, o_.width, o_.ffn_width);
     linear_input_gradient(w_.dhidden, call_.at.up, o_.width, o_.ffn_width, dx, write);
     if (a_.gate == nullptr) return;

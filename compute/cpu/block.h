@@ -10,6 +10,7 @@
 #include "compute/model_options.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
+#include "compute/step_trace.h"
 #include "compute/tensor_group.h"
 
 namespace tenax::compute::cpu {
@@ -23,6 +24,7 @@ struct BlockContext {
   const float* sine = nullptr;          // (max_sequence_length, D / 2)
   const float* slopes = nullptr;        // (H) with ALiBi
   TensorGroup* tensor_group = nullptr;  ///< where other ranks hold the other heads
+  StepTrace* trace = nullptr;           ///< records kernels
 };
 
 /// Where one layer drops numbers.
@@ -42,6 +44,7 @@ struct BlockCall {
   const std::int32_t* positions = nullptr;  // (B, T) in the documents; nullptr: 0 to T - 1
   const LayerDropout* dropout = nullptr;    ///< nullptr: none, as in evaluation
   const std::int64_t* samples = nullptr;    // (B) absolute positions, with dropout
+  std::int32_t layer = -1;                  ///< for the trace
 };
 
 /// out (B, T, C) = layer(x); overwrites out and the activations.

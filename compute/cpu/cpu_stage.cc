@@ -61,7 +61,7 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
   }
   context_ = std::make_unique<BlockContext>(BlockContext{options_, kernels_, workspace_.block,
                                                          tables.cosine, tables.sine, tables.slopes,
-                                                         settings.tensor_group});
+                                                         settings.tensor_group, settings.trace});
 
   const DropoutRates& rates = settings_.dropout;
   if (!rates.any()) return;
@@ -144,6 +144,7 @@ const float* CpuStage::token_row(std::int32_t token) const {
 
 void CpuStage::embed(const BatchShape& shape, const StageBatch& batch, float* raw, float* mean,
                      float* rstd, float* out) {
+  const KernelSpan span(settings_.trace, TraceKind::kEmbedding);
   const std::span<const std::int32_t> tokens = batch.tokens;
   const std::int64_t width = options_.width;
   float* rows = options_.embedding_norm ? raw : out;
@@ -179,6 +180,7 @@ void CpuStage::drop_embedding(std::span<const std::int64_t> samples, float* x) {
 }
 
 void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradient) {
+  const KernelSpan span(settings_.trace, TraceKind::kEmbedding);
   const std::int64_t width = options_.width;
   drop_embedding(slot.samples, grad);
   if (options_.embedding_norm) {
@@ -205,6 +207,7 @@ void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradien
 
 const float* CpuStage::final_norm(const BatchShape& shape, const float* x) {
   if (layout_.final_norm.weight < 0) return x;
+  const KernelSpan span(settings_.trace, TraceKind::kNorm);
   NormCall call = norm_call(shape, layout_.final_norm, x, workspace_.mean, workspace_.rstd);
   call.y = workspace_.normed;
   kernels_.ops.norm_forward(call);
@@ -244,7 +247,7 @@ void CpuStage::forward(int slot_index, const StageBatch& batch, std::span<const 
     LayerActivations& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
     block_forward(*context_,
                   {shape_, layout_.layers[i], values_.data(), slot.inputs[i], kept,
-                   batch.positions.data(), dropout_of(i), slot.samples.data()},
+                   batch.positions.data(), dropout_of(i), slot.samples.data(), layer_number(i)},
                   stream(i + 1));
   }
 }
@@ -268,8 +271,12 @@ void CpuStage::run_backward(int slot_index, std::span<const float> output_grad,
     call.dx = grad;
     call.dweight = gradient.data() + layout_.output_gradient;
     call.sample_losses = slot.sample_losses;
-    slot.loss = head_loss(kernels_, options_, call, workspace_.head);
+    {
+      const KernelSpan span(settings_.trace, TraceKind::kCrossEntropy);
+      slot.loss = head_loss(kernels_, options_, call, workspace_.head);
+    }
     if (const NormOffsets& at = layout_.final_norm; at.weight >= 0) {
+      const KernelSpan span(settings_.trace, TraceKind::kNorm);
       NormCall norm = norm_call(shape_, at, slot.inputs.back(), workspace_.mean, workspace_.rstd);
       norm.dy = grad;
       norm.dx = grad;
@@ -289,7 +296,8 @@ void CpuStage::run_backward(int slot_index, std::span<const float> output_grad,
     const BlockCall call{shape_,         layout_.layers[i],
                          values_.data(), slot.inputs[i],
                          kept,           slot.batch().positions.data(),
-                         dropout_of(i),  slot.samples.data()};
+                         dropout_of(i),  slot.samples.data(),
+                         layer_number(i)};
     if (settings_.recompute == Recompute::kFull)
       block_forward(*context_, call, workspace_.stream[0]);
     if (settings_.recompute == Recompute::kSelective) block_recompute(*context_, call);

@@ -48,6 +48,10 @@ class CpuStage final : public Stage {
   void embed(const BatchShape& shape, const StageBatch& batch, float* raw, float* mean, float* rstd,
              float* out);
   void drop_embedding(std::span<const std::int64_t> samples, float* x);
+  /// In the model, of a layer of this stage.
+  std::int32_t layer_number(std::size_t layer) const {
+    return spec_.first_layer + static_cast<std::int32_t>(layer);
+  }
   const LayerDropout* dropout_of(std::size_t layer) const {
     return layer_dropout_.empty() ? nullptr : &layer_dropout_[layer];
   }

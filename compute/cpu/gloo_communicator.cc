@@ -19,6 +19,12 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 
 class GlooTransfer final : public Transfer {
  public:
+  static void* operator new(std::size_t bytes, std::shared_ptr<BlockPool> pool) {
+    return BlockPool::take(std::move(pool), bytes);
+  }
+  static void operator delete(void* block) { BlockPool::give(block); }
+  static void operator delete(void* block, std::shared_ptr<BlockPool>) { BlockPool::give(block); }
+
   GlooTransfer(std::shared_ptr<GlooLink> link, FlightRecorder* recorder, Direction direction,
                int peer, std::uint64_t tag, std::byte* data, std::size_t bytes, Duration timeout,
                SteadyTime latest)
@@ -164,8 +170,8 @@ Status GlooCommunicator::greet(const std::string& generation_name, SteadyTime de
 std::unique_ptr<Transfer> GlooCommunicator::start(Direction direction, int peer, std::uint64_t tag,
                                                   std::byte* data, std::size_t bytes,
                                                   SteadyTime latest) {
-  return std::make_unique<GlooTransfer>(link_, recorder_, direction, peer, tag, data, bytes,
-                                        operation_timeout_, latest);
+  return std::unique_ptr<Transfer>(new (transfer_memory_) GlooTransfer(
+      link_, recorder_, direction, peer, tag, data, bytes, operation_timeout_, latest));
 }
 
 std::unique_ptr<Transfer> GlooCommunicator::send(int peer, std::uint64_t tag,

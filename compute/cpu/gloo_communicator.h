@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "common/result.h"
+#include "compute/block_pool.h"
 #include "compute/communicator.h"
 #include "compute/cpu/gloo_device.h"
 #include "compute/cpu/gloo_link.h"
@@ -67,6 +68,7 @@ class GlooCommunicator final : public Communicator {
   const std::shared_ptr<GlooLink> link_;
   const Duration operation_timeout_;
   FlightRecorder* const recorder_;
+  const std::shared_ptr<BlockPool> transfer_memory_ = std::make_shared<BlockPool>();
   std::optional<std::stop_callback<std::function<void()>>> abort_on_stop_;
 };
 

@@ -183,6 +183,63 @@ TEST(ElasticRun, ResumedAfterScalingSaysTheLayoutThatItHas) {
       << run.output();
 }
 
+TEST(ElasticRun, WithAShardedOptimizerLosesAReplicaForGoodAndTrainsTheSameWithThree) {
+  // Each replica alone has the moments of its share: three cannot go on from memory.
+  const std::vector<std::string> options = {"train.steps=120", "layout.zero=1"};
+  RunUnderTest run(kReplicas, with(options, kNoRestart));
+  run.start();
+  run.wait_for_step(20);
+  kill_agent(run, 2);
+  ASSERT_TRUE(wait_for_layout(run, 3, 1));
+  expect_end(run, kReplicas, options);
+  EXPECT_EQ(undisturbed_hash(kReplicas, options),
+            undisturbed_hash(kReplicas, {"train.steps=120", "layout.zero=0"}))
+      << "the shards are put together to the same tensors";
+}
+
+TEST(ElasticRun, WithAShardedOptimizerIsScaledToOtherReplicasAndStages) {
+  const std::vector<std::string> options = {"train.steps=600", "checkpoint.interval=100",
+                                            "layout.zero=1"};
+  const Shape two = {"2x1", 2, 1, 1, 2, 8};
+  RunUnderTest run(two, options);
+  run.start();
+  run.wait_for_step(20);
+  for (const auto& [dp, pp] : {std::pair(3, 1), std::pair(2, 2), std::pair(1, 1)}) {
+    const CommandResult scaled = run.tenax({"scale", run.directory().string(), "--dp",
+                                            std::to_string(dp), "--pp", std::to_string(pp)});
+    EXPECT_EQ(scaled.ended, Ended({0, 0})) << scaled.output;
+    ASSERT_TRUE(wait_for_layout(run, dp, pp));
+  }
+  expect_end(run, two, options);
+}
+
+TEST(ElasticRun, WithTensorParallelismLosesAReplicaForGoodAndTrainsTheSame) {
+  const std::vector<std::string> options = {"train.steps=120", "layout.tensor_parallel=2"};
+  const Shape two = {"2x1a2", 2, 1, 2, 2, 8};
+  RunUnderTest run(two, with(options, kNoRestart));
+  run.start();
+  run.wait_for_step(20);
+  kill_agent(run, 1);
+  ASSERT_TRUE(wait_for_layout(run, 1, 1));
+  EXPECT_EQ(run.state()["layout"]["tp"], 2);
+  expect_end(run, two, options);
+}
+
+TEST(ElasticRun, WithTensorParallelismIsScaledToOtherStages) {
+  const std::vector<std::string> options = {"train.steps=400", "checkpoint.interval=50",
+                                            "layout.tensor_parallel=2", "layout.zero=1"};
+  const Shape two = {"2x1", 2, 1, 1, 2, 8};
+  RunUnderTest run(two, options);
+  run.start();
+  run.wait_for_step(20);
+  const CommandResult scaled =
+      run.tenax({"scale", run.directory().string(), "--dp", "1", "--pp", "2"});
+  EXPECT_EQ(scaled.ended, Ended({0, 0})) << scaled.output;
+  ASSERT_TRUE(wait_for_layout(run, 1, 2));
+  EXPECT_EQ(run.state()["layout"]["tp"], 2);
+  expect_end(run, two, options);
+}
+
 TEST(ElasticRun, ASpareTakesTheRankOfADeadWorker) {
   for_each_seed(seconds(2), [](const Shape& shape, Choices& choices) {
     const std::string hash = undisturbed_hash(shape);

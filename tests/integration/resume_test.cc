@@ -1,6 +1,7 @@
 // Going on with other settings.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -88,8 +89,19 @@ TEST(Trace, ShowsWhatEveryRankDidInAStep) {
   std::ifstream in(file);
   const nlohmann::json trace = nlohmann::json::parse(in);
   std::map<int, std::map<std::string, int>> counts;
+  std::map<int, double> last_backward;
+  std::map<int, double> first_reduction;
   for (const nlohmann::json& e : trace.at("traceEvents")) {
+    const int rank = e.at("tid").get<int>();
+    if (e.at("name") == "reduce" && e.at("ph") == "b") {
+      const double begin = e.at("ts").get<double>();
+      const auto [at, fresh] = first_reduction.emplace(rank, begin);
+      if (!fresh) at->second = std::min(at->second, begin);
+    }
     if (e.at("ph") != "X") continue;
+    if (e.at("name") == "backward")
+      last_backward[rank] =
+          std::max(last_backward[rank], e.at("ts").get<double>() + e.at("dur").get<double>());
     ++counts[e.at("tid").get<int>()][e.at("name").get<std::string>()];
     EXPECT_GE(e.at("dur").get<double>(), 0);
     EXPECT_EQ(e.at("args").at("step"), 3);
@@ -98,8 +110,12 @@ TEST(Trace, ShowsWhatEveryRankDidInAStep) {
   for (auto& [rank, names] : counts) {
     EXPECT_GT(names["forward"], 0) << rank;
     EXPECT_EQ(names["forward"], names["backward"]) << rank;
-    for (const char* once : {"data", "reduce", "verdict", "update"})
+    for (const char* once : {"data", "gradient norm", "verdict", "update"})
       EXPECT_EQ(names[once], 1) << rank << " " << once;
+    for (const char* kernel : {"qkv products", "attention", "norm", "adamw"})
+      EXPECT_GT(names[kernel], 0) << rank << " " << kernel;
+    ASSERT_TRUE(first_reduction.contains(rank)) << rank;
+    EXPECT_LT(first_reduction[rank], last_backward[rank]) << rank;
   }
   const CommandResult none = run.tenax({"trace", run.directory().string(), "--step", "99"});
   EXPECT_EQ(none.ended, Ended({3, 0}));

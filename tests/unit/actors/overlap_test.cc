@@ -3,15 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <limits>
-#include <map>
-#include <memory>
 #include <vector>
 
-#include "actors/engine_setup.h"
-#include "common/clock.h"
-#include "compute/step_trace.h"
-#include "tests/support/grid_model.h"
+#include "tests/support/traced_world.h"
 
 namespace tenax::test {
 namespace {
@@ -27,25 +21,6 @@ WorldOptions layout(int dp, int pp, int chunks, int zero) {
   o.config.layout.virtual_stages = chunks;
   o.config.layout.zero = zero;
   return o;
-}
-
-/// The traces of all ranks of one step.
-std::vector<std::vector<TraceEvent>> traces_of(WorldOptions o, Overlap overlap) {
-  const SystemClock clock;
-  o.steps = 1;
-  std::vector<std::unique_ptr<compute::StepTrace>> traces;
-  for (int r = 0; r < actors::degrees_of(o.config).world_size(); ++r)
-    traces.push_back(std::make_unique<compute::StepTrace>(clock, 4096));
-  o.change_options = [&](compute::EngineOptions& options) {
-    options.bucket_bytes = 0;
-    options.overlap = overlap;
-    options.trace = traces[static_cast<std::size_t>(options.rank)].get();
-  };
-  train_world(o);
-  std::vector<std::vector<TraceEvent>> events;
-  for (const auto& trace : traces)
-    events.emplace_back(trace->events().begin(), trace->events().end());
-  return events;
 }
 
 /// When a rank's last backward ends, and when its first reduction begins.

@@ -113,6 +113,15 @@ TEST(TensorParallel, AVocabularyOfFewerTokensThanRowsMayLeaveARankWithoutAny) {
   expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
 }
 
+TEST(TensorParallel, EightRanksOfWhichFourShareEachKeyHeadAreWithinTheBound) {
+  WorldOptions o = world_options();
+  o.config.model.num_heads = 8;
+  o.steps = 1;
+  const TrainedWorld alone = train_world(o);
+  o.config.layout.tensor_parallel = 8;
+  expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
+}
+
 TEST(TensorParallel, OtherDegreesDoNotChangeTheBits) {
   for (const NamedModel& m : models()) {
     SCOPED_TRACE(m.name);

@@ -21,6 +21,8 @@ class TraceFileTest : public ::testing::Test {
       TraceEvent e;
       e.step = step;
       e.microbatch = i;
+      e.index = i - 1;
+      e.bytes = static_cast<std::uint64_t>(i) << 33;
       e.kind = TraceKind::kForward;
       e.begin = Time(Duration(1000 * step + i));
       e.end = Time(Duration(1000 * step + i + 1));
@@ -45,6 +47,8 @@ TEST_F(TraceFileTest, IsReadBackAndGoesOnBehindWhatAnotherProcessWrote) {
   EXPECT_EQ(records->front().event.step, 11);
   EXPECT_EQ(records->back().generation, 2u);
   EXPECT_EQ(records->back().event.microbatch, 69);
+  EXPECT_EQ(records->back().event.index, 68);
+  EXPECT_EQ(records->back().event.bytes, std::uint64_t{69} << 33);
   EXPECT_EQ(records->back().event.begin, Time(Duration(12069)));
   EXPECT_EQ(records->back().event.end, Time(Duration(12070)));
 }
@@ -52,13 +56,13 @@ TEST_F(TraceFileTest, IsReadBackAndGoesOnBehindWhatAnotherProcessWrote) {
 TEST_F(TraceFileTest, KeepsTheNewestAndNeverGrows) {
   auto file = TraceFile::open(path_);
   ASSERT_TRUE(file);
-  for (std::int64_t step = 1; step <= 700; ++step) ASSERT_TRUE(file->append(1, events(step, 100)));
+  for (std::int64_t step = 1; step <= 1400; ++step) ASSERT_TRUE(file->append(1, events(step, 100)));
   const auto records = read_trace(path_);
   ASSERT_TRUE(records);
   EXPECT_EQ(records->size(), TraceFile::kRecords);
-  EXPECT_EQ(records->back().event.step, 700);
-  EXPECT_EQ(records->front().event.step, 700 - static_cast<int>(TraceFile::kRecords) / 100);
-  EXPECT_LE(std::filesystem::file_size(path_), TraceFile::kRecords * 48);
+  EXPECT_EQ(records->back().event.step, 1400);
+  EXPECT_EQ(records->front().event.step, 1400 - static_cast<int>(TraceFile::kRecords) / 100);
+  EXPECT_LE(std::filesystem::file_size(path_), TraceFile::kRecords * 64);
 }
 
 TEST_F(TraceFileTest, LeavesOutRecordsThatAreNotWhole) {
@@ -66,7 +70,7 @@ TEST_F(TraceFileTest, LeavesOutRecordsThatAreNotWhole) {
   ASSERT_TRUE(file);
   ASSERT_TRUE(file->append(1, events(5, 3)));
   std::fstream damaged(path_, std::ios::in | std::ios::out | std::ios::binary);
-  damaged.seekp(48 + 10);
+  damaged.seekp(64 + 10);
   damaged.put('x');
   damaged.close();
   const auto records = read_trace(path_);

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <thread>
 
+#include "compute/step_trace.h"
+
 namespace tenax::compute {
 namespace {
 
@@ -68,6 +70,55 @@ TEST(FlightRecorder, MarksTransfersWithTheOutermostCollective) {
   EXPECT_EQ(entries[3].within, "broadcast");
   EXPECT_EQ(entries[4].within, "broadcast");
   EXPECT_EQ(entries[5].within, "");
+}
+
+TEST(FlightRecorder, WaitingIsAStateOfWhatHasNotEnded) {
+  StepClock clock;
+  FlightRecorder recorder(4, clock);
+  const auto first = recorder.post("recv", 1, 8, 0);
+  const auto second = recorder.post("recv", 2, 8, 0);
+  recorder.finish(second, FlightState::kDone);
+  recorder.wait(first);
+  recorder.wait(second);
+  const auto entries = recorder.snapshot();
+  EXPECT_EQ(entries[0].state, FlightState::kWaiting);
+  EXPECT_EQ(entries[1].state, FlightState::kDone);
+}
+
+TEST(FlightRecorder, TransfersThatEndedAreEventsOfTheTrace) {
+  StepClock clock;
+  StepTrace trace(clock, 16);
+  FlightRecorder recorder(4, clock);
+  recorder.set_trace(&trace);
+  {
+    CollectiveRecord collective(&recorder, "all_gather", 100, 1);
+    const auto recv = recorder.post("recv", 3, 50, 1);
+    const auto send = recorder.post("send", 2, 60, 1);
+    recorder.finish(send, FlightState::kDone);
+    recorder.finish(recv, FlightState::kDone);
+  }
+  ASSERT_EQ(trace.events().size(), 2u) << "the collective itself is no transfer";
+  const auto entries = recorder.snapshot();
+  EXPECT_EQ(trace.events()[0].kind, TraceKind::kSend);
+  EXPECT_EQ(trace.events()[0].index, 2);
+  EXPECT_EQ(trace.events()[1].kind, TraceKind::kRecv);
+  EXPECT_EQ(trace.events()[1].index, 3);
+  EXPECT_EQ(trace.events()[1].bytes, 50u);
+  EXPECT_EQ(trace.events()[1].begin, entries[1].start);
+  EXPECT_EQ(trace.events()[1].end, entries[1].end);
+}
+
+TEST(StepTrace, KernelsLeaveRoomForActions) {
+  StepClock clock;
+  StepTrace trace(clock, 8);
+  for (int i = 0; i < 20; ++i) KernelSpan span(&trace, TraceKind::kNorm, i);
+  EXPECT_EQ(trace.events().size(), 6u);
+  for (int i = 0; i < 20; ++i) TraceSpan span(&trace, TraceKind::kForward, i);
+  EXPECT_EQ(trace.events().size(), 8u);
+  trace.begin_step(2);
+  trace.record_details(false);
+  { KernelSpan span(&trace, TraceKind::kNorm); }
+  EXPECT_TRUE(trace.events().empty());
 }
 
 TEST(FlightRecorder, SnapshotsWhileAnotherThreadRecords) {

@@ -28,13 +28,15 @@ TEST(TraceJson, HasATrackForEachRankWithTheStepsLastGeneration) {
   ranks[0] = {record(1, 7, TraceKind::kForward, 10, 20, 0),
               record(2, 7, TraceKind::kForward, 100, 140, 3),
               record(2, 8, TraceKind::kForward, 200, 240, 0)};
-  ranks[1] = {record(2, 7, TraceKind::kReduce, 130, 150)};
+  ranks[1] = {record(2, 7, TraceKind::kVerdict, 130, 150)};
   const json trace = json::parse(trace_json(ranks, 7));
   std::map<int, std::vector<json>> spans;
   std::map<int, std::string> names;
   for (const json& e : trace.at("traceEvents")) {
     if (e.at("ph") == "X") spans[e.at("tid").get<int>()].push_back(e);
-    if (e.at("ph") == "M") names[e.at("tid").get<int>()] = e.at("args").at("name");
+    EXPECT_EQ(e.at("pid"), e.at("tid"));
+    if (e.at("ph") == "M" && e.at("name") == "thread_name")
+      names[e.at("tid").get<int>()] = e.at("args").at("name");
   }
   EXPECT_EQ(names, (std::map<int, std::string>{{0, "rank 0"}, {1, "rank 1"}}));
   ASSERT_EQ(spans[0].size(), 1u);
@@ -44,9 +46,35 @@ TEST(TraceJson, HasATrackForEachRankWithTheStepsLastGeneration) {
   EXPECT_DOUBLE_EQ(spans[0][0].at("ts").get<double>(), 0);
   EXPECT_DOUBLE_EQ(spans[0][0].at("dur").get<double>(), 40);
   ASSERT_EQ(spans[1].size(), 1u);
-  EXPECT_EQ(spans[1][0].at("name"), "reduce");
+  EXPECT_EQ(spans[1][0].at("name"), "verdict");
   EXPECT_DOUBLE_EQ(spans[1][0].at("ts").get<double>(), 30);
   EXPECT_FALSE(spans[1][0].at("args").contains("microbatch"));
+}
+
+TEST(TraceJson, ReductionsAndTransfersMayOverlapWithActionsInAnyWay) {
+  std::map<int, std::vector<actors::TraceRecord>> ranks;
+  ranks[3] = {record(1, 7, TraceKind::kReduce, 10, 50),
+              record(1, 7, TraceKind::kBackward, 0, 30, 2), record(1, 7, TraceKind::kRecv, 12, 60)};
+  ranks[3][0].event.index = 4;
+  ranks[3][2].event.index = 1;
+  ranks[3][2].event.bytes = 4096;
+  const json trace = json::parse(trace_json(ranks, 7));
+  std::map<std::string, std::vector<json>> phases;
+  for (const json& e : trace.at("traceEvents")) phases[e.at("ph")].push_back(e);
+  ASSERT_EQ(phases["X"].size(), 1u);
+  ASSERT_EQ(phases["b"].size(), 2u);
+  ASSERT_EQ(phases["e"].size(), 2u);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(phases["b"][i].at("id"), phases["e"][i].at("id"));
+    EXPECT_EQ(phases["b"][i].at("name"), phases["e"][i].at("name"));
+    EXPECT_EQ(phases["b"][i].at("cat"), phases["e"][i].at("cat"));
+  }
+  EXPECT_NE(phases["b"][0].at("id"), phases["b"][1].at("id"));
+  EXPECT_EQ(phases["b"][0].at("args").at("bucket"), 4);
+  EXPECT_DOUBLE_EQ(phases["b"][0].at("ts").get<double>(), 10);
+  EXPECT_DOUBLE_EQ(phases["e"][0].at("ts").get<double>(), 50);
+  EXPECT_EQ(phases["b"][1].at("args").at("peer"), 1);
+  EXPECT_EQ(phases["b"][1].at("args").at("bytes"), 4096);
 }
 
 TEST(TraceCommand, SaysThatThereIsNoRun) {
