@@ -162,7 +162,7 @@ TEST(ModelCommand, JsonHasTheSameFigures) {
   const auto j = nlohmann::json::parse(out.str());
   EXPECT_EQ(j["model"]["kv_heads"]["value"], 1);
   EXPECT_EQ(j["model"]["z_loss"]["value"], 1e-4);
-  EXPECT_EQ(j["model"]["logit_scale"]["sum"], "1 / sqrt(4096) (section 5)");
+  EXPECT_TRUE(j["model"]["logit_scale"]["sum"].get<std::string>().starts_with("1 / sqrt(4096)"));
   EXPECT_EQ(j["parameters"]["total"], 8632012800);
   EXPECT_EQ(j["memory"].size(), 1u);
 }
