@@ -43,6 +43,11 @@ Agent::Agent(caf::stateful_actor<AgentState>* self, const Environment& e)
 
 void Agent::start() {
   s_.last_heard = std::chrono::steady_clock::now();
+  if (auto presence = checkpoint::RunPresence::announce(e_.identity.id)) {
+    presence_.emplace(*std::move(presence));
+  } else {
+    spdlog::warn("{}", presence.error().message);
+  }
   const auto bound = e_.sockets.bind_router("tcp://127.0.0.1:*");
   if (!bound) {
     spdlog::error("{}", bound.error().message);
@@ -416,6 +421,7 @@ void Agent::finish(int code) {
   e_.exit_code = code;
   spdlog::info("longest handler: {:.6f} s", to_seconds(longest_handler()));
   buddy_.reset();
+  presence_.reset();
   if (s_.incarnation == 0) {
     self_->quit();
     return;

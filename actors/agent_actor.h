@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "actors/agent_state.h"
@@ -17,6 +18,7 @@
 #include "actors/caf_messages.h"
 #include "actors/process_watcher.h"
 #include "actors/slot_writer.h"
+#include "checkpoint/run_presence.h"
 
 namespace tenax::actors {
 
@@ -85,6 +87,7 @@ class Agent {
   AgentState& s_;
   Environment e_;
   std::unique_ptr<BuddyCopies> buddy_;
+  std::optional<checkpoint::RunPresence> presence_;
 };
 
 }  // namespace tenax::actors

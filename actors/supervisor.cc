@@ -12,6 +12,7 @@
 #include "actors/network_interface.h"
 #include "actors/supervisor_actor.h"
 #include "checkpoint/holder.h"
+#include "checkpoint/run_presence.h"
 #include "data/batch_ramp.h"
 #include "scheduler/run_decision_elastic.h"
 #include "scheduler/run_json.h"
@@ -84,6 +85,8 @@ class LiveSupervisor final : public SupervisorHandle {
     const std::uint64_t term = store_options.holder.term;
     TENAX_TRY(auto store, checkpoint::Store::open(path, std::move(store_options)));
     store_ = std::move(store);
+    TENAX_TRY(auto presence, checkpoint::RunPresence::announce(options_.identity.id));
+    presence_.emplace(std::move(presence));
     // Only the holder of the lock may say what the run's configuration is.
     TENAX_RETURN_IF_ERROR(write_file(options_.directory.config(), options_.config_text, 0644));
     TENAX_TRY(InheritedState inherited, inherit(*store_, controller_, view_));
@@ -243,6 +246,7 @@ class LiveSupervisor final : public SupervisorHandle {
   ActorRegistry registry_;
   RunView view_;
   std::shared_ptr<checkpoint::Store> store_;
+  std::optional<checkpoint::RunPresence> presence_;
   std::mutex mutex_;
   std::condition_variable ended_;
   Degrees degrees_;

@@ -225,8 +225,10 @@ std::string segment_name(const std::string& prefix, int index) {
 }  // namespace
 
 std::string slot_prefix(std::string_view run_id, std::string_view agent, int worker_slot) {
-  return fmt::format("tenax-{}-{}-{}", escape(run_id), escape(agent), worker_slot);
+  return fmt::format("{}-{}-{}", run_prefix(run_id), escape(agent), worker_slot);
 }
+
+std::string run_prefix(std::string_view run_id) { return "tenax-" + escape(run_id); }
 
 Mapping::~Mapping() {
   if (data_ != nullptr) ::munmap(data_, bytes_);
@@ -368,7 +370,7 @@ Result<SlotReader> find_sealed_slot(const std::string& prefix, std::uint64_t bra
 }
 
 std::vector<SegmentInfo> list_segments(std::string_view run_id) {
-  const std::string prefix = fmt::format("tenax-{}-", escape(run_id));
+  const std::string prefix = run_prefix(run_id) + "-";
   std::vector<SegmentInfo> segments;
   DIR* directory = ::opendir(kDirectory);
   if (directory == nullptr) return segments;

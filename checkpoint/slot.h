@@ -36,6 +36,8 @@ struct SlotHeader {
 /// and "-1". Characters other than letters, digits, '_' and '.' are written as %XX, so that names
 /// of different runs never coincide.
 std::string slot_prefix(std::string_view run_id, std::string_view agent, int worker_slot);
+/// The part of it that all segments of a run share: "tenax-<run_id>".
+std::string run_prefix(std::string_view run_id);
 
 /// A mapped segment. Moves, does not copy; unmapped by its destructor.
 class Mapping {

@@ -7,6 +7,7 @@
 #include <string>
 #include <system_error>
 
+#include "checkpoint/run_presence.h"
 #include "checkpoint/slot.h"
 
 namespace tenax::tools {
@@ -27,6 +28,7 @@ int sweep_stale_segments(const std::string& keep_run_id) {
     if (!keep_run_id.empty() && name.rfind(kPrefix + keep_run_id + "-", 0) == 0) continue;
     struct stat info {};
     if (::stat(entry.path().c_str(), &info) != 0 || info.st_uid != geteuid()) continue;
+    if (checkpoint::is_run_present(name)) continue;
     if (checkpoint::unlink_unheld(name)) ++removed;
   }
   return removed;

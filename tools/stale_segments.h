@@ -5,8 +5,8 @@
 
 namespace tenax::tools {
 
-/// Unlinks the slot segments of every run of this user that no living worker holds, but those of
-/// `keep_run_id`. Returns how many went.
+/// Unlinks the slot segments of every run of this user of which no process lives on this host, but
+/// those of `keep_run_id`. Returns how many went.
 int sweep_stale_segments(const std::string& keep_run_id);
 
 }  // namespace tenax::tools
