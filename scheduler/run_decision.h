@@ -123,7 +123,8 @@ class Decision {
   /// normal.
   bool check_implausible_norm(const StepReport& report);
   void blame_device(const PendingReplay& replay, const ReplayEnded& e);
-  void exclude_if_faulty_again(std::uint32_t agent);
+  /// If the run can do without it.
+  void exclude_faulty(std::uint32_t agent);
   void go_back_without_skipping(std::int64_t step, std::string reason);
   void replicas_differ(std::int64_t step, const std::string& evidence);
   void load_older(const std::string& reason);

@@ -22,8 +22,6 @@ namespace {
 constexpr double kRoundingTolerance = 1e-3;
 /// Steps replayed beyond the onset: a fault shows at the onset or not at all.
 constexpr std::int64_t kStepsAfterOnset = 2;
-/// An agent whose ranks were found wrong so often is excluded, if the run can do without it.
-constexpr int kWrongComputations = 2;
 /// Times the usual gradient norm: published spikes stay below 10^4 (docs/loss-spikes.md).
 constexpr double kImplausibleNorm = 1e6;
 
@@ -157,7 +155,7 @@ void Decision::blame_device(const PendingReplay& replay, const ReplayEnded& e) {
       if (const Seat* seat = seat_of_rank(static_cast<std::uint32_t>(rank), 0))
         agents.insert(seat->agent);
     }
-    if (agents.size() == 1) exclude_if_faulty_again(*agents.begin());
+    if (agents.size() == 1) exclude_faulty(*agents.begin());
     if (s_.phase == Phase::kFinished) return;
   }
   // The ladder had counted a rollback with a skip; no sample is to blame.
@@ -168,14 +166,12 @@ void Decision::blame_device(const PendingReplay& replay, const ReplayEnded& e) {
                                        e.difference_step, cause, e.detail, replay.decision.reason));
 }
 
-void Decision::exclude_if_faulty_again(std::uint32_t agent) {
-  if (++s_.agents[agent].wrong_computations < kWrongComputations) return;
+void Decision::exclude_faulty(std::uint32_t agent) {
   const auto left = std::count_if(s_.seats.begin(), s_.seats.end(), [&](const Seat& seat) {
     return wanted(seat) && seat.agent != agent;
   });
   if (!layout_for(static_cast<int>(left))) return;  // better a suspect than nobody
-  s_.agents[agent].wrong_computations = 0;
-  exclude(agent, fmt::format("its ranks computed wrongly {} times", kWrongComputations));
+  exclude(agent, "its ranks computed wrongly");
 }
 
 void Decision::go_back_without_skipping(std::int64_t step, std::string reason) {

@@ -183,8 +183,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Seat, agent, slot, rank, retired
                                                 spawned_at, spawn_at)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AgentState, incarnation, pid, host, up, spawned_at,
                                                 asked, restarts, history, worker_history, joined,
-                                                token, draining, gone, excluded_until, exclusions,
-                                                wrong_computations)
+                                                token, draining, gone, excluded_until, exclusions)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SectionWatchState, seconds)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BranchInfo, id, parent, step)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(CheckpointInfo, id, branch, step, generation,

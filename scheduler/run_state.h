@@ -103,7 +103,6 @@ struct AgentState {
   bool gone = false;                   ///< for good
   std::optional<Time> excluded_until;  ///< failed too often
   int exclusions = 0;
-  int wrong_computations = 0;  ///< of its ranks, found by computing again
 };
 
 /// Whether a run plans with the workers of this agent.
