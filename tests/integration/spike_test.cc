@@ -118,6 +118,17 @@ TEST(WrongWeight, OfOneReplicaIsFoundByComputingTheStepsElsewhereAndUndone) {
   }
 }
 
+TEST(WrongWeight, OfAHostExcludesItAndTheOthersEndWithTheUndisturbedWeights) {
+  const Shape two = {"2x1a2", 2, 1, 2, 2, 8};
+  RunUnderTest run(two, short_run({"faults.weight_step=30", "faults.rank=1"}));
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), undisturbed_hash(two, short_run()));
+  const RunHistory history(run);
+  EXPECT_EQ(history.count("step 30 was computed wrongly"), 1);
+  EXPECT_EQ(history.count("agent 1 is excluded"), 1) << run.journal();
+}
+
 TEST(WrongWeight, TooSmallForTheLossIsFoundWhenReplicasAreCompared) {
   const Shape& shape = two_replicas();
   RunUnderTest run(shape,
