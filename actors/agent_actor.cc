@@ -426,10 +426,14 @@ void Agent::finish(int code) {
     self_->quit();
     return;
   }
-  // The workers of other agents on this host, or of one that took this agent's place, keep
-  // theirs.
-  for (const auto& segment : checkpoint::list_segments(e_.identity.id))
-    checkpoint::unlink_unheld(segment.name);
+  // A successor's workers hold theirs; a dead worker's of another agent are wanted by its successor
+  // as long as anybody of the run is here.
+  const std::string own =
+      checkpoint::slot_owner_prefix(e_.identity.id, fmt::format("a{}", s_.agent));
+  for (const auto& segment : checkpoint::list_segments(e_.identity.id)) {
+    if (segment.name.starts_with(own) || !checkpoint::is_run_present(segment.name))
+      checkpoint::unlink_unheld(segment.name);
+  }
   self_->quit();
 }
 

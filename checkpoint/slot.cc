@@ -225,7 +225,11 @@ std::string segment_name(const std::string& prefix, int index) {
 }  // namespace
 
 std::string slot_prefix(std::string_view run_id, std::string_view agent, int worker_slot) {
-  return fmt::format("{}-{}-{}", run_prefix(run_id), escape(agent), worker_slot);
+  return slot_owner_prefix(run_id, agent) + std::to_string(worker_slot);
+}
+
+std::string slot_owner_prefix(std::string_view run_id, std::string_view agent) {
+  return fmt::format("{}-{}-", run_prefix(run_id), escape(agent));
 }
 
 std::string run_prefix(std::string_view run_id) { return "tenax-" + escape(run_id); }

@@ -36,6 +36,8 @@ struct SlotHeader {
 /// and "-1". Characters other than letters, digits, '_' and '.' are written as %XX, so that names
 /// of different runs never coincide.
 std::string slot_prefix(std::string_view run_id, std::string_view agent, int worker_slot);
+/// The part of it that all segments of an agent share: "tenax-<run_id>-<agent>-".
+std::string slot_owner_prefix(std::string_view run_id, std::string_view agent);
 /// The part of it that all segments of a run share: "tenax-<run_id>".
 std::string run_prefix(std::string_view run_id);
 
