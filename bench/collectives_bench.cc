@@ -19,6 +19,7 @@
 #include "compute/collectives.h"
 #include "compute/cpu/gloo_communicator.h"
 #include "compute/tree_reduce.h"
+#include "tests/support/whole_reduction.h"
 
 namespace {
 
@@ -161,10 +162,10 @@ void measure(Communicator& comm) {
     const std::string suffix = ", M = " + std::to_string(num_microbatches) + ", rank 0 has " +
                                std::to_string(mine.subtrees().size()) + " subtrees";
     report("tree reduce_scatter" + suffix, kBytes, time_all(comm, group, [&] {
-             return reducer.reduce_scatter(comm, group, kTag, mine, parts, out);
+             return test::reduce_whole(reducer, comm, group, kTag, mine, parts, out, false);
            }));
     report("tree all_reduce" + suffix, kBytes, time_all(comm, group, [&] {
-             return reducer.all_reduce(comm, group, kTag, mine, parts, out);
+             return test::reduce_whole(reducer, comm, group, kTag, mine, parts, out, true);
            }));
   }
 }

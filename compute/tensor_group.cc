@@ -42,7 +42,7 @@ Status OrderedAllReduce::run(Communicator& comm, const Group& group, std::uint64
   CollectiveRecord record(comm.flight_recorder(), "ordered_all_reduce", data.size_bytes(), tag);
   cuts_.resize(static_cast<std::size_t>(n) + 1);
   even_parts(data.size(), kAlignFloats, cuts_);
-  const Status reduced = reduce_own_part(comm, group, tag, data, cuts_);
+  const Status reduced = reduce_own_part(comm, group, tag, data);
   transfers_.clear();  // also after an error: what is left must not touch the buffers later
   TENAX_RETURN_IF_ERROR(reduced);
   byte_cuts_.resize(cuts_.size());
@@ -54,20 +54,10 @@ Status OrderedAllReduce::run(Communicator& comm, const Group& group, std::uint64
   return {};
 }
 
-Status OrderedAllReduce::reduce_scatter(Communicator& comm, const Group& group, std::uint64_t tag,
-                                        std::span<float> data, std::span<const std::size_t> cuts) {
-  if (group.size() == 1) return {};
-  CollectiveRecord record(comm.flight_recorder(), "ordered_reduce_scatter", data.size_bytes(), tag);
-  Status status = reduce_own_part(comm, group, tag, data, cuts);
-  transfers_.clear();
-  if (status) record.succeed();
-  return status;
-}
-
 Status OrderedAllReduce::reduce_own_part(Communicator& comm, const Group& group, std::uint64_t tag,
-                                         std::span<float> data, std::span<const std::size_t> cuts) {
+                                         std::span<float> data) {
   const int n = group.size();
-  const auto part = [&](int i) { return data.subspan(cuts[i], cuts[i + 1] - cuts[i]); };
+  const auto part = [&](int i) { return data.subspan(cuts_[i], cuts_[i + 1] - cuts_[i]); };
   const std::span<float> mine = part(group.index);
   const std::size_t stride = align_floats(mine.size());
   TENAX_CHECK(static_cast<std::size_t>(n) * stride <= workspace_.size());
@@ -95,33 +85,7 @@ Status OrderedAllReduce::reduce_own_part(Communicator& comm, const Group& group,
 TensorGroup::TensorGroup(std::vector<int> ranks, int index, std::size_t max_floats)
     : ranks_(std::move(ranks)),
       index_(index),
-      cuts_(ranks_.size() + 1),
       all_reduce_(max_floats, static_cast<int>(ranks_.size())) {}
-
-void TensorGroup::cut_rows(std::size_t num_floats, std::int64_t width) {
-  const auto tokens = static_cast<std::int64_t>(num_floats) / width;
-  for (int m = 0; m < part().size; ++m)
-    cuts_[static_cast<std::size_t>(m) + 1] =
-        static_cast<std::size_t>(token_rows(tokens, {part().size, m}).end * width);
-}
-
-void TensorGroup::reduce_scatter_rows(std::span<float> data, std::int64_t width) {
-  TENAX_CHECK(comm_ != nullptr);
-  if (!status_) return;
-  const KernelSpan span(trace_, TraceKind::kTensorReduce);
-  cut_rows(data.size(), width);
-  status_ = all_reduce_.reduce_scatter(*comm_, {ranks_, index_}, kReduceTag, data, cuts_);
-}
-
-void TensorGroup::gather_rows(std::span<float> data, std::int64_t width) {
-  TENAX_CHECK(comm_ != nullptr);
-  if (!status_) return;
-  const KernelSpan span(trace_, TraceKind::kTensorGather);
-  cut_rows(data.size(), width);
-  for (std::size_t& cut : cuts_) cut *= sizeof(float);
-  status_ =
-      all_gather_parts(*comm_, {ranks_, index_}, kGatherTag, cuts_, std::as_writable_bytes(data));
-}
 
 void TensorGroup::use(Communicator& comm) {
   comm_ = &comm;

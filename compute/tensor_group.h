@@ -27,13 +27,10 @@ class OrderedAllReduce {
 
   /// After an error `data` is garbage and the communicator dead.
   Status run(Communicator& comm, const Group& group, std::uint64_t tag, std::span<float> data);
-  /// Only the caller's part, [cuts[index], cuts[index + 1]) of `data`; the rest stays as it is.
-  Status reduce_scatter(Communicator& comm, const Group& group, std::uint64_t tag,
-                        std::span<float> data, std::span<const std::size_t> cuts);
 
  private:
   Status reduce_own_part(Communicator& comm, const Group& group, std::uint64_t tag,
-                         std::span<float> data, std::span<const std::size_t> cuts);
+                         std::span<float> data);
 
   AlignedBuffer workspace_;  ///< one part of each member
   std::vector<std::size_t> cuts_;
@@ -41,23 +38,6 @@ class OrderedAllReduce {
   std::vector<const float*> addends_;
   std::vector<std::unique_ptr<Transfer>> transfers_;
 };
-
-/// Rows [begin, end) of a (tokens, width) tensor.
-struct TokenRows {
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
-  std::int64_t size() const { return end - begin; }
-};
-
-/// The rows that a rank computes norms, residual sums and dropout of (sequence parallelism:
-/// Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.2). Nearly even; all with one rank.
-inline TokenRows token_rows(std::int64_t tokens, const TensorPart& part) {
-  return {tokens * part.index / part.size, tokens * (part.index + 1) / part.size};
-}
-/// The most that any rank has.
-inline std::int64_t max_token_rows(std::int64_t tokens, const TensorPart& part) {
-  return (tokens + part.size - 1) / part.size;
-}
 
 /// Kernels call it in the middle of their work and have no way to fail, so an error is kept:
 /// nothing more is sent, numbers are garbage, and status() says why.
@@ -74,21 +54,12 @@ class TensorGroup {
   const Status& status() const { return status_; }
 
   void all_reduce(std::span<float> data);
-  /// data (tokens, width): the own token_rows() become the sums over all ranks; the rest is
-  /// unspecified.
-  void reduce_scatter_rows(std::span<float> data, std::int64_t width);
-  /// data (tokens, width): all ranks get the rows that each has.
-  void gather_rows(std::span<float> data, std::int64_t width);
   /// `all` receives the members' `mine` in group order.
   void all_gather(std::span<const double> mine, std::span<double> all);
 
  private:
   std::vector<int> ranks_;
-  /// In elements of a (tokens, width) tensor of so many.
-  void cut_rows(std::size_t num_floats, std::int64_t width);
-
   int index_;
-  std::vector<std::size_t> cuts_;
   OrderedAllReduce all_reduce_;
   Communicator* comm_ = nullptr;
   StepTrace* trace_ = nullptr;

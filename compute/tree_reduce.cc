@@ -13,7 +13,6 @@ namespace {
 
 constexpr std::size_t kMinPiece = 4096;
 constexpr std::size_t kMaxPiece = std::size_t{1} << 22;
-constexpr std::size_t kSegment = 262144;
 
 }  // namespace
 
@@ -219,44 +218,6 @@ Status TreeReducer::finish(Communicator& comm, const Group& group) {
   Status status = end_all();
   flights_.clear();  // also after an error: what is left must not touch the buffers later
   return status;
-}
-
-Status TreeReducer::run(Communicator& comm, const Group& group, TreeReduction whole,
-                        std::span<const std::size_t> parts) {
-  const auto n = options_.ranges.size();
-  TENAX_CHECK(parts.size() == n + 1 && parts[n] <= whole.out.size() && whole.mine->complete());
-  std::size_t longest = 0;
-  for (std::size_t i = 0; i < n; ++i) longest = std::max(longest, parts[i + 1] - parts[i]);
-  const std::size_t segment = std::min(max_piece(), kSegment);
-  std::vector<TreeReduction> segments;
-  for (std::size_t at = 0; at < longest; at += segment) {
-    segments.push_back(whole);
-    // Two members may post a segment's gathering and another's sums in different order.
-    segments.back().tag += (segments.size() - 1) << 48;
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::size_t begin = std::min(parts[i] + at, parts[i + 1]);
-      segments.back().pieces.push_back({begin, std::min(begin + segment, parts[i + 1])});
-    }
-  }
-  reserve(2 * num_remote_ * segment * sizeof(float), segments.size());
-  Status status;
-  for (const TreeReduction& s : segments)
-    if (status) status = start(comm, group, s);
-  if (status) return finish(comm, group);
-  abandon();
-  return status;
-}
-
-Status TreeReducer::reduce_scatter(Communicator& comm, const Group& group, std::uint64_t tag,
-                                   const TreeAccumulator& mine, std::span<const std::size_t> parts,
-                                   std::span<float> out) {
-  return run(comm, group, {&mine, out, {}, false, tag}, parts);
-}
-
-Status TreeReducer::all_reduce(Communicator& comm, const Group& group, std::uint64_t tag,
-                               const TreeAccumulator& mine, std::span<const std::size_t> parts,
-                               std::span<float> out) {
-  return run(comm, group, {&mine, out, {}, true, tag}, parts);
 }
 
 }  // namespace tenax::compute

@@ -77,15 +77,6 @@ class TreeReducer {
   /// Forgets what a failed step left on its way.
   void abandon() { flights_.clear(); }
 
-  /// The whole of `mine` at once, in segments: member i sums [parts[i], parts[i + 1]).
-  Status reduce_scatter(Communicator& comm, const Group& group, std::uint64_t tag,
-                        const TreeAccumulator& mine, std::span<const std::size_t> parts,
-                        std::span<float> out);
-  /// As reduce_scatter, but on return all of `out` holds the sums on every member.
-  Status all_reduce(Communicator& comm, const Group& group, std::uint64_t tag,
-                    const TreeAccumulator& mine, std::span<const std::size_t> parts,
-                    std::span<float> out);
-
   std::size_t workspace_bytes() const { return workspace_.size() * sizeof(float); }
 
  private:
@@ -125,8 +116,6 @@ class TreeReducer {
   void post(Communicator& comm, const Group& group, Flight& flight);
   Status sum_oldest(Communicator& comm, const Group& group);
   void post_gather(Communicator& comm, const Group& group, Flight& flight);
-  Status run(Communicator& comm, const Group& group, TreeReduction whole,
-             std::span<const std::size_t> parts);
 
   TreeReduceOptions options_;
   std::vector<Subtree> trees_;   // of all members, ascending

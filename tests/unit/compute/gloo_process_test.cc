@@ -22,6 +22,7 @@
 #include "compute/cpu/gloo_communicator.h"
 #include "compute/tree_reduce.h"
 #include "tests/support/thread_world.h"
+#include "tests/support/whole_reduction.h"
 
 extern char** environ;
 
@@ -125,7 +126,8 @@ int rank_main(const fs::path& folder) {
           for (std::size_t k = 0; k < kElements; ++k) buffer[k] = gradient(m, k);
           accumulator.commit();
         }
-        const auto status = reducer->all_reduce(**comm, {ranks, rank}, 1, accumulator, parts, out);
+        const auto status =
+            test::reduce_whole(*reducer, **comm, {ranks, rank}, 1, accumulator, parts, out, true);
         if (!status) return say("failed " + std::string(to_string(status.error().code)));
         say("step " + hash128(std::as_bytes(std::span(out))).hex());
       }

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "tests/support/thread_world.h"
+#include "tests/support/whole_reduction.h"
 
 namespace tenax::compute {
 namespace {
@@ -215,7 +216,7 @@ TEST_P(TreeReduceInWorldOf, EveryDivisionGivesTheBitsOfTheDefinition) {
         ASSERT_TRUE(reducer);
         const TreeAccumulator mine = filled(ranges[group.index], kElements);
         std::vector<float> out(kElements, -1);
-        const auto status = reducer->all_reduce(comm, group, 9, mine, parts, out);
+        const auto status = test::reduce_whole(*reducer, comm, group, 9, mine, parts, out, true);
         ASSERT_TRUE(status) << status.error().message;
         ASSERT_TRUE(same_bits(out, expected));
       }
@@ -244,7 +245,7 @@ TEST_P(TreeReduceInWorldOf, ReduceScatterWritesOnlyTheOwnPart) {
     const TreeAccumulator mine = filled(ranges[group.index], kElements);
     std::vector<float> out(kElements, 1234.5f);
     for (int round = 0; round < 3; ++round) {
-      ASSERT_TRUE(reducer->reduce_scatter(comm, group, 9, mine, parts, out));
+      ASSERT_TRUE(test::reduce_whole(*reducer, comm, group, 9, mine, parts, out, false));
       for (std::size_t k = 0; k < kElements; ++k) {
         const bool own = parts[group.index] <= k && k < parts[group.index + 1];
         ASSERT_EQ(out[k], own ? expected[k] : 1234.5f) << k;
@@ -272,7 +273,7 @@ TEST_P(TreeReduceInWorldOf, ManySegmentsGiveTheSameBits) {
     const TreeAccumulator mine = filled(ranges[group.index], kElements);
     std::vector<float> out(kElements);
     const auto status =
-        reducer->all_reduce(comm, group, 9, mine, even_parts(kElements, n, 16), out);
+        test::reduce_whole(*reducer, comm, group, 9, mine, even_parts(kElements, n, 16), out, true);
     ASSERT_TRUE(status) << status.error().message;
     EXPECT_TRUE(same_bits(out, expected));
   });
