@@ -15,12 +15,8 @@ namespace tenax::checkpoint {
 
 namespace {
 
-constexpr std::string_view kDirectory = "/dev/shm/";
-
 /// `run`: what a segment's name begins with, "tenax-<run id>".
-std::string path_of(std::string_view run) {
-  return std::string(kDirectory) + std::string(run) + "-presence";
-}
+std::string path_of(std::string_view run) { return segment_path(std::string(run) + "-presence"); }
 
 }  // namespace
 

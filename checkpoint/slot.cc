@@ -29,7 +29,6 @@ namespace tenax::checkpoint {
 
 namespace {
 
-constexpr const char* kDirectory = "/dev/shm";
 constexpr std::size_t kHeaderBytes = 4096;
 constexpr std::uint64_t kMagic = 0x3154534c584e54;  // "TNXLST1"
 constexpr std::uint64_t kFormat = 1;
@@ -62,8 +61,6 @@ std::uint64_t checksum(const Words& words) {
   const Hash128 h = hash128(std::as_bytes(std::span(words).first(kSeal)));
   return h.low == 0 ? 1 : h.low;
 }
-
-std::string path_of(const std::string& name) { return fmt::format("{}/{}", kDirectory, name); }
 
 class Fd {
  public:
@@ -103,7 +100,8 @@ std::uint64_t size_of(int fd) {
 /// so what does not fit is refused.
 Status check_memory(std::size_t bytes, const std::string& path) {
   struct statvfs info {};
-  if (::statvfs(kDirectory, &info) != 0) return from_errno("look at", kDirectory, errno);
+  if (::statvfs(kSegmentDirectory, &info) != 0)
+    return from_errno("look at", kSegmentDirectory, errno);
   std::uint64_t available = static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
   std::ifstream meminfo("/proc/meminfo");
   std::string field;
@@ -147,7 +145,7 @@ int open_held(const std::string& path, std::chrono::milliseconds wait) {
 /// A segment of exactly `bytes`: the one that exists, or a new one in its place.
 Result<Mapping> map_segment(const std::string& name, std::size_t bytes,
                             std::chrono::milliseconds wait) {
-  const std::string path = path_of(name);
+  const std::string path = segment_path(name);
   {
     // One of another size may still be mapped by a reader, who would die of SIGBUS if it were
     // truncated.
@@ -223,6 +221,10 @@ std::string segment_name(const std::string& prefix, int index) {
 }
 
 }  // namespace
+
+std::string segment_path(std::string_view name) {
+  return fmt::format("{}/{}", kSegmentDirectory, name);
+}
 
 std::string slot_prefix(std::string_view run_id, std::string_view agent, int worker_slot) {
   return slot_owner_prefix(run_id, agent) + std::to_string(worker_slot);
@@ -312,7 +314,7 @@ std::span<const std::byte> SlotPair::payload(int index) const {
 }
 
 Result<SlotReader> SlotReader::open(const std::string& name) {
-  const std::string path = path_of(name);
+  const std::string path = segment_path(name);
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.get() < 0) return from_errno("open slot", path, errno);
   const std::uint64_t bytes = size_of(fd.get());
@@ -376,12 +378,12 @@ Result<SlotReader> find_sealed_slot(const std::string& prefix, std::uint64_t bra
 std::vector<SegmentInfo> list_segments(std::string_view run_id) {
   const std::string prefix = run_prefix(run_id) + "-";
   std::vector<SegmentInfo> segments;
-  DIR* directory = ::opendir(kDirectory);
+  DIR* directory = ::opendir(kSegmentDirectory);
   if (directory == nullptr) return segments;
   while (const dirent* entry = ::readdir(directory)) {
     const std::string name = entry->d_name;
     struct stat info {};
-    if (name.rfind(prefix, 0) == 0 && ::stat(path_of(name).c_str(), &info) == 0) {
+    if (name.rfind(prefix, 0) == 0 && ::stat(segment_path(name).c_str(), &info) == 0) {
       segments.push_back({name, static_cast<std::uint64_t>(info.st_size)});
     }
   }
@@ -394,8 +396,8 @@ std::vector<SegmentInfo> list_segments(std::string_view run_id) {
 Result<int> unlink_segments(std::string_view run_id) {
   int count = 0;
   for (const SegmentInfo& segment : list_segments(run_id)) {
-    if (::unlink(path_of(segment.name).c_str()) != 0 && errno != ENOENT) {
-      return from_errno("unlink slot", path_of(segment.name), errno);
+    if (::unlink(segment_path(segment.name).c_str()) != 0 && errno != ENOENT) {
+      return from_errno("unlink slot", segment_path(segment.name), errno);
     }
     ++count;
   }
@@ -403,7 +405,7 @@ Result<int> unlink_segments(std::string_view run_id) {
 }
 
 bool unlink_unheld(const std::string& name) {
-  const std::string path = path_of(name);
+  const std::string path = segment_path(name);
   const Fd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (fd.get() < 0 || ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 || !has_name(fd.get()))
     return false;
@@ -412,7 +414,7 @@ bool unlink_unheld(const std::string& name) {
 
 Status unlink_pair(const std::string& prefix) {
   for (int i = 0; i < 2; ++i) {
-    const std::string path = path_of(segment_name(prefix, i));
+    const std::string path = segment_path(segment_name(prefix, i));
     if (::unlink(path.c_str()) != 0 && errno != ENOENT)
       return from_errno("unlink slot", path, errno);
   }

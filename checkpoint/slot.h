@@ -115,6 +115,10 @@ class SlotReader {
 Result<SlotReader> find_sealed_slot(const std::string& prefix, std::uint64_t branch,
                                     std::int64_t step);
 
+/// Where shared memory has its names, and the path of one of them.
+inline constexpr const char* kSegmentDirectory = "/dev/shm";
+std::string segment_path(std::string_view name);
+
 struct SegmentInfo {
   std::string name;
   std::uint64_t bytes = 0;

@@ -14,7 +14,6 @@ namespace tenax::tools {
 
 namespace {
 
-constexpr const char* kFolder = "/dev/shm";
 constexpr const char* kPrefix = "tenax-";
 
 }  // namespace
@@ -22,7 +21,7 @@ constexpr const char* kPrefix = "tenax-";
 int sweep_stale_segments(const std::string& keep_run_id) {
   int removed = 0;
   std::error_code ec;
-  for (const auto& entry : std::filesystem::directory_iterator(kFolder, ec)) {
+  for (const auto& entry : std::filesystem::directory_iterator(checkpoint::kSegmentDirectory, ec)) {
     const std::string name = entry.path().filename().string();
     if (name.rfind(kPrefix, 0) != 0) continue;
     if (!keep_run_id.empty() && name.rfind(kPrefix + keep_run_id + "-", 0) == 0) continue;
