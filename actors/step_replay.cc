@@ -12,6 +12,7 @@
 
 #include "actors/engine_payload.h"
 #include "actors/engine_setup.h"
+#include "actors/journal_reader.h"
 #include "actors/step_data.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/store_reader.h"
@@ -27,7 +28,6 @@ namespace tenax::actors {
 
 namespace {
 
-constexpr std::size_t kJournalBatch = 4096;
 /// Relative, of losses and gradient norms: rounding stays below, a flipped bit that matters is
 /// above.
 constexpr double kLeastTolerance = 1e-3;
@@ -46,19 +46,14 @@ Result<Reports> journalled_reports(const checkpoint::StoreReader& store,
   const auto take = [&](const StepReport& r) {
     if (scheduler::on_ancestry(state, r.branch, r.step)) reports.try_emplace(r.step, r);
   };
-  std::uint64_t next = 0;
-  while (true) {
-    TENAX_TRY(const auto records, store.read_journal(next, kJournalBatch));
-    for (const checkpoint::JournalRecord& record : records) {
-      next = record.seq + 1;
-      TENAX_TRY(const auto entry, scheduler::journal_entry_from_json(record.bytes));
-      if (const auto* e = std::get_if<scheduler::StepReported>(&entry.event)) take(e->report);
-      if (const auto* e = std::get_if<scheduler::RankStopped>(&entry.event)) {
-        for (const StepReport& r : e->state.reports) take(r);
-      }
-    }
-    if (records.size() < kJournalBatch) return reports;
-  }
+  TENAX_RETURN_IF_ERROR(
+      for_each_entry(store, [&](const scheduler::JournalEntry& entry, const std::string&) {
+        if (const auto* e = std::get_if<scheduler::StepReported>(&entry.event)) take(e->report);
+        if (const auto* e = std::get_if<scheduler::RankStopped>(&entry.event)) {
+          for (const StepReport& r : e->state.reports) take(r);
+        }
+      }));
+  return reports;
 }
 
 class Replay {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "actors/journal_reader.h"
 #include "actors/run_directory.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/store_reader.h"
@@ -34,10 +35,10 @@ namespace tenax::tools {
 
 namespace {
 
+using actors::for_each_entry;
 using actors::RunDirectory;
 using checkpoint::StoreReader;
 
-constexpr std::size_t kJournalBatch = 4096;
 constexpr std::size_t kTimeInSeconds = 19;  // characters of a time without its milliseconds
 
 int fail(const Error& error) {
@@ -57,21 +58,6 @@ Result<std::unique_ptr<StoreReader>> open_run(const InspectArguments& arguments)
     return {};
   }());
   return StoreReader::open_read_only(arguments.run_dir.string());
-}
-
-/// Calls `f` with every journal entry in order.
-template <class F>
-Status for_each_entry(const StoreReader& store, F f) {
-  std::uint64_t next = 0;
-  while (true) {
-    TENAX_TRY(const auto records, store.read_journal(next, kJournalBatch));
-    for (const checkpoint::JournalRecord& r : records) {
-      TENAX_TRY(const scheduler::JournalEntry entry, scheduler::journal_entry_from_json(r.bytes));
-      f(entry, r.bytes);
-      next = r.seq + 1;
-    }
-    if (records.size() < kJournalBatch) return {};
-  }
 }
 
 std::string number(double v) {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "actors/journal_reader.h"
 #include "actors/run_directory.h"
 #include "actors/supervisor.h"
 #include "checkpoint/store_reader.h"
@@ -20,7 +21,6 @@ namespace tenax::tools {
 
 namespace {
 
-constexpr std::size_t kJournalBatch = 4096;
 constexpr std::size_t kShownDifferences = 5;
 
 struct Checked {
@@ -59,16 +59,11 @@ Result<Checked> check_journal(const std::filesystem::path& run_dir) {
   const scheduler::RunController controller(actors::controller_options(config));
   scheduler::RunState state;
   Checked checked;
-  std::uint64_t next = 0;
-  while (true) {
-    TENAX_TRY(const auto records, store->read_journal(next, kJournalBatch));
-    for (const checkpoint::JournalRecord& r : records) {
-      next = r.seq + 1;
-      TENAX_TRY(const auto entry, scheduler::journal_entry_from_json(r.bytes));
-      check(controller, entry, state, checked);
-    }
-    if (records.size() < kJournalBatch) return checked;
-  }
+  TENAX_RETURN_IF_ERROR(
+      actors::for_each_entry(*store, [&](const scheduler::JournalEntry& entry, const std::string&) {
+        check(controller, entry, state, checked);
+      }));
+  return checked;
 }
 
 }  // namespace

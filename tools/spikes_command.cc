@@ -12,6 +12,7 @@
 #include <ostream>
 #include <vector>
 
+#include "actors/journal_reader.h"
 #include "actors/run_directory.h"
 #include "actors/sample_log.h"
 #include "actors/step_data.h"
@@ -29,7 +30,6 @@ namespace {
 
 using actors::SampleLoss;
 
-constexpr std::size_t kJournalBatch = 4096;
 constexpr std::size_t kShownCharacters = 400;
 
 /// What an entry tells of a spike: verdicts on a step, an order to go back, a replay's result;
@@ -51,22 +51,16 @@ std::string told_of_a_spike(const scheduler::JournalEntry& entry) {
 Status print_verdicts(const SpikesArguments& arguments, std::ostream& out) {
   TENAX_TRY(const auto store, checkpoint::StoreReader::open_read_only(arguments.run_dir.string()));
   const std::size_t width = &out == &std::cout ? terminal_width(stdout) : 0;
-  std::uint64_t next = 0;
-  while (true) {
-    TENAX_TRY(const auto records, store->read_journal(next, kJournalBatch));
-    for (const checkpoint::JournalRecord& r : records) {
-      next = r.seq + 1;
-      TENAX_TRY(const scheduler::JournalEntry entry, scheduler::journal_entry_from_json(r.bytes));
-      const std::string text = told_of_a_spike(entry);
-      if (text.empty()) continue;
-      if (arguments.json) {
-        fmt::print(out, "{}\n", r.bytes);
-      } else {
-        fmt::print(out, "{}\n", journal_line(entry, text, width));
-      }
-    }
-    if (records.size() < kJournalBatch) return {};
-  }
+  return actors::for_each_entry(
+      *store, [&](const scheduler::JournalEntry& entry, const std::string& bytes) {
+        const std::string text = told_of_a_spike(entry);
+        if (text.empty()) return;
+        if (arguments.json) {
+          fmt::print(out, "{}\n", bytes);
+        } else {
+          fmt::print(out, "{}\n", journal_line(entry, text, width));
+        }
+      });
 }
 
 std::vector<std::filesystem::path> kept_files(const SpikesArguments& arguments) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "actors/journal_reader.h"
 #include "actors/run_directory.h"
 #include "checkpoint/store_reader.h"
 #include "scheduler/layout_templates.h"
@@ -28,16 +29,10 @@ namespace {
 using actors::RunDirectory;
 using actors::SupervisorAddress;
 
-constexpr std::size_t kJournalBatch = 4096;
 constexpr std::size_t kColumn = 12;  // of the values behind their labels
 
 std::string counted(std::int64_t n, std::string_view what) {
   return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
-}
-
-void say(std::string_view label, const std::string& text) {
-  fmt::print("{}\n", wrapped(fmt::format("{:<{}}{}", label, kColumn, text), terminal_width(stdout),
-                             kColumn));
 }
 
 /// Of the supervisor that runs; none if none does.
@@ -59,10 +54,11 @@ json address_json(const std::optional<SupervisorAddress>& address) {
 }
 
 void print_address(const SupervisorAddress& address) {
-  say("dashboard",
+  say(kColumn, "dashboard",
       address.dashboard_url.empty() ? "none (dashboard.enabled = false)" : address.dashboard_url);
-  say("control", fmt::format("{}  (supervisor pid {} on {}, term {})", address.endpoint,
-                             address.pid, address.host, address.term));
+  say(kColumn, "control",
+      fmt::format("{}  (supervisor pid {} on {}, term {})", address.endpoint, address.pid,
+                  address.host, address.term));
 }
 
 json layout_json(const Degrees& d) { return {{"dp", d.dp}, {"tp", d.tp}, {"pp", d.pp}}; }
@@ -93,16 +89,8 @@ Result<SavedRun> read_saved(const InspectArguments& arguments) {
   TENAX_TRY(run.state, scheduler::run_state_from_json(*saved));
   // Steps counted since the last decision are in the journal only.
   scheduler::RunMetrics metrics;
-  std::uint64_t next = 0;
-  for (bool more = true; more;) {
-    TENAX_TRY(const auto records, store->read_journal(next, kJournalBatch));
-    for (const checkpoint::JournalRecord& r : records) {
-      TENAX_TRY(const scheduler::JournalEntry entry, scheduler::journal_entry_from_json(r.bytes));
-      metrics.add(entry);
-      next = r.seq + 1;
-    }
-    more = records.size() == kJournalBatch;
-  }
+  TENAX_RETURN_IF_ERROR(actors::for_each_entry(
+      *store, [&](const scheduler::JournalEntry& e, const std::string&) { metrics.add(e); }));
   run.step = run.state.counted_step;
   if (metrics.newest() != nullptr && metrics.newest()->branch == run.state.branch)
     run.step = std::max(run.step, metrics.newest()->step);
@@ -147,7 +135,7 @@ int print_saved_state(const InspectArguments& arguments,
                                                      : fmt::format("newest checkpoint of step {}",
                                                                    run->newest_checkpoint)),
               terminal_width(stdout), kColumn));
-  if (state.degrees.dp > 0) say("layout", layout_words(state.degrees, state.target));
+  if (state.degrees.dp > 0) say(kColumn, "layout", layout_words(state.degrees, state.target));
   if (address) print_address(*address);
   for (std::size_t id = 0; id < state.agents.size(); ++id) {
     const scheduler::AgentState& agent = state.agents[id];
@@ -187,8 +175,9 @@ void print_live_state(const json& j) {
           terminal_width(stdout), kColumn));
   const std::size_t spares = j.at("spares").size();
   const Degrees degrees = degrees_of(j.at("layout"));
-  say("layout", layout_words(degrees, degrees_of(j.at("target"))) +
-                    (spares > 0 ? ", " + counted(static_cast<int>(spares), "spare") : ""));
+  say(kColumn, "layout",
+      layout_words(degrees, degrees_of(j.at("target"))) +
+          (spares > 0 ? ", " + counted(static_cast<int>(spares), "spare") : ""));
 }
 
 void print_parts(const json& j) {

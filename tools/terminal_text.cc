@@ -1,5 +1,6 @@
 #include "tools/terminal_text.h"
 
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -47,6 +48,11 @@ std::string wrapped(std::string_view text, std::size_t width, std::size_t indent
   if (!text.empty() || out.empty()) out.append(margin, ' ').append(text);
   if (out.ends_with('\n')) out.pop_back();
   return out;
+}
+
+void say(std::size_t column, std::string_view label, const std::string& text) {
+  fmt::print("{}\n",
+             wrapped(fmt::format("{:<{}}{}", label, column, text), terminal_width(stdout), column));
 }
 
 std::string fitted(std::vector<LinePart> parts, std::size_t width) {

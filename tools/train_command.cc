@@ -217,12 +217,7 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   return run;
 }
 
-/// "label     text", broken where the terminal ends, its further lines below the text.
-void say(std::string_view label, const std::string& text) {
-  constexpr std::size_t kColumn = 10;
-  fmt::print("{}\n", wrapped(fmt::format("{:<{}}{}", label, kColumn, text), terminal_width(stdout),
-                             kColumn));
-}
+constexpr std::size_t kColumn = 10;  // of the texts behind their labels
 
 /// `degrees` are what the run has, which is not what was configured once it was scaled.
 std::string layout_words(const configs::LayoutSection& layout, const Degrees& degrees) {
@@ -244,20 +239,23 @@ void introduce(const PreparedRun& run, const actors::SupervisorHandle& superviso
   const Degrees configured{static_cast<int>(c.layout.data_parallel),
                            static_cast<int>(c.layout.tensor_parallel),
                            static_cast<int>(c.layout.pipeline_parallel)};
-  say("run", fmt::format("{} in {}{}", run.identity.name, run.directory.path().string(),
-                         run.resumed ? " (resumed)" : ""));
-  say("data",
+  say(kColumn, "run",
+      fmt::format("{} in {}{}", run.identity.name, run.directory.path().string(),
+                  run.resumed ? " (resumed)" : ""));
+  say(kColumn, "data",
       fmt::format("{} documents, {:.2f} MB: {} training and {} held-out tokens of {}",
                   run.data.num_documents, static_cast<double>(run.data.num_bytes) * 1e-6,
                   run.data.train_tokens, run.data.heldout_tokens, run.data.vocabulary_size));
-  say("layout", layout_words(c.layout, degrees) +
-                    (degrees == configured ? "" : " (scaled; the configuration has another)"));
+  say(kColumn, "layout",
+      layout_words(c.layout, degrees) +
+          (degrees == configured ? "" : " (scaled; the configuration has another)"));
   // The plan is of the configured layout.
-  if (degrees == configured) say("memory", run.memory);
-  say("baselines", fmt::format("uniform {:.4f}, unigram {:.4f} nats a token", run.data.uniform_loss,
-                               run.data.unigram_loss));
-  if (!supervisor.dashboard_url().empty()) say("dashboard", supervisor.dashboard_url());
-  for (const std::string& notice : run.data.notices) say("notice", notice);
+  if (degrees == configured) say(kColumn, "memory", run.memory);
+  say(kColumn, "baselines",
+      fmt::format("uniform {:.4f}, unigram {:.4f} nats a token", run.data.uniform_loss,
+                  run.data.unigram_loss));
+  if (!supervisor.dashboard_url().empty()) say(kColumn, "dashboard", supervisor.dashboard_url());
+  for (const std::string& notice : run.data.notices) say(kColumn, "notice", notice);
   std::fflush(stdout);
 }
 
@@ -374,7 +372,7 @@ int run_train(const TrainArguments& arguments) {
   if (outcome.exit_code == scheduler::kExitDone) {
     print_sample(*run);
   } else {
-    say("to go on",
+    say(kColumn, "to go on",
         fmt::format("tenax train --resume --run-dir {}", run->directory.path().string()));
   }
   return outcome.exit_code;

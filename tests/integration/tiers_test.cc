@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/support/elastic_run.h"
 #include "tests/support/run_history.h"
 #include "tests/support/run_under_test.h"
 #include "tests/support/seeded_cases.h"
@@ -50,12 +51,6 @@ bool committed(RunUnderTest& run, std::int64_t step) {
     if (c.at("step") == step) return true;
   }
   return false;
-}
-
-void kill_agent(const RunUnderTest& run, int agent) {
-  for (const RunProcess& p : run.agents()) {
-    if (p.agent == agent) ::kill(p.pid, SIGKILL);
-  }
 }
 
 /// Bytes that each tier gave to `rank` in the last generation, by the journal.

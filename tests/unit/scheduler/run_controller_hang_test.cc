@@ -6,6 +6,16 @@ namespace {
 
 using test::ControlledRun;
 
+/// Trains twelve steps, so that their times are known: 0.1 s, but `ninth` for the ninth.
+void train_until_times_are_known(ControlledRun& run, std::chrono::milliseconds ninth) {
+  run.start();
+  run.run_until_training();
+  for (std::int64_t step = 1; step <= 12; ++step) {
+    run.pass(step == 9 ? ninth : std::chrono::milliseconds(100));
+    ASSERT_TRUE(run.train_to(step));
+  }
+}
+
 TEST(RunController, ARankThatDoesNotAnswerTheAbortIsKilled) {
   ControlledRun run(run_of(2, 1));
   run.start();
@@ -23,12 +33,7 @@ TEST(RunController, AHangIsFoundAfterFiveTimesTheLongestStepAndTheSlackAndTheCul
   test::ControlledRunOptions o = run_of(3, 1);
   o.save_interval = 0;
   ControlledRun run(o);
-  run.start();
-  run.run_until_training();
-  for (std::int64_t step = 1; step <= 12; ++step) {
-    run.pass(std::chrono::milliseconds(step == 9 ? 200 : 100));
-    ASSERT_TRUE(run.train_to(step));
-  }
+  ASSERT_NO_FATAL_FAILURE(train_until_times_are_known(run, std::chrono::milliseconds(200)));
   run.hang_worker(2);
   EXPECT_FALSE(run.train_to(13));
   const Time before = run.now();
@@ -50,12 +55,7 @@ TEST(RunController, TheRankThatAllOthersWaitForIsKilledSoonAfterTheyHaveAnswered
   test::ControlledRunOptions o = run_of(3, 1);
   o.save_interval = 0;
   ControlledRun run(o);
-  run.start();
-  run.run_until_training();
-  for (std::int64_t step = 1; step <= 12; ++step) {
-    run.pass(std::chrono::milliseconds(100));
-    ASSERT_TRUE(run.train_to(step));
-  }
+  ASSERT_NO_FATAL_FAILURE(train_until_times_are_known(run, std::chrono::milliseconds(100)));
   run.hang_worker(2);
   EXPECT_FALSE(run.train_to(13));
   ASSERT_TRUE(run.fire_timer());
@@ -76,12 +76,7 @@ TEST(RunController, TheRankThatAllOthersWaitForIsKilledSoonAfterTheyHaveAnswered
 
 TEST(RunController, TheTimesOfStepsOutliveASupervisor) {
   ControlledRun run(run_of(2, 1));
-  run.start();
-  run.run_until_training();
-  for (std::int64_t step = 1; step <= 12; ++step) {
-    run.pass(std::chrono::milliseconds(100));
-    ASSERT_TRUE(run.train_to(step));
-  }
+  ASSERT_NO_FATAL_FAILURE(train_until_times_are_known(run, std::chrono::milliseconds(100)));
   const auto seen = run.state.watch.seconds;
   run.crash_supervisor();
   run.restart_supervisor();
