@@ -17,6 +17,7 @@
 #include "actors/engine_payload.h"
 #include "actors/fault_injection.h"
 #include "actors/generation_link.h"
+#include "actors/gpu_plans.h"
 #include "actors/run_directory.h"
 #include "actors/sample_log.h"
 #include "actors/step_data.h"
@@ -85,9 +86,16 @@ class TrainLoop {
   bool finish_half_step(const Plan& plan);
   void note_samples(const StepReport& report);
   Status evaluate(compute::Communicator& comm, StepReport& report);
+  /// Copies the rank's state into a slot. A GPU does it beside the next step's forward and
+  /// backward: the slot is sealed by finish_snapshot() then.
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
+  Status finish_snapshot();
+  /// Waits for a copy that will not be sealed.
+  void drop_snapshot();
+  /// Writes down which algorithms the GPU uses; kUnsupported where they are not the run's.
+  Status keep_plans();
   /// Says what this rank holds after a step, for the comparison with its replicas.
-  void check_integrity(const Plan& plan, int rank, std::int64_t step);
+  Status check_integrity(const Plan& plan, int rank, std::int64_t step);
   double rate(std::int64_t step) const;
   void keep_trace(const Plan& plan);
 
@@ -110,11 +118,20 @@ class TrainLoop {
   std::optional<TraceFile> trace_file_;  ///< none where it could not be opened
   std::unique_ptr<StepData> data_;
   std::shared_ptr<compute::CudaDevice> gpu_;  ///< null where the CPU computes; outlives the engine
+  std::optional<GpuPlans> gpu_plans_;
   std::unique_ptr<compute::Engine> engine_;
   std::unique_ptr<SampleLog> samples_;  ///< where this rank computes losses
   Degrees degrees_;
   PipelineSchedule eval_schedule_;
   std::optional<checkpoint::SlotPair> slots_;
+  std::shared_ptr<void> pinned_[2];  ///< the slots' memory, for the GPU
+  /// A snapshot that is being copied into its slot.
+  struct Pending {
+    std::uint32_t rank = 0;
+    int index = 0;
+    checkpoint::SlotHeader header;
+  };
+  std::optional<Pending> pending_;
   EnginePayload payload_;
   Hash128 plan_digest_;
   std::int64_t obeyed_ = 0;          ///< commands of this generation

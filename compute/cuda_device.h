@@ -41,11 +41,12 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
 
   bool host_visible() const override { return false; }
   Result<DeviceBuffer> allocate(std::size_t num_floats) override;
+  Result<DeviceBuffer> allocate_host(std::size_t num_floats) override;
+  std::shared_ptr<void> pin(std::span<const std::byte> host) override;
   void zero(std::span<float> buffer) override;
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> a, std::span<const float> b, std::span<float> sum) override;
-  void sums_of_squares(std::span<const std::span<const float>> tensors,
-                       std::span<double> sums) override;
+  void chunk_squares(std::span<const NormRange> ranges) override;
   void adamw(const AdamwOptions& options, const AdamwStep& step,
              std::span<const AdamwRange> ranges) override;
   void read(std::span<const float> buffer, std::span<float> host) override;
@@ -81,7 +82,8 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
 
   /// The algorithms chosen so far, a line each, for manifests; and back.
   std::string plans();
-  void use_plans(const std::string& text);
+  /// kUnsupported where the plugin does not know a line.
+  Status use_plans(const std::string& text);
 
  private:
   CudaDevice(std::shared_ptr<const CudaPlugin> plugin, const CudaDeviceOptions& options)

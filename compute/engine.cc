@@ -12,6 +12,7 @@
 
 #include "common/check.h"
 #include "compute/collectives.h"
+#include "compute/cuda_device.h"
 #include "compute/engine_tags.h"
 #include "compute/stage_layout.h"
 #include "compute/tensor_norm.h"
@@ -80,7 +81,11 @@ VerdictShape verdict_shape(const EngineOptions& options) {
 
 }  // namespace
 
-Engine::Engine(EngineOptions options) : options_(std::move(options)) {}
+Engine::Engine(EngineOptions options)
+    : options_(std::move(options)),
+      device_(options_.settings.cuda ? std::shared_ptr<Device>(options_.settings.cuda)
+                                     : std::make_shared<HostDevice>()),
+      staging_(device_) {}
 
 Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   std::unique_ptr<Engine> engine(new Engine(std::move(options)));
@@ -88,7 +93,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   TENAX_RETURN_IF_ERROR(engine->agree_on_batch());
   try {
     TENAX_RETURN_IF_ERROR(engine->build_chunks());
-    engine->build_buffers();
+    TENAX_RETURN_IF_ERROR(engine->build_buffers());
   } catch (const std::bad_alloc&) {
     return make_error(ErrorCode::kNoSpace,
                       fmt::format("rank {}: not enough memory for {} parameters", o.rank,
@@ -120,21 +125,24 @@ Status Engine::set_batch(Batch batch) {
   options_.num_microbatches = batch.num_microbatches;
   options_.schedule = std::move(batch.schedule);
   TENAX_RETURN_IF_ERROR(agree_on_batch());
+  for (Chunk& chunk : chunks_) TENAX_RETURN_IF_ERROR(build_accumulator(chunk));
   const MicrobatchRange range = options_.ranges[static_cast<std::size_t>(options_.replica)];
-  try {
-    for (Chunk& chunk : chunks_) {
-      chunk.accumulator.reset();
-      chunk.accumulator = std::make_unique<TreeAccumulator>(chunk.stage->gradient_size(), range);
-    }
-  } catch (const std::bad_alloc&) {
-    return make_error(ErrorCode::kNoSpace,
-                      fmt::format("rank {}: no memory for the sums of {} microbatches",
-                                  options_.rank, range.size()));
-  }
   if (keeps_sample_losses()) {
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));
   }
+  return {};
+}
+
+Status Engine::build_accumulator(Chunk& chunk) {
+  const MicrobatchRange range = options_.ranges[static_cast<std::size_t>(options_.replica)];
+  chunk.accumulator.reset();
+  auto made = TreeAccumulator::create(device_, chunk.stage->gradient_size(), range);
+  if (!made) {
+    return made.error().within(
+        fmt::format("rank {}: the sums of {} microbatches", options_.rank, range.size()));
+  }
+  chunk.accumulator = *std::move(made);
   return {};
 }
 
@@ -154,7 +162,8 @@ Status Engine::build_chunks() {
               plan_stage_memory(o.model, stage_part(o, v, o.tensor_rank), o.shape, settings));
     sizes.push_back(static_cast<std::size_t>(plan.values) / sizeof(float));
   }
-  values_ = AlignedBuffer(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
+  TENAX_TRY(values_,
+            device_->allocate(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0})));
   std::vector<int> num_slots(sizes.size(), 1);
   for (const Action& a : o.schedule) {
     int& slots = num_slots[static_cast<std::size_t>(a.chunk)];
@@ -188,13 +197,13 @@ void Engine::adopt_parameters(const Chunk& chunk) {
   }
 }
 
-void Engine::build_buffers() {
+Status Engine::build_buffers() {
   const EngineOptions& o = options_;
   const MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
   std::size_t num_gradients = 0;
   for (Chunk& chunk : chunks_) {
     num_gradients += chunk.stage->gradient_size();
-    chunk.accumulator = std::make_unique<TreeAccumulator>(chunk.stage->gradient_size(), range);
+    TENAX_RETURN_IF_ERROR(build_accumulator(chunk));
     const std::size_t boundary = chunk.stage->boundary_size();
     const bool first = chunk.virtual_stage == 0;
     const bool last = chunk.virtual_stage + 1 == o.stages.size();
@@ -210,9 +219,9 @@ void Engine::build_buffers() {
   first_parameters.push_back(parameters_.size());
   shards_ = shard_optimizer(parameters_, first_parameters,
                             o.zero > 0 ? static_cast<int>(o.dp_group.size()) : 1);
-  m_ = AlignedBuffer(moments_size(moments()));
-  v_ = AlignedBuffer(moments_size(moments()));
-  reduced_ = AlignedBuffer(num_gradients);
+  TENAX_TRY(m_, device_->allocate(moments_size(moments())));
+  TENAX_TRY(v_, device_->allocate(moments_size(moments())));
+  TENAX_TRY(reduced_, device_->allocate(num_gradients));
 
   std::size_t tied = 0;
   std::size_t partial = 0;
@@ -233,12 +242,13 @@ void Engine::build_buffers() {
   if (keeps_sample_losses())
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));
+  return {};
 }
 
 void Engine::initialise(std::uint64_t seed) {
   for (Chunk& chunk : chunks_) chunk.stage->initialise(seed);
-  std::fill(m_.span().begin(), m_.span().end(), 0.0F);
-  std::fill(v_.span().begin(), v_.span().end(), 0.0F);
+  device_->zero(m_.span());
+  device_->zero(v_.span());
 }
 
 Result<std::span<float>> Engine::free_outbox(std::vector<Outbox>& boxes, std::size_t index) {
@@ -334,21 +344,10 @@ Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& ba
               free_outbox(chunk.backward_boxes, static_cast<std::size_t>(action.microbatch)));
   }
   const std::span<float> gradient = chunk.accumulator->next();
-  std::fill(gradient.begin(), gradient.end(), 0.0F);
+  device_->zero(gradient);
   chunk.stage->backward(action.slot, chunk.inbox_backward.span(), input_grad, gradient);
   if (tensor_group_) TENAX_RETURN_IF_ERROR(tensor_group_->status());
-  if (batch.poison_nan) gradient[0] = std::numeric_limits<float>::quiet_NaN();
-  if (batch.set_gradient_bits != 0) {
-    const auto& parameters = chunk.stage->parameters();
-    const StageParameter& p = parameters[parameters.size() / 2];
-    const auto begin = static_cast<std::size_t>(p.gradients.front().offset);
-    for (float& hit : gradient.subspan(begin, static_cast<std::size_t>(p.size))) {
-      const auto bits = std::bit_cast<std::uint32_t>(hit);
-      if (hit == 0 || (bits & batch.set_gradient_bits) != 0) continue;
-      hit = std::bit_cast<float>(bits | batch.set_gradient_bits);
-      break;
-    }
-  }
+  inject_fault(chunk, batch, gradient);
   chunk.accumulator->commit();
   if (spec(chunk).has_head) {
     LossSum loss = chunk.stage->loss(action.slot);
@@ -364,6 +363,27 @@ Status Engine::backward(Chunk& chunk, const Action& action, const Microbatch& ba
     on_loss(action.microbatch, loss);
   }
   return {};
+}
+
+void Engine::inject_fault(const Chunk& chunk, const Microbatch& batch, std::span<float> gradient) {
+  if (batch.poison_nan) {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    device_->write({&nan, 1}, gradient.first(1));
+  }
+  if (batch.set_gradient_bits == 0) return;
+  const auto& parameters = chunk.stage->parameters();
+  const StageParameter& p = parameters[parameters.size() / 2];
+  const auto part = gradient.subspan(static_cast<std::size_t>(p.gradients.front().offset),
+                                     static_cast<std::size_t>(p.size));
+  std::vector<float> host(part.size());
+  device_->read(part, host);
+  for (std::size_t i = 0; i < host.size(); ++i) {
+    const auto bits = std::bit_cast<std::uint32_t>(host[i]);
+    if (host[i] == 0 || (bits & batch.set_gradient_bits) != 0) continue;
+    host[i] = std::bit_cast<float>(bits | batch.set_gradient_bits);
+    device_->write(std::span<const float>(host).subspan(i, 1), part.subspan(i, 1));
+    return;
+  }
 }
 
 Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches) {
@@ -396,17 +416,6 @@ Result<Verdict> Engine::exchange_verdict(Communicator& comm, const VerdictPart& 
   return verdicts_->run(comm, kVerdictTag, part);
 }
 
-Hash128 Engine::own_gradient_hash() const {
-  Hasher128 hasher;
-  hasher.update(std::as_bytes(std::span(loss_sums_)));
-  for (const Chunk& chunk : chunks_) {
-    const TreeAccumulator& sums = *chunk.accumulator;
-    for (std::size_t i = 0; i < sums.subtrees().size(); ++i)
-      hasher.update(std::as_bytes(std::span(sums.sums(i), sums.num_elements())));
-  }
-  return hasher.digest();
-}
-
 void Engine::apply_update(const Update& u) {
   double scale = 1.0 / static_cast<double>(u.targets);
   if (u.clip_norm > 0 && u.grad_norm > u.clip_norm) scale *= u.clip_norm / u.grad_norm;
@@ -421,14 +430,15 @@ void Engine::apply_update(const Update& u) {
     const auto moment = static_cast<std::size_t>(piece.offset);
     AdamwRange range;
     range.values = values().subspan(static_cast<std::size_t>(p.offset + piece.begin), n);
-    range.gradient = {reduced_.data() + p.gradients.front().offset + piece.begin, n};
+    range.gradient = reduced_.span().subspan(
+        static_cast<std::size_t>(p.gradients.front().offset + piece.begin), n);
     range.m = m_.span().subspan(moment, n);
     range.v = v_.span().subspan(moment, n);
     range.decay = rule.weight_decay > 0;
     AdamwOptions adamw = options_.adamw;
     adamw.weight_decay = rule.weight_decay;
     update.learning_rate = u.learning_rate * rule.learning_rate_factor;
-    adamw_update(adamw, update, range);
+    device_->adamw(adamw, update, {&range, 1});
   }
 }
 
@@ -458,34 +468,6 @@ Result<double> Engine::evaluate(Communicator& comm, std::span<const Microbatch> 
     }
   }
   return loss / targets;
-}
-
-Status Engine::send_state(Communicator& comm, int peer) {
-  for (const std::span<float> part : {values(), adam_m(), adam_v()}) {
-    TENAX_RETURN_IF_ERROR(comm.send(peer, kStateTag, bytes_of(part))->wait());
-  }
-  return {};
-}
-
-Status Engine::recv_state(Communicator& comm, int peer) {
-  for (const std::span<float> part : {values(), adam_m(), adam_v()}) {
-    TENAX_RETURN_IF_ERROR(comm.recv(peer, kStateTag, writable_bytes_of(part))->wait());
-  }
-  return {};
-}
-
-Status Engine::take_state(Engine& other) {
-  if (other.values().size() != values().size() || other.adam_m().size() != adam_m().size() ||
-      other.options_.stage != options_.stage) {
-    return make_error(
-        ErrorCode::kInvalidArgument,
-        fmt::format("stage {} cannot take the {} numbers of stage {}: it has {}", options_.stage,
-                    other.values().size(), other.options_.stage, values().size()));
-  }
-  const std::pair<std::span<float>, std::span<float>> parts[] = {
-      {other.values(), values()}, {other.adam_m(), adam_m()}, {other.adam_v(), adam_v()}};
-  for (const auto& [from, to] : parts) std::copy(from.begin(), from.end(), to.begin());
-  return {};
 }
 
 }  // namespace tenax::compute

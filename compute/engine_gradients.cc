@@ -33,21 +33,33 @@ const GradientPart* part_of(const StageParameter& p, GradientPartKind kind) {
 }  // namespace
 
 Status Engine::reduce_gradients(Communicator& comm) {
-  if (options_.zero == 0) {
-    for (const Chunk& chunk : chunks_) {
-      const std::span<float> sums = gradients_of(chunk);
-      TENAX_RETURN_IF_ERROR(reducer_->all_reduce(
-          comm, replicas(), kReduceTag, *chunk.accumulator,
-          even_parts(sums.size(), static_cast<int>(options_.dp_group.size()), kAlignFloats), sums));
-    }
+  if (options_.dp_group.size() == 1 && !device_->host_visible()) {
+    for (const Chunk& chunk : chunks_) chunk.accumulator->total(gradients_of(chunk));
     return {};
   }
-  for (const GradientSection& section : shards_.sections) {
-    const Chunk& chunk = chunks_[section.chunk];
-    std::vector<std::size_t> cuts = section.cuts;
-    for (std::size_t& cut : cuts) cut -= chunk.gradient_base;
-    TENAX_RETURN_IF_ERROR(reducer_->reduce_scatter(comm, replicas(), kReduceTag, *chunk.accumulator,
-                                                   cuts, gradients_of(chunk)));
+  const auto mine = static_cast<std::size_t>(options_.replica);
+  for (std::size_t c = 0; c < chunks_.size(); ++c) {
+    TreeAccumulator& accumulator = *chunks_[c].accumulator;
+    const std::span<float> sums = gradients_of(chunks_[c]);
+    TENAX_RETURN_IF_ERROR(accumulator.fetch());
+    TENAX_TRY(const std::span<float> host, staging_.view(sums));
+    if (options_.zero == 0) {
+      TENAX_RETURN_IF_ERROR(reducer_->all_reduce(
+          comm, replicas(), kReduceTag, accumulator,
+          even_parts(sums.size(), static_cast<int>(options_.dp_group.size()), kAlignFloats), host));
+      TENAX_RETURN_IF_ERROR(staging_.store(host, sums));
+      continue;
+    }
+    for (const GradientSection& section : shards_.sections) {
+      if (section.chunk != c) continue;
+      std::vector<std::size_t> cuts = section.cuts;
+      for (std::size_t& cut : cuts) cut -= chunks_[c].gradient_base;
+      TENAX_RETURN_IF_ERROR(
+          reducer_->reduce_scatter(comm, replicas(), kReduceTag, accumulator, cuts, host));
+      const std::size_t n = cuts[mine + 1] - cuts[mine];
+      TENAX_RETURN_IF_ERROR(
+          staging_.store(host.subspan(cuts[mine], n), sums.subspan(cuts[mine], n)));
+    }
   }
   return {};
 }
@@ -61,23 +73,28 @@ Status Engine::combine_tied_embedding(Communicator& comm) {
     const auto [begin, end] = owned(moments(), i);
     const std::size_t n = end - begin;
     if (n == 0) continue;
+    const auto region = [&](const GradientPart* part) {
+      return reduced_.span().subspan(static_cast<std::size_t>(part->offset) + begin, n);
+    };
     if (input != nullptr && output != nullptr) {
-      float* const sum = reduced_.data() + input->offset + begin;
-      add_floats(sum, reduced_.data() + output->offset + begin, sum, n);
+      device_->add(region(input), region(output), region(input));
       continue;
     }
     const int peer = input != nullptr ? options_.pp_group.back() : options_.pp_group.front();
-    float* mine = reduced_.data() + (input != nullptr ? input->offset : output->offset) + begin;
+    const std::span<float> gradient = region(input != nullptr ? input : output);
+    TENAX_TRY(const std::span<float> mine, staging_.view(gradient));
+    TENAX_RETURN_IF_ERROR(staging_.fetch(gradient, mine));
     const auto receive = comm.recv(peer, kTiedTag, writable_bytes_of(tied_.span().first(n)));
-    const auto sent = comm.send(peer, kTiedTag, bytes_of({mine, n}));
+    const auto sent = comm.send(peer, kTiedTag, bytes_of(mine));
     TENAX_RETURN_IF_ERROR(receive->wait());
     TENAX_RETURN_IF_ERROR(sent->wait());
     // Always input part + output part.
     if (input != nullptr) {
-      add_floats(mine, tied_.data(), mine, n);
+      add_floats(mine.data(), tied_.data(), mine.data(), n);
     } else {
-      add_floats(tied_.data(), mine, mine, n);
+      add_floats(tied_.data(), mine.data(), mine.data(), n);
     }
+    TENAX_RETURN_IF_ERROR(staging_.store(mine, gradient));
   }
   return {};
 }
@@ -92,23 +109,29 @@ Status Engine::combine_partial_gradients(Communicator& comm) {
                           .subspan(static_cast<std::size_t>(p.held.first_addend),
                                    static_cast<std::size_t>(num_addends)),
                       options_.tensor_rank - p.held.first_addend};
-    TENAX_RETURN_IF_ERROR(partial_sums_->run(
-        comm, group, kPartialTag,
-        reduced_.span().subspan(static_cast<std::size_t>(p.gradients.front().offset) + begin,
-                                end - begin)));
+    const std::span<float> gradient = reduced_.span().subspan(
+        static_cast<std::size_t>(p.gradients.front().offset) + begin, end - begin);
+    TENAX_TRY(const std::span<float> host, staging_.view(gradient));
+    TENAX_RETURN_IF_ERROR(staging_.fetch(gradient, host));
+    TENAX_RETURN_IF_ERROR(partial_sums_->run(comm, group, kPartialTag, host));
+    TENAX_RETURN_IF_ERROR(staging_.store(host, gradient));
   }
   return {};
 }
 
 Status Engine::sum_squares(Communicator& comm) {
+  std::vector<NormRange> ranges;
   for (const MomentPiece& piece : moments()) {
     const StageParameter& p = parameters()[piece.parameter];
     const auto n = static_cast<std::size_t>(piece.end - piece.begin);
     const std::size_t first =
         first_chunk_[piece.parameter] + static_cast<std::size_t>(piece.begin) / kNormChunk;
-    chunk_sums_of_squares({reduced_.data() + p.gradients.front().offset + piece.begin, n},
-                          std::span(chunk_squares_).subspan(first, num_norm_chunks(n)));
+    ranges.push_back({reduced_.span().subspan(
+                          static_cast<std::size_t>(p.gradients.front().offset + piece.begin), n),
+                      std::span(chunk_squares_).subspan(first, num_norm_chunks(n))});
   }
+  device_->chunk_squares(ranges);
+  TENAX_RETURN_IF_ERROR(device_->status());
   if (options_.zero > 0) {
     for (const GradientSection& section : shards_.sections) {
       if (section.norm_cuts.empty()) continue;
@@ -122,18 +145,6 @@ Status Engine::sum_squares(Communicator& comm) {
     const auto sums =
         std::span(chunk_squares_).subspan(first_chunk_[i], first_chunk_[i + 1] - first_chunk_[i]);
     square_sums_[i] = std::accumulate(sums.begin(), sums.end(), 0.0);
-  }
-  return {};
-}
-
-Status Engine::share_weights(Communicator& comm) {
-  if (options_.zero == 0) return {};
-  for (const GradientSection& section : shards_.sections) {
-    if (section.norm_cuts.empty()) continue;
-    std::ranges::transform(section.cuts, part_bytes_.begin(),
-                           [](std::size_t cut) { return cut * sizeof(float); });
-    TENAX_RETURN_IF_ERROR(all_gather_parts(comm, replicas(), kWeightsTag, part_bytes_,
-                                           std::as_writable_bytes(values())));
   }
   return {};
 }

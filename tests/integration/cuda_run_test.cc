@@ -27,6 +27,7 @@ class CudaRun : public ::testing::Test {
   void TearDown() override {
     unsetenv("TENAX_CUDA_PLUGIN");
     unsetenv("TENAX_EMULATED_FAULT");
+    unsetenv("TENAX_EMULATED_ALGORITHM");
   }
 };
 
@@ -102,6 +103,58 @@ TEST_F(CudaRun, InBfloat16IsReproducedAfterAKill) {
   run.resume();
   EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
   EXPECT_EQ(run.hash(), hash);
+}
+
+std::string text_of(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST_F(CudaRun, AlgorithmsChosenOnceAreTakenAgain) {  // T1
+  // Algorithm 1 adds in another order than 0.
+  setenv("TENAX_EMULATED_ALGORITHM", "1", 1);
+  const std::string hash = undisturbed_hash(shapes().front(), short_run("cuda"));
+  unsetenv("TENAX_EMULATED_ALGORITHM");
+  EXPECT_NE(hash, undisturbed_hash(shapes().front(), short_run("cuda")));
+
+  setenv("TENAX_EMULATED_ALGORITHM", "1", 1);
+  RunUnderTest run(shapes().front(), short_run("cuda"));
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(3));
+  run.kill_everything();
+  run.wait();
+  unsetenv("TENAX_EMULATED_ALGORITHM");  // what heuristics would choose now
+  run.resume();
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
+  const std::string plans = text_of(run.directory() / "gpu_plans" / "a0.0.txt");
+  EXPECT_TRUE(plans.starts_with("fp32 products on emulated sm_90, driver 13000")) << plans;
+  EXPECT_NE(plans.find("\nmatmul f32-f32 nt m12 "), std::string::npos) << plans;
+  EXPECT_NE(plans.find(" = id 1 "), std::string::npos) << plans;
+  EXPECT_EQ(plans.find(" = id 0 "), std::string::npos) << plans;
+  const auto checkpoints = run.json_lines("checkpoint list");
+  ASSERT_FALSE(checkpoints.empty());
+  EXPECT_NE(checkpoints.back().dump().find(" = id 1 "), std::string::npos)
+      << checkpoints.back().dump();
+}
+
+TEST_F(CudaRun, OnAnotherStackSaysThatBitsWillDiffer) {
+  RunUnderTest run(shapes().front(), short_run("cuda"));
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(3));
+  run.kill_everything();
+  run.wait();
+  setenv("TENAX_EMULATED_DRIVER", "13010", 1);
+  run.resume();
+  EXPECT_EQ(run.wait(), Ended({3, 0}));
+  EXPECT_NE(run.output().find("driver 13010"), std::string::npos) << run.output();
+  EXPECT_NE(run.output().find("driver 13000"), std::string::npos) << run.output();
+  EXPECT_NE(run.output().find("other bits"), std::string::npos) << run.output();
+  run.resume({"--other-arithmetic"});
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const std::string plans = text_of(run.directory() / "gpu_plans" / "a0.0.txt");
+  EXPECT_NE(plans.find("driver 13010"), std::string::npos) << "chosen anew: " << plans;
+  unsetenv("TENAX_EMULATED_DRIVER");
 }
 
 TEST_F(CudaRun, WithoutAGpuIsRefusedWithTheReason) {
