@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::size_t kMaxReports = 4096;
 constexpr int kUnwatched = 20;
+constexpr Duration kHealthInterval = std::chrono::seconds(30);
 constexpr std::size_t kFlightEntries = 256;
 constexpr std::size_t kTraceEvents = 4096;
 constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
@@ -84,6 +85,7 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     const std::shared_ptr<compute::Rendezvous> rendezvous(&link, [](compute::Rendezvous*) {});
     TENAX_TRY(const auto comm,
               compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
+    TENAX_RETURN_IF_ERROR(connect_gpus(plan, *comm, link));
     RestoreSource source;
     const Time connected = clock_.now();
     TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
@@ -94,9 +96,13 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
   };
   const Status status = body();
   drop_snapshot();
+  if (engine_) engine_->use(nullptr);
+  peers_.reset();
   if (status) return std::nullopt;
-  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_,
-                 status.error().code == ErrorCode::kDeviceLost};
+  const bool lost = status.error().code == ErrorCode::kDeviceLost;
+  return Stopped{
+      link.aborted() ? link.reason() : status.error().message + (lost ? gpu_evidence() : ""),
+      bad_checkpoint_, lost};
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
@@ -172,6 +178,23 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
   }
   payload_ = payload_of(*engine_);
   return slots_ && slots_->payload_bytes() == payload_.bytes ? Status() : open_slots();
+}
+
+Status TrainLoop::connect_gpus(const Plan& plan, compute::Communicator& comm,
+                               GenerationLink& link) {
+  if (!gpu_ || plan.degrees.dp < 2) return {};
+  compute::NcclOptions options;
+  options.rank = comm.rank();
+  options.world_size = comm.world_size();
+  options.form_timeout = scaled(config_, config_.supervision.form_timeout);
+  options.key_prefix = fmt::format("generation{}", plan.generation);
+  TENAX_TRY(GpuGroup group, actors::connect_gpus(gpu_, comm, options, link, link.stop_token()));
+  peers_ = std::move(group.peers);
+  engine_->use(peers_.get());
+  if (!peers_ && comm.rank() == 0 && group.why_staged != staged_)
+    spdlog::warn("gradients go through the hosts' memory, which is slower: {}", group.why_staged);
+  staged_ = group.why_staged;
+  return {};
 }
 
 Status TrainLoop::open_slots() {
@@ -327,6 +350,7 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     reports_.back() = report;
   }
   keep_trace(plan);
+  watch_gpu();
   send_(wire::StepDone{report});
   send_(wire::Pace{std::max(0.0, report.seconds - to_seconds(recorder_.blocked() - blocked))});
   return {};
@@ -408,6 +432,26 @@ Status TrainLoop::finish_snapshot() {
       taken.rank, header.branch, header.step, static_cast<std::uint8_t>(taken.index),
       checkpoint::encode_table(payload_.table), payload_.writes, payload_.replicated_bytes});
   return {};
+}
+
+void TrainLoop::watch_gpu() {
+  if (!gpu_) return;
+  const Time now = clock_.now();
+  if (health_ && now - health_read_ < kHealthInterval) return;
+  health_read_ = now;
+  const auto read = read_gpu_health(*gpu_);
+  if (!read) return;
+  for (const std::string& what : worse(health_.value_or(GpuHealth{}), *read))
+    spdlog::warn("GPU {} ({}): {}", gpu_->index(), gpu_->info().name, what);
+  health_ = read;
+}
+
+std::string TrainLoop::gpu_evidence() const {
+  std::string text;
+  if (const auto read = read_gpu_health(*gpu_)) {
+    for (const std::string& what : worse(health_.value_or(GpuHealth{}), *read)) text += "; " + what;
+  }
+  return text;
 }
 
 Status TrainLoop::keep_plans() {

@@ -263,6 +263,13 @@ Status CudaDevice::finish_reads() {
   return error_kept_;
 }
 
+Status CudaDevice::form_nccl(const char* id, int rank, int world_size, tenax_cuda_nccl** comm) {
+  TENAX_RETURN_IF_ERROR(error_kept_);
+  const tenax_cuda_status status = plugin_->nccl_create(context_, id, rank, world_size, comm);
+  return cuda_status(status, fmt::format("GPU {} ({}), NCCL: {}", options_.device, info_.name,
+                                         plugin_->message(context_)));
+}
+
 std::string CudaDevice::plans() {
   std::size_t needed = 0;
   if (error_ || plugin_->plans(context_, nullptr, 0, &needed) != TENAX_CUDA_OK) return "";

@@ -53,6 +53,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   void write(std::span<const float> host, std::span<float> buffer) override;
   void begin_read(std::span<const float> buffer, std::span<float> host) override;
   Status finish_reads() override;
+  void changed(std::span<const float> buffer) override { touch(buffer); }
   Status status() override;
 
   // --- For the stage.
@@ -72,6 +73,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   }
   const CudaPlugin& plugin() const { return *plugin_; }
   const tenax_cuda_device_info& info() const { return info_; }
+  int index() const { return options_.device; }
   bool reproducible() const { return options_.reproducible; }
 
   /// From now on `copy` holds `values` as BF16: adamw() writes it too, and refresh_copies() makes
@@ -79,6 +81,9 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   void keep_copy(std::span<const float> values, void* copy);
   void forget_copy(const void* copy);
   void refresh_copies();
+
+  /// Begins to form a communicator of GPUs; the caller polls it and destroys it.
+  Status form_nccl(const char* id, int rank, int world_size, tenax_cuda_nccl** comm);
 
   /// The algorithms chosen so far, a line each, for manifests; and back.
   std::string plans();

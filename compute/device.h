@@ -84,6 +84,9 @@ class Device {
   virtual void begin_read(std::span<const float> buffer, std::span<float> host) = 0;
   virtual Status finish_reads() = 0;
 
+  /// `buffer` was written to by something else than this interface.
+  virtual void changed(std::span<const float> buffer) = 0;
+
   /// Waits for everything that was begun. kDeviceLost: only a new process helps.
   virtual Status status() = 0;
 };
@@ -107,6 +110,7 @@ class HostDevice final : public Device {
   void write(std::span<const float> host, std::span<float> buffer) override;
   void begin_read(std::span<const float> buffer, std::span<float> host) override;
   Status finish_reads() override { return {}; }
+  void changed(std::span<const float>) override {}
   Status status() override { return {}; }
 };
 

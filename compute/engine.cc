@@ -110,7 +110,9 @@ Status Engine::agree_on_batch() {
   reduce.ranges = o.ranges;
   reduce.num_microbatches = o.num_microbatches;
   reduce.index = o.replica;
-  TENAX_TRY(TreeReducer reducer, TreeReducer::create(std::move(reduce)));
+  TENAX_TRY(TreeReducer reducer, TreeReducer::create(reduce));
+  if (!device_->host_visible())
+    device_reducer_ = std::make_unique<DeviceTreeReducer>(device_, std::move(reduce));
   reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
   verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
   const auto mine = static_cast<std::size_t>(o.ranges[static_cast<std::size_t>(o.replica)].size());

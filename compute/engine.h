@@ -23,6 +23,8 @@
 #include "compute/aligned_buffer.h"
 #include "compute/communicator.h"
 #include "compute/device.h"
+#include "compute/device_peers.h"
+#include "compute/device_tree_reduce.h"
 #include "compute/model_options.h"
 #include "compute/optimizer_shards.h"
 #include "compute/parameter_groups.h"
@@ -92,6 +94,11 @@ class Engine {
   /// From the next step on: no replica computes more than at create(). Gradients that are kept
   /// stay.
   Status set_batch(Batch batch);
+
+  /// From now on gradients of replicas and the weights that ZeRO shares go from GPU to GPU; null:
+  /// through the hosts' memory. The bits are the same. Called by all ranks or none; `peers`
+  /// outlives the generation's calls.
+  void use(DevicePeers* peers) { peers_ = peers; }
 
   /// Forward and backward of this rank's microbatches (given in order), then the reduction over
   /// replicas. On success the summed gradients of `step` are kept until the next call.
@@ -209,6 +216,7 @@ class Engine {
                   const LossSink& on_loss);
   void inject_fault(const Chunk& chunk, const Microbatch& batch, std::span<float> gradient);
   Status reduce_gradients(Communicator& comm);
+  Status reduce_on_devices();
   Status combine_tied_embedding(Communicator& comm);
   Status combine_partial_gradients(Communicator& comm);
   Status sum_squares(Communicator& comm);
@@ -237,6 +245,8 @@ class Engine {
   std::unique_ptr<OrderedAllReduce> partial_sums_;  ///< of combine_partial_gradients()
   AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient, on the host
   std::unique_ptr<TreeReducer> reducer_;
+  DevicePeers* peers_ = nullptr;
+  std::unique_ptr<DeviceTreeReducer> device_reducer_;  ///< where there are peers_
   std::unique_ptr<VerdictExchange> verdicts_;
   std::vector<UpdateRule> rules_;  ///< by parameter
   OptimizerShards shards_;

@@ -37,6 +37,7 @@ Status Engine::reduce_gradients(Communicator& comm) {
     for (const Chunk& chunk : chunks_) chunk.accumulator->total(gradients_of(chunk));
     return {};
   }
+  if (peers_ != nullptr) return reduce_on_devices();
   const auto mine = static_cast<std::size_t>(options_.replica);
   for (std::size_t c = 0; c < chunks_.size(); ++c) {
     TreeAccumulator& accumulator = *chunks_[c].accumulator;
@@ -59,6 +60,28 @@ Status Engine::reduce_gradients(Communicator& comm) {
       const std::size_t n = cuts[mine + 1] - cuts[mine];
       TENAX_RETURN_IF_ERROR(
           staging_.store(host.subspan(cuts[mine], n), sums.subspan(cuts[mine], n)));
+    }
+  }
+  return {};
+}
+
+Status Engine::reduce_on_devices() {
+  for (std::size_t c = 0; c < chunks_.size(); ++c) {
+    const TreeAccumulator& accumulator = *chunks_[c].accumulator;
+    const std::span<float> sums = gradients_of(chunks_[c]);
+    if (options_.zero == 0) {
+      const auto parts =
+          even_parts(sums.size(), static_cast<int>(options_.dp_group.size()), kAlignFloats);
+      TENAX_RETURN_IF_ERROR(
+          device_reducer_->all_reduce(*peers_, replicas(), accumulator, parts, sums));
+      continue;
+    }
+    for (const GradientSection& section : shards_.sections) {
+      if (section.chunk != c) continue;
+      std::vector<std::size_t> cuts = section.cuts;
+      for (std::size_t& cut : cuts) cut -= chunks_[c].gradient_base;
+      TENAX_RETURN_IF_ERROR(
+          device_reducer_->reduce_scatter(*peers_, replicas(), accumulator, cuts, sums));
     }
   }
   return {};
@@ -132,6 +155,7 @@ Status Engine::sum_squares(Communicator& comm) {
   }
   device_->chunk_squares(ranges);
   TENAX_RETURN_IF_ERROR(device_->status());
+  if (peers_ != nullptr) TENAX_RETURN_IF_ERROR(peers_->status());
   if (options_.zero > 0) {
     for (const GradientSection& section : shards_.sections) {
       if (section.norm_cuts.empty()) continue;

@@ -118,6 +118,14 @@ Status Engine::take_state(Engine& other) {
 
 Status Engine::share_weights(Communicator& comm) {
   if (options_.zero == 0) return {};
+  if (peers_ != nullptr) {
+    for (const GradientSection& section : shards_.sections) {
+      if (section.norm_cuts.empty()) continue;
+      TENAX_RETURN_IF_ERROR(all_gather_on(*peers_, replicas(), section.cuts, values()));
+    }
+    TENAX_RETURN_IF_ERROR(device_->status());
+    return peers_->status();
+  }
   const auto mine = static_cast<std::size_t>(options_.replica);
   TENAX_TRY(const std::span<float> host, staging_.view(values()));
   for (const GradientSection& section : shards_.sections) {

@@ -43,6 +43,8 @@ class TreeAccumulator {
   bool complete() const { return next_microbatch_ == range_.end; }
   /// What is summed so far: after complete(), maximal_subtrees(range()).
   std::span<const Subtree> subtrees() const { return {trees_.data(), num_trees_}; }
+  /// The sums over subtrees()[i], on the device.
+  std::span<float> on_device(std::size_t i) const { return buffers_[i].span(); }
   /// Brings the sums to the host where the host does not see the device's memory; waits. The first
   /// call takes memory there for as many as there are subtrees.
   Status fetch();

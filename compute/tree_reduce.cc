@@ -52,21 +52,28 @@ Result<TreeReducer> TreeReducer::create(TreeReduceOptions options) {
   return TreeReducer(std::move(options));
 }
 
-TreeReducer::TreeReducer(TreeReduceOptions options) : options_(std::move(options)) {
-  const int n = static_cast<int>(options_.ranges.size());
-  std::vector<std::pair<Subtree, Source>> all;
-  for (int member = 0; member < n; ++member) {
-    const auto trees = maximal_subtrees(options_.ranges[member]);
-    for (std::size_t local = 0; local < trees.size(); ++local) {
-      const std::size_t remote = member == options_.index ? 0 : num_remote_++;
-      all.push_back({trees[local], {member, local, remote}});
+std::size_t plan_tree_sources(const TreeReduceOptions& options, std::vector<Subtree>& trees,
+                              std::vector<TreeSource>& sources) {
+  std::size_t num_remote = 0;
+  std::vector<std::pair<Subtree, TreeSource>> all;
+  for (int member = 0; member < static_cast<int>(options.ranges.size()); ++member) {
+    const auto mine = maximal_subtrees(options.ranges[static_cast<std::size_t>(member)]);
+    for (std::size_t local = 0; local < mine.size(); ++local) {
+      const std::size_t remote = member == options.index ? 0 : num_remote++;
+      all.push_back({mine[local], {member, local, remote}});
     }
   }
   std::ranges::sort(all, {}, [](const auto& entry) { return entry.first.begin; });
   for (const auto& [tree, source] : all) {
-    trees_.push_back(tree);
-    sources_.push_back(source);
+    trees.push_back(tree);
+    sources.push_back(source);
   }
+  return num_remote;
+}
+
+TreeReducer::TreeReducer(TreeReduceOptions options) : options_(std::move(options)) {
+  const int n = static_cast<int>(options_.ranges.size());
+  num_remote_ = plan_tree_sources(options_, trees_, sources_);
   // The segment must be the same on all members, so it is cut to the member that receives most:
   // nobody more than all.
   const std::size_t fitting =
@@ -85,7 +92,7 @@ void TreeReducer::post_segment(Communicator& comm, const Group& group, std::uint
   Transfers& transfers = transfers_[segment % 2];
   transfers.clear();
   const auto [begin, end] = segment_of(parts, group.index, segment, segment_elements_);
-  for (const Source& source : sources_) {
+  for (const TreeSource& source : sources_) {
     if (begin == end || source.member == group.index) continue;
     transfers.push_back(comm.recv(
         group.ranks[source.member], tag,

@@ -20,12 +20,17 @@ std::vector<std::string> short_run(const std::string& device) {
           "checkpoint.interval=2"};
 }
 
-/// Names the plugin for the programs that a test starts.
+/// Names the plugin, and stubs of the libraries it opens, for the programs that a test starts.
 class CudaRun : public ::testing::Test {
  protected:
-  void SetUp() override { setenv("TENAX_CUDA_PLUGIN", TENAX_EMULATED_CUDA, 1); }
+  void SetUp() override {
+    setenv("TENAX_CUDA_PLUGIN", TENAX_EMULATED_CUDA, 1);
+    setenv("TENAX_CUDA_LIBS", TENAX_STUB_LIBRARIES, 1);
+  }
   void TearDown() override {
     unsetenv("TENAX_CUDA_PLUGIN");
+    unsetenv("TENAX_CUDA_LIBS");
+    unsetenv("TENAX_STUB_NVML");
     unsetenv("TENAX_EMULATED_FAULT");
     unsetenv("TENAX_EMULATED_ALGORITHM");
   }
@@ -43,6 +48,19 @@ std::vector<double> losses(const RunUnderTest& run) {
   return values;
 }
 
+std::string text_of(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+/// What all processes of a run logged.
+std::string logs_of(const RunUnderTest& run) {
+  std::string text;
+  for (const auto& entry : std::filesystem::directory_iterator(run.directory() / "logs"))
+    text += text_of(entry.path());
+  return text;
+}
+
 TEST_F(CudaRun, HasTheLossesOfTheCpu) {
   RunUnderTest on_gpu(shapes().front(), short_run("cuda"));
   on_gpu.start();
@@ -57,6 +75,10 @@ TEST_F(CudaRun, HasTheLossesOfTheCpu) {
   // float32 with sums in another order: 1e-4 over the first steps.
   for (std::size_t i = 0; i < expected.size(); ++i)
     EXPECT_NEAR(actual[i], expected[i], 1e-4 * expected[i]) << "step " << i + 1;
+  EXPECT_NE(logs_of(on_gpu).find("gradients go through the hosts' memory, which is slower: ranks 0 "
+                                 "and 1 share the GPU 0000:00:00.0"),
+            std::string::npos)
+      << logs_of(on_gpu);
 }
 
 TEST_F(CudaRun, OfWhichAWorkerDiesEndsWithTheUndisturbedWeights) {
@@ -81,13 +103,20 @@ TEST_F(CudaRun, OfWhichADeviceIsLostEndsWithTheUndisturbedWeights) {
   RunUnderTest run(shapes().front(), short_run("cuda"));
   const std::string fault = (run.folder() / "fault").string();
   setenv("TENAX_EMULATED_FAULT", fault.c_str(), 1);
+  const std::string nvml = (run.folder() / "nvml").string();
+  setenv("TENAX_STUB_NVML", nvml.c_str(), 1);
+  std::ofstream(nvml) << "0 0 0 0\n";
   run.start();
   ASSERT_TRUE(run.wait_for_step(2));
+  std::ofstream(nvml) << "1 0 0 0\n79\n";
   std::ofstream(fault) << "now\n";
   EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
   EXPECT_FALSE(std::filesystem::exists(fault)) << "nobody had the fault";
   EXPECT_EQ(run.hash(), hash);
   EXPECT_NE(run.journal().find("exited with code 71"), std::string::npos) << run.journal();
+  EXPECT_NE(logs_of(run).find("; the driver reports Xid 79; 1 uncorrected memory errors since"),
+            std::string::npos)
+      << logs_of(run);
 }
 
 TEST_F(CudaRun, InBfloat16IsReproducedAfterAKill) {
@@ -103,11 +132,6 @@ TEST_F(CudaRun, InBfloat16IsReproducedAfterAKill) {
   run.resume();
   EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
   EXPECT_EQ(run.hash(), hash);
-}
-
-std::string text_of(const std::filesystem::path& file) {
-  std::ifstream in(file);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 TEST_F(CudaRun, AlgorithmsChosenOnceAreTakenAgain) {  // T1

@@ -126,39 +126,6 @@ tenax_cuda_status tenax_cuda_describe(char* json, size_t size) {
   return TENAX_CUDA_OK;
 }
 
-tenax_cuda_status tenax_cuda_health(int32_t, char* json, size_t size) {
-  tenax::cuda::copy_text("an emulation has no NVML", json, size);
-  return TENAX_CUDA_UNAVAILABLE;
-}
-
-tenax_cuda_status tenax_cuda_nccl_unique_id(char*, char* message, size_t size) {
-  tenax::cuda::copy_text("an emulation has no NCCL", message, size);
-  return TENAX_CUDA_UNAVAILABLE;
-}
-tenax_cuda_status tenax_cuda_nccl_create(tenax_cuda_context* context, const char*, int32_t, int32_t,
-                                         tenax_cuda_nccl**) {
-  return context->fail({TENAX_CUDA_UNAVAILABLE, "an emulation has no NCCL"});
-}
-// No communicator can be made, so these are never called.
-tenax_cuda_status tenax_cuda_nccl_poll(tenax_cuda_nccl*) { return TENAX_CUDA_INTERNAL; }
-const char* tenax_cuda_nccl_message(tenax_cuda_nccl*) { return ""; }
-tenax_cuda_status tenax_cuda_nccl_all_reduce(tenax_cuda_nccl*, const float*, float*, int64_t) {
-  return TENAX_CUDA_INTERNAL;
-}
-tenax_cuda_status tenax_cuda_nccl_send(tenax_cuda_nccl*, const void*, uint64_t, int32_t) {
-  return TENAX_CUDA_INTERNAL;
-}
-tenax_cuda_status tenax_cuda_nccl_recv(tenax_cuda_nccl*, void*, uint64_t, int32_t) {
-  return TENAX_CUDA_INTERNAL;
-}
-tenax_cuda_status tenax_cuda_nccl_join(tenax_cuda_nccl*) { return TENAX_CUDA_INTERNAL; }
-tenax_cuda_status tenax_cuda_nccl_shrink(tenax_cuda_nccl*, const int32_t*, int32_t,
-                                         tenax_cuda_nccl**) {
-  return TENAX_CUDA_INTERNAL;
-}
-void tenax_cuda_nccl_abort(tenax_cuda_nccl*) {}
-void tenax_cuda_nccl_destroy(tenax_cuda_nccl*) {}
-
 // For tests that load this library.
 __attribute__((visibility("default"))) void tenax_emulation_break_context(int error) {
   tenax::emulation::break_context(error);

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "compute/engine.h"
+#include "compute/nccl_peers.h"
 #include "compute/solo_communicator.h"
 #include "compute/tensor_norm.h"
 #include "tests/support/thread_world.h"
@@ -21,10 +22,14 @@ constexpr BatchShape kShape{2, 7};
 constexpr int kMicrobatches = 6;
 constexpr std::uint64_t kSeed = 3;
 
+/// How gradients of replicas are added.
+enum class Through { kHosts, kNccl };
+
 struct Layout {
   int dp = 1;
   int pp = 1;
   int zero = 0;
+  Through through = Through::kHosts;
 };
 
 /// All forwards, then all backwards: every microbatch has a slot.
@@ -45,7 +50,7 @@ PipelineSchedule schedule(int stage, int num_stages, int m) {
 
 EngineOptions engine_options(const ModelOptions& model, const Layout& layout, int rank,
                              Precision precision = Precision::kFp32) {
-  const auto [dp, pp, zero] = layout;
+  const auto [dp, pp, zero, through] = layout;
   EngineOptions o;
   o.model = model;
   o.shape = kShape;
@@ -158,9 +163,21 @@ Trained train(const ModelOptions& model, const Layout& layout, int num_steps,
               Precision precision = Precision::kFp32) {
   Trained out;
   std::mutex mutex;
-  test::run_world(layout.dp * layout.pp, [&](Communicator& comm) {
-    auto engine = Engine::create(engine_options(model, layout, comm.rank(), precision));
+  test::InMemoryRendezvous rendezvous;
+  const int world_size = layout.dp * layout.pp;
+  test::run_world(world_size, [&](Communicator& comm) {
+    const EngineOptions options = engine_options(model, layout, comm.rank(), precision);
+    auto engine = Engine::create(options);
     ASSERT_TRUE(engine) << engine.error().message;
+    std::unique_ptr<DevicePeers> peers;
+    if (layout.through == Through::kNccl) {
+      auto formed = NcclPeers::create(
+          options.settings.cuda, {comm.rank(), world_size, std::chrono::seconds(60), "engines"},
+          rendezvous);
+      ASSERT_TRUE(formed) << formed.error().message;
+      peers = *std::move(formed);
+    }
+    (*engine)->use(peers.get());
     (*engine)->initialise(kSeed);
     std::vector<StepResult> steps;
     for (int step = 1; step <= num_steps; ++step) steps.push_back(train_step(**engine, comm, step));
@@ -266,6 +283,21 @@ TEST(CudaEngine, EveryLayoutHasTheBitsOfOneProcess) {  // T2
       expect_same(train(model, layout, 2), alone);
     }
   }
+}
+
+TEST(CudaEngine, SumsFromGpuToGpuHaveTheBitsOfOneProcess) {  // T2
+  setenv("TENAX_CUDA_LIBS", TENAX_STUB_LIBRARIES, 1);
+  for (const ModelOptions& model : {tiny_gpt2(), tiny_llama()}) {
+    const Trained alone = train(model, {}, 2);
+    for (const Layout layout : {Layout{2, 1, 0, Through::kNccl}, Layout{3, 1, 1, Through::kNccl},
+                                Layout{3, 2, 0, Through::kNccl}, Layout{2, 2, 1, Through::kNccl}}) {
+      SCOPED_TRACE(testing::Message() << layout.dp << "x" << layout.pp << " zero " << layout.zero);
+      expect_same(train(model, layout, 2), alone);
+    }
+  }
+  const Trained alone = train(tiny_gpt2(), {}, 2, Precision::kBf16);
+  expect_same(train(tiny_gpt2(), {3, 1, 1, Through::kNccl}, 2, Precision::kBf16), alone);
+  unsetenv("TENAX_CUDA_LIBS");
 }
 
 std::size_t copied_bytes(bool to_host) {
