@@ -156,10 +156,11 @@ TEST_F(CudaRun, AlgorithmsChosenOnceAreTakenAgain) {  // T1
   EXPECT_NE(plans.find("\nmatmul f32-f32 nt m12 "), std::string::npos) << plans;
   EXPECT_NE(plans.find(" = id 1 "), std::string::npos) << plans;
   EXPECT_EQ(plans.find(" = id 0 "), std::string::npos) << plans;
-  const auto checkpoints = run.json_lines("checkpoint list");
-  ASSERT_FALSE(checkpoints.empty());
-  EXPECT_NE(checkpoints.back().dump().find(" = id 1 "), std::string::npos)
-      << checkpoints.back().dump();
+  const auto checkpoint = run.json_lines("checkpoint show");
+  ASSERT_EQ(checkpoint.size(), 1u);
+  const std::string arithmetic = checkpoint[0].at("arithmetic");
+  EXPECT_NE(arithmetic.find("\nmatmul f32-f32 nt m12 "), std::string::npos) << arithmetic;
+  EXPECT_NE(arithmetic.find(" = id 1 "), std::string::npos) << arithmetic;
 }
 
 TEST_F(CudaRun, OnAnotherStackSaysThatBitsWillDiffer) {
