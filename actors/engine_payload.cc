@@ -1,9 +1,6 @@
 #include "actors/engine_payload.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
-#include <string>
 #include <utility>
 
 #include "checkpoint/box.h"
@@ -11,10 +8,6 @@
 namespace tenax::actors {
 
 namespace {
-
-std::array<std::span<float>, 3> parts_of(compute::Engine& engine) {
-  return {engine.values(), engine.adam_m(), engine.adam_v()};
-}
 
 /// Fills the table part by part.
 class TableBuilder {
@@ -104,21 +97,25 @@ class TableBuilder {
 
 EnginePayload payload_of(compute::Engine& engine) { return TableBuilder(engine).build(); }
 
-std::span<float> shard_values(compute::Engine& engine, const checkpoint::TensorShard& shard) {
+std::span<float> shard_values(std::span<const std::span<float>> state,
+                              const checkpoint::TensorShard& shard) {
   std::size_t at = shard.offset / sizeof(float);
-  for (const std::span<float> part : parts_of(engine)) {
+  for (const std::span<float> part : state) {
     if (at < part.size()) return part.subspan(at, shard.bytes / sizeof(float));
     at -= part.size();
   }
   return {};
 }
 
-void copy_to_payload(compute::Engine& engine, std::span<std::byte> payload) {
-  std::byte* to = payload.data();
-  for (const std::span<float> part : parts_of(engine)) {
-    if (!part.empty()) std::memcpy(to, part.data(), part.size_bytes());
-    to += part.size_bytes();
-  }
+Result<bool> begin_copy_to_payload(compute::Engine& engine, std::span<std::byte> payload) {
+  // A slot's payload begins on a page.
+  return engine.begin_reading(
+      {reinterpret_cast<float*>(payload.data()), payload.size() / sizeof(float)});
+}
+
+Status copy_to_payload(compute::Engine& engine, std::span<std::byte> payload) {
+  TENAX_RETURN_IF_ERROR(begin_copy_to_payload(engine, payload));
+  return engine.finish_reading();
 }
 
 }  // namespace tenax::actors

@@ -24,10 +24,13 @@ struct EnginePayload {
 
 EnginePayload payload_of(compute::Engine& engine);
 
-/// The engine's floats behind an entry of the table.
-std::span<float> shard_values(compute::Engine& engine, const checkpoint::TensorShard& shard);
+/// The floats behind an entry of the table, of Engine::state() or of a copy of it.
+std::span<float> shard_values(std::span<const std::span<float>> state,
+                              const checkpoint::TensorShard& shard);
 
-/// `payload` holds EnginePayload::bytes.
-void copy_to_payload(compute::Engine& engine, std::span<std::byte> payload);
+/// Begins the copy (Engine::begin_reading()). `payload` holds EnginePayload::bytes.
+Result<bool> begin_copy_to_payload(compute::Engine& engine, std::span<std::byte> payload);
+/// The same to its end.
+Status copy_to_payload(compute::Engine& engine, std::span<std::byte> payload);
 
 }  // namespace tenax::actors

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <array>
+#include <nlohmann/json.hpp>
+
 #include "compute/layer_cost.h"
 #include "scheduler/layout.h"
 #include "scheduler/pipeline_schedule.h"
@@ -13,6 +16,15 @@ namespace {
 /// One stage has nobody to interleave with.
 scheduler::Pipeline pipeline_of(const configs::RunConfig& config, const Degrees& degrees) {
   return {degrees.pp, degrees.pp > 1 ? static_cast<int>(config.layout.virtual_stages) : 1};
+}
+
+/// Of a library as the plugin finds it; 0: it does not.
+std::int64_t found_version(const compute::CudaPlugin& plugin, const char* library) {
+  std::array<char, 4096> text{};
+  if (plugin.describe(text.data(), text.size()) != TENAX_CUDA_OK) return 0;
+  const auto json = nlohmann::json::parse(text.data(), nullptr, false);
+  if (!json.is_object() || !json.contains(library)) return 0;
+  return json[library].value("found", std::int64_t{0});
 }
 
 }  // namespace
@@ -172,9 +184,12 @@ Degrees degrees_of(const configs::RunConfig& config) {
 std::string arithmetic_of(const configs::RunConfig& config, const compute::CudaDevice* gpu) {
   if (gpu == nullptr) return compute::arithmetic(compute::cpu::best_isa(), config.train.precision);
   const tenax_cuda_device_info& info = gpu->info();
-  return fmt::format("{} products on {} sm_{}{}, driver {}, CUDA {}, plugin interface {}",
-                     compute::to_string(config.train.precision), info.name, info.major, info.minor,
-                     info.driver_version, info.runtime_version, TENAX_CUDA_ABI_VERSION);
+  return fmt::format(
+      "{} products on {} sm_{}{}, driver {}, CUDA {}, cublasLt {}, cuDNN {}, plugin "
+      "interface {}",
+      compute::to_string(config.train.precision), info.name, info.major, info.minor,
+      info.driver_version, info.runtime_version, found_version(gpu->plugin(), "cublasLt"),
+      found_version(gpu->plugin(), "cudnn"), TENAX_CUDA_ABI_VERSION);
 }
 
 Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config,

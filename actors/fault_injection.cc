@@ -1,6 +1,7 @@
 #include "actors/fault_injection.h"
 
 #include <bit>
+#include <vector>
 
 namespace tenax::actors {
 
@@ -18,12 +19,17 @@ void FaultInjection::before_step(std::uint64_t branch, std::int64_t step, comput
   const compute::StageParameter* hit = &parameters[parameters.size() / 2];
   for (std::size_t i = parameters.size() / 2; i < parameters.size() && !hit->spec.decay; ++i)
     hit = &parameters[i];
-  const std::span<float> weights = engine.values().subspan(static_cast<std::size_t>(hit->offset),
-                                                           static_cast<std::size_t>(hit->size));
+  const std::span<float> tensor = engine.values().subspan(static_cast<std::size_t>(hit->offset),
+                                                          static_cast<std::size_t>(hit->size));
+  const std::span<float> half = tensor.subspan(tensor.size() / 2);
+  std::vector<float> weights(half.size());
+  engine.device().read(half, weights);
   const std::uint32_t bit = std::uint32_t{1} << faults_.flip_bit;
-  for (float& weight : weights.subspan(weights.size() / 2)) {
-    if ((std::bit_cast<std::uint32_t>(weight) & bit) != 0) continue;
-    weight = std::bit_cast<float>(std::bit_cast<std::uint32_t>(weight) | bit);
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const auto bits = std::bit_cast<std::uint32_t>(weights[i]);
+    if ((bits & bit) != 0) continue;
+    const float flipped = std::bit_cast<float>(bits | bit);
+    engine.device().write({&flipped, 1}, half.subspan(i, 1));
     return;
   }
 }

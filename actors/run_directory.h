@@ -12,6 +12,7 @@
 //   logs/            what agents and workers wrote
 //   samples/         losses of the newest samples (actors/sample_log.h)
 //   spikes/          of those behind a rollback: kept
+//   gpu_plans/       algorithms that workers' GPUs chose (actors/gpu_plans.h)
 #pragma once
 
 #include <cstdint>
@@ -75,6 +76,7 @@ class RunDirectory {
   }
   std::filesystem::path logs() const { return path_ / "logs"; }
   std::filesystem::path samples() const { return path_ / "samples"; }
+  std::filesystem::path gpu_plans() const { return path_ / "gpu_plans"; }
   std::filesystem::path spikes() const { return path_ / "spikes"; }
 
   bool exists() const;

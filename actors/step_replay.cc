@@ -77,8 +77,11 @@ class Replay {
     }
     TENAX_TRY(replay->data_, StepData::open(replay->config_, corpora));
     replay->data_->set_skip_windows(replay->state_.skip_windows);
-    TENAX_TRY(replay->engine_, compute::Engine::create(engine_options(
-                                   replay->config_, replay->data_->vocabulary_size(), {}, 0)));
+    TENAX_TRY(auto gpu, open_gpu(replay->config_, 0, nullptr));
+    TENAX_RETURN_IF_ERROR(check_arithmetic(directory, replay->config_, gpu.get()));
+    auto options = engine_options(replay->config_, replay->data_->vocabulary_size(), {}, 0);
+    options.settings.cuda = std::move(gpu);
+    TENAX_TRY(replay->engine_, compute::Engine::create(std::move(options)));
     return replay;
   }
 
@@ -98,9 +101,12 @@ class Replay {
     const std::int64_t step = manifest.step;
     const checkpoint::CheckpointReader reader(*store_, manifest);
     std::vector<checkpoint::BoxRequest> requests;
-    for (const checkpoint::TensorShard& shard : payload_of(*engine_).table)
-      requests.push_back({shard.kind, shard.name, shard.box, shard_values(*engine_, shard)});
+    TENAX_TRY(const compute::Engine::HostState state, engine_->host_state());
+    const EnginePayload payload = payload_of(*engine_);
+    for (const checkpoint::TensorShard& shard : payload.table)
+      requests.push_back({shard.kind, shard.name, shard.box, shard_values(state.parts, shard)});
     TENAX_RETURN_IF_ERROR(reader.read_boxes(requests, 1));
+    TENAX_RETURN_IF_ERROR(engine_->store(state));
     return step;
   }
 
@@ -211,8 +217,9 @@ class Replay {
         const auto it = std::find_if(stored->begin(), stored->end(), [&](const auto& t) {
           return t.kind == shard.kind && t.name == shard.name && t.shape == shard.box.extent;
         });
-        const std::span<const float> values = shard_values(*engine_, shard);
-        if (it == stored->end() || it->hash == hash128(std::as_bytes(values))) continue;
+        if (it == stored->end()) continue;
+        TENAX_TRY(const Hash128 hash, engine_->hash_of(shard_values(engine_->state(), shard)));
+        if (it->hash == hash) continue;
         scheduler::ReplayEnded found;
         found.difference_step = step;
         found.detail = fmt::format(

@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "actors/gpu_plans.h"
 #include "actors/sample_log.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/tensor_hash.h"
@@ -43,7 +44,10 @@ void store_writer(caf::blocking_actor* self, std::shared_ptr<checkpoint::Store> 
       },
       [&](const CommitFiles& m) {
         CommitDone done{m.manifest->checkpoint_id, checkpoint::total_bytes(*m.manifest), {}, 0};
-        if (const Status s = store->commit(*m.manifest, m.files, {}); !s)
+        checkpoint::Manifest manifest = *m.manifest;
+        if (!m.gpu_plans.empty())
+          manifest.arithmetic += "\n" + gpu_plans_of(m.gpu_plans, manifest.arithmetic);
+        if (const Status s = store->commit(manifest, m.files, {}); !s)
           done.error = s.error().message;
         if (const auto space = store->space()) done.free_bytes = space->free_bytes;
         self->send(supervisor, std::move(done));

@@ -29,6 +29,7 @@ struct Journalled {
 struct CommitFiles {
   std::shared_ptr<const checkpoint::Manifest> manifest;
   std::vector<checkpoint::ShardFile> files;
+  std::string gpu_plans;  ///< folder whose lines join the manifest's arithmetic; empty: none
 };
 struct CommitDone {
   std::uint64_t checkpoint_id = 0;

@@ -154,6 +154,8 @@ void Supervisor::act(const scheduler::CommitCheckpoint& c) {
     on(CommitDone{c.checkpoint_id, 0, problem, 0});
     return;
   }
+  if (e_.options.config.train.device == configs::ComputeDevice::kCuda)
+    commit.gpu_plans = e_.options.directory.gpu_plans().string();
   commit.manifest = std::move(manifest);
   self_->send(writer_, std::move(commit));
 }

@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::size_t kMaxReports = 4096;
 constexpr int kUnwatched = 20;
+constexpr Duration kHealthInterval = std::chrono::seconds(30);
 constexpr std::size_t kFlightEntries = 256;
 constexpr std::size_t kTraceEvents = 16384;
 constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
@@ -86,6 +87,7 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     const std::shared_ptr<compute::Rendezvous> rendezvous(&link, [](compute::Rendezvous*) {});
     TENAX_TRY(const auto comm,
               compute::GlooCommunicator::create(device_, gloo, rendezvous, link.stop_token()));
+    TENAX_RETURN_IF_ERROR(connect_gpus(plan, *comm, link));
     RestoreSource source;
     const Time connected = clock_.now();
     TENAX_RETURN_IF_ERROR(restore(plan, rank, *comm, source));
@@ -95,9 +97,14 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     return train(plan, rank, *comm, link);
   };
   const Status status = body();
+  drop_snapshot();
+  if (engine_) engine_->use(nullptr);
+  peers_.reset();
   if (status) return std::nullopt;
-  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_,
-                 status.error().code == ErrorCode::kDeviceLost};
+  const bool lost = status.error().code == ErrorCode::kDeviceLost;
+  return Stopped{
+      link.aborted() ? link.reason() : status.error().message + (lost ? gpu_evidence() : ""),
+      bad_checkpoint_, lost};
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
@@ -107,6 +114,12 @@ Status TrainLoop::prepare(const wire::PlanFor& message) {
     schedule_ = lr_schedule_of(config_);
     TENAX_TRY(gpu_, open_gpu(config_, static_cast<int>(options_.slot), gpu_));
     TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_, gpu_.get()));
+    if (gpu_ && !gpu_plans_) {
+      gpu_plans_.emplace(options_.directory.gpu_plans(),
+                         fmt::format("a{}.{}", options_.agent, options_.slot),
+                         arithmetic_of(config_, gpu_.get()));
+      TENAX_RETURN_IF_ERROR(gpu_->use_plans(gpu_plans_->take()));
+    }
     guard_options_ = configs::guard_options(config_);
     TENAX_TRY(data_,
               StepData::open(config_, options_.directory.corpora(config_.data.num_corpora())));
@@ -169,11 +182,30 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
   return slots_ && slots_->payload_bytes() == payload_.bytes ? Status() : open_slots();
 }
 
+Status TrainLoop::connect_gpus(const Plan& plan, compute::Communicator& comm,
+                               GenerationLink& link) {
+  if (!gpu_ || plan.degrees.dp < 2) return {};
+  compute::NcclOptions options;
+  options.rank = comm.rank();
+  options.world_size = comm.world_size();
+  options.form_timeout = scaled(config_, config_.supervision.form_timeout);
+  options.key_prefix = fmt::format("generation{}", plan.generation);
+  TENAX_TRY(GpuGroup group, actors::connect_gpus(gpu_, comm, options, link, link.stop_token()));
+  peers_ = std::move(group.peers);
+  engine_->use(peers_.get());
+  if (!peers_ && comm.rank() == 0 && group.why_staged != staged_)
+    spdlog::warn("gradients go through the hosts' memory, which is slower: {}", group.why_staged);
+  staged_ = group.why_staged;
+  return {};
+}
+
 Status TrainLoop::open_slots() {
+  for (std::shared_ptr<void>& pinned : pinned_) pinned.reset();
   slots_.reset();
   const std::string prefix = checkpoint::slot_prefix(
       options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
   TENAX_TRY(slots_, checkpoint::SlotPair::open(prefix, payload_.bytes));
+  for (int i = 0; i < 2; ++i) pinned_[i] = engine_->device().pin(slots_->payload(i));
   return {};
 }
 
@@ -188,7 +220,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
     compute::Verdict verdict;
     TENAX_RETURN_IF_ERROR(step(plan, comm, link, verdict));
     ++done;
-    check_integrity(plan, rank, done);
+    TENAX_RETURN_IF_ERROR(check_integrity(plan, rank, done));
     const std::int64_t interval = config_.checkpoint.interval;
     bool save = interval > 0 && done % interval == 0 &&
                 (verdict.slots_free || config_.checkpoint.policy == configs::SlotPolicy::kWait);
@@ -212,6 +244,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
                                                      : FinishCause::kRegrouped;
   if (cause != FinishCause::kRegrouped && snapshot_step_ != done)
     TENAX_RETURN_IF_ERROR(snapshot(plan, rank, link));
+  TENAX_RETURN_IF_ERROR(finish_snapshot());
   send_(wire::RankFinished{static_cast<std::uint32_t>(rank), done, cause});
   return {};
 }
@@ -239,12 +272,18 @@ Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, Ge
     MutexLock lock(state_mutex_);
     held_.gradients_ready = step;
   }
+  // The slot is full or free before all ranks agree on the next snapshot.
+  TENAX_RETURN_IF_ERROR(finish_snapshot());
+  TENAX_RETURN_IF_ERROR(keep_plans());
   compute::VerdictPart part = engine_->verdict_part();
   part.step = step;
   part.plan_digest = plan_digest_;
   part.newest_command = link.newest_command();
   part.slot_free = gate_.free();
-  part.differs = attempt > 0 && engine_->own_gradient_hash() != first_hash;
+  if (attempt > 0) {
+    TENAX_TRY(const Hash128 hash, engine_->own_gradient_hash());
+    part.differs = hash != first_hash;
+  }
   const compute::TraceSpan span(&trace_, compute::TraceKind::kVerdict);
   return engine_->exchange_verdict(comm, part);
 }
@@ -257,7 +296,7 @@ Result<compute::Verdict> TrainLoop::compute_and_judge(compute::Communicator& com
   scheduler::GuardVerdict judged = scheduler::judge_step(
       guard_options_, guard_, {report.step, verdict.loss, verdict.grad_norm, report.held});
   if (judged.action == scheduler::GuardAction::kHold) {
-    const Hash128 first_hash = engine_->own_gradient_hash();
+    TENAX_TRY(const Hash128 first_hash, engine_->own_gradient_hash());
     const auto bits = [](const compute::Verdict& v) {
       return std::pair(std::bit_cast<std::uint64_t>(v.loss),
                        std::bit_cast<std::uint64_t>(v.grad_norm));
@@ -313,6 +352,7 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     reports_.back() = report;
   }
   keep_trace(plan);
+  watch_gpu();
   send_(wire::StepDone{report});
   send_(wire::Pace{std::max(0.0, report.seconds - to_seconds(recorder_.blocked() - blocked))});
   return {};
@@ -367,35 +407,83 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
     MutexLock lock(state_mutex_);
     step = held_.last_applied;
   }
+  TENAX_RETURN_IF_ERROR(finish_snapshot());
   if (!gate_.wait_free(link.stop_token())) return make_error(ErrorCode::kAborted, link.reason());
-  const int index = gate_.next_index();
-  const std::span<std::byte> payload = slots_->begin(index);
-  copy_to_payload(*engine_, payload);
-  checkpoint::SlotHeader header;
-  header.branch = plan.branch;
-  header.step = step;
-  header.generation = plan.generation;
-  header.incarnation = options_.incarnation;
-  header.payload_bytes = payload_.bytes;
-  TENAX_RETURN_IF_ERROR(slots_->seal(index, header));
-  gate_.sealed(plan.branch, step, index);
+  Pending taken;
+  taken.rank = static_cast<std::uint32_t>(rank);
+  taken.index = gate_.next_index();
+  taken.header.branch = plan.branch;
+  taken.header.step = step;
+  taken.header.generation = plan.generation;
+  taken.header.incarnation = options_.incarnation;
+  taken.header.payload_bytes = payload_.bytes;
+  TENAX_TRY(const bool whole, begin_copy_to_payload(*engine_, slots_->begin(taken.index)));
+  pending_ = taken;
   snapshot_step_ = step;
+  return whole ? finish_snapshot() : Status();
+}
+
+Status TrainLoop::finish_snapshot() {
+  if (!pending_) return {};
+  const Pending taken = *std::exchange(pending_, std::nullopt);
+  const checkpoint::SlotHeader& header = taken.header;
+  TENAX_RETURN_IF_ERROR(engine_->finish_reading());
+  TENAX_RETURN_IF_ERROR(slots_->seal(taken.index, header));
+  gate_.sealed(header.branch, header.step, taken.index);
   send_(wire::SnapshotSealed{
-      static_cast<std::uint32_t>(rank), plan.branch, step, static_cast<std::uint8_t>(index),
+      taken.rank, header.branch, header.step, static_cast<std::uint8_t>(taken.index),
       checkpoint::encode_table(payload_.table), payload_.writes, payload_.replicated_bytes});
   return {};
 }
 
-void TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
+void TrainLoop::watch_gpu() {
+  if (!gpu_) return;
+  const Time now = clock_.now();
+  if (health_ && now - health_read_ < kHealthInterval) return;
+  health_read_ = now;
+  const auto read = read_gpu_health(*gpu_);
+  if (!read) return;
+  for (const std::string& what : worse(health_.value_or(GpuHealth{}), *read))
+    spdlog::warn("GPU {} ({}): {}", gpu_->index(), gpu_->info().name, what);
+  health_ = read;
+}
+
+std::string TrainLoop::gpu_evidence() const {
+  std::string text;
+  if (const auto read = read_gpu_health(*gpu_)) {
+    for (const std::string& what : worse(health_.value_or(GpuHealth{}), *read)) text += "; " + what;
+  }
+  return text;
+}
+
+Status TrainLoop::keep_plans() {
+  if (!gpu_plans_) return {};
+  const Status kept = gpu_plans_->keep(gpu_->plans());
+  if (kept || kept.error().code == ErrorCode::kUnsupported) return kept;
+  spdlog::warn("the GPU's algorithms are not written down: {}", kept.error().message);
+  return {};
+}
+
+void TrainLoop::drop_snapshot() {
+  if (!std::exchange(pending_, std::nullopt)) return;
+  if (const Status read = engine_->finish_reading(); !read)
+    spdlog::warn("a snapshot was given up: {}", read.error().message);
+}
+
+Status TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
   const std::int64_t interval = config_.supervision.integrity_interval;
-  if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return;
-  std::string hashes = hash128(std::as_bytes(engine_->values())).hex();
+  if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return {};
+  TENAX_TRY(const Hash128 values, engine_->hash_of(engine_->values()));
+  std::string hashes = values.hex();
   if (engine_->options().zero == 0) {  // else each replica has moments of its own
-    for (const std::span<float> part : {engine_->adam_m(), engine_->adam_v()})
-      hashes += hash128(std::as_bytes(part)).hex();
+    for (const std::span<float> part : {engine_->adam_m(), engine_->adam_v()}) {
+      TENAX_TRY(const Hash128 moments, engine_->hash_of(part));
+      hashes += moments.hex();
+    }
   }
   send_(
       wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
+  return {};
 }
 
 double TrainLoop::rate(std::int64_t step) const {

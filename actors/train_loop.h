@@ -17,6 +17,9 @@
 #include "actors/engine_payload.h"
 #include "actors/fault_injection.h"
 #include "actors/generation_link.h"
+#include "actors/gpu_group.h"
+#include "actors/gpu_health.h"
+#include "actors/gpu_plans.h"
 #include "actors/run_directory.h"
 #include "actors/sample_log.h"
 #include "actors/step_data.h"
@@ -70,6 +73,8 @@ class TrainLoop {
   /// move into it; a half-done step is finished before.
   Status build_engine(const Plan& plan, int rank);
   Status open_slots();
+  /// Lets the GPUs of the generation reach each other where they can.
+  Status connect_gpus(const Plan& plan, compute::Communicator& comm, GenerationLink& link);
   Status restore(const Plan& plan, int rank, compute::Communicator& comm, RestoreSource& source);
   Status restore_checkpoint(const Plan& plan, RestoreSource& source);
   Status train(const Plan& plan, int rank, compute::Communicator& comm, GenerationLink& link);
@@ -85,9 +90,20 @@ class TrainLoop {
   bool finish_half_step(const Plan& plan);
   void note_samples(const StepReport& report);
   Status evaluate(compute::Communicator& comm, StepReport& report);
+  /// Copies the rank's state into a slot. A GPU does it beside the next step's forward and
+  /// backward: the slot is sealed by finish_snapshot() then.
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
+  Status finish_snapshot();
+  /// Waits for a copy that will not be sealed.
+  void drop_snapshot();
+  /// Logs what has become worse of the GPU's health, now and then.
+  void watch_gpu();
+  /// What NVML says beside a lost device: "; ..." or nothing.
+  std::string gpu_evidence() const;
+  /// Writes down which algorithms the GPU uses; kUnsupported where they are not the run's.
+  Status keep_plans();
   /// Says what this rank holds after a step, for the comparison with its replicas.
-  void check_integrity(const Plan& plan, int rank, std::int64_t step);
+  Status check_integrity(const Plan& plan, int rank, std::int64_t step);
   double rate(std::int64_t step) const;
   void keep_trace(const Plan& plan);
 
@@ -110,11 +126,24 @@ class TrainLoop {
   std::optional<TraceFile> trace_file_;  ///< none where it could not be opened
   std::unique_ptr<StepData> data_;
   std::shared_ptr<compute::CudaDevice> gpu_;  ///< null where the CPU computes; outlives the engine
+  std::optional<GpuPlans> gpu_plans_;
+  std::optional<GpuHealth> health_;
+  Time health_read_{};
+  std::unique_ptr<compute::DevicePeers> peers_;  ///< of this generation; null: through the hosts
+  std::string staged_;                           ///< why, as last said
   std::unique_ptr<compute::Engine> engine_;
   std::unique_ptr<SampleLog> samples_;  ///< where this rank computes losses
   Degrees degrees_;
   PipelineSchedule eval_schedule_;
   std::optional<checkpoint::SlotPair> slots_;
+  std::shared_ptr<void> pinned_[2];  ///< the slots' memory, for the GPU
+  /// A snapshot that is being copied into its slot.
+  struct Pending {
+    std::uint32_t rank = 0;
+    int index = 0;
+    checkpoint::SlotHeader header;
+  };
+  std::optional<Pending> pending_;
   EnginePayload payload_;
   Hash128 plan_digest_;
   std::int64_t obeyed_ = 0;          ///< commands of this generation

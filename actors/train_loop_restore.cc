@@ -92,14 +92,14 @@ Status TrainLoop::restore_checkpoint(const Plan& plan, RestoreSource& source) {
   from.checkpoint_id = plan.checkpoint_id;
   from.branch = plan.checkpoint_branch;
   from.step = plan.step;
-  const std::span<float> parts[] = {engine_->values(), engine_->adam_m(), engine_->adam_v()};
-  const Status restored = restore_from_checkpoint(from, payload_.table, parts, source);
+  TENAX_TRY(const compute::Engine::HostState state, engine_->host_state());
+  const Status restored = restore_from_checkpoint(from, payload_.table, state.parts, source);
   if (!restored && (restored.error().code == ErrorCode::kDataLoss ||
                     restored.error().code == ErrorCode::kNotFound ||
                     restored.error().code == ErrorCode::kUnsupported)) {
     bad_checkpoint_ = plan.checkpoint_id;
   }
-  return restored;
+  return restored ? engine_->store(state) : restored;
 }
 
 }  // namespace tenax::actors

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -86,6 +89,34 @@ Result<DeviceBuffer> CudaDevice::allocate(std::size_t num_floats) {
   });
 }
 
+Result<DeviceBuffer> CudaDevice::allocate_host(std::size_t num_floats) {
+  if (num_floats == 0) return DeviceBuffer();
+  void* memory = nullptr;
+  const std::size_t bytes = num_floats * sizeof(float);
+  TENAX_RETURN_IF_ERROR(error_kept_);
+  const tenax_cuda_status status = plugin_->host_malloc(context_, bytes, &memory);
+  if (status != TENAX_CUDA_OK) {
+    if (status == TENAX_CUDA_DEVICE_LOST) keep(status);
+    return cuda_status(status,
+                       fmt::format("GPU {} ({}), {} bytes of pinned host memory: {}",
+                                   options_.device, info_.name, bytes, plugin_->message(context_)))
+        .error();
+  }
+  std::memset(memory, 0, bytes);
+  return DeviceBuffer(
+      static_cast<float*>(memory), num_floats,
+      [device = shared_from_this()](float* p) { device->plugin_->host_free(device->context_, p); });
+}
+
+std::shared_ptr<void> CudaDevice::pin(std::span<const std::byte> host) {
+  if (error_ || host.empty()) return nullptr;
+  auto* const memory = const_cast<std::byte*>(host.data());  // only registered
+  if (plugin_->host_register(context_, memory, host.size()) != TENAX_CUDA_OK) return nullptr;
+  return {memory, [device = shared_from_this()](void* p) {
+            device->plugin_->host_unregister(device->context_, p);
+          }};
+}
+
 void CudaDevice::touch(std::span<const float> buffer) {
   for (Copy& copy : copies_) {
     const float* const end = copy.values.data() + copy.values.size();
@@ -141,38 +172,39 @@ void CudaDevice::add(std::span<const float> a, std::span<const float> b, std::sp
   queue(plugin_->run_add, a.data(), b.data(), sum.data(), static_cast<std::int64_t>(sum.size()));
 }
 
-void CudaDevice::sums_of_squares(std::span<const std::span<const float>> tensors,
-                                 std::span<double> sums) {
-  TENAX_CHECK(tensors.size() == sums.size());
+void CudaDevice::chunk_squares(std::span<const NormRange> ranges) {
   std::size_t chunks = 0;
-  for (const auto tensor : tensors) chunks += num_norm_chunks(tensor.size());
+  for (const NormRange& range : ranges) {
+    TENAX_CHECK(range.sums.size() == num_norm_chunks(range.tensor.size()));
+    chunks += range.sums.size();
+  }
+  if (chunks == 0) return;
   if (chunks > squares_size_) {
     auto memory = allocate_bytes(chunks * sizeof(double), "sums of squares");
-    if (!memory) {
+    if (memory) {
+      squares_ = *std::move(memory);
+      squares_size_ = chunks;
+    } else {
       if (!error_) error_kept_ = memory.error();
       error_ = true;
-      return;
     }
-    squares_ = *std::move(memory);
-    squares_size_ = chunks;
   }
   auto* const on_device = reinterpret_cast<double*>(squares_.data());
   std::size_t at = 0;
-  for (const auto tensor : tensors) {
-    if (tensor.empty()) continue;
-    queue(plugin_->run_chunk_squares, tensor.data(), static_cast<std::int64_t>(tensor.size()),
-          on_device + at);
-    at += num_norm_chunks(tensor.size());
+  for (const NormRange& range : ranges) {
+    if (range.tensor.empty()) continue;
+    queue(plugin_->run_chunk_squares, range.tensor.data(),
+          static_cast<std::int64_t>(range.tensor.size()), on_device + at);
+    at += range.sums.size();
   }
   std::vector<double> host(chunks);
-  if (chunks > 0)
-    queue(plugin_->to_host, static_cast<void*>(host.data()), static_cast<const void*>(on_device),
-          chunks * sizeof(double));
-  at = 0;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    // Ascending, as sum_of_squares() adds.
-    sums[i] = 0;
-    for (std::size_t c = 0; c < num_norm_chunks(tensors[i].size()); ++c) sums[i] += host[at++];
+  queue(plugin_->to_host, static_cast<void*>(host.data()), static_cast<const void*>(on_device),
+        chunks * sizeof(double));
+  if (error_) std::ranges::fill(host, std::numeric_limits<double>::quiet_NaN());
+  auto from = host.begin();
+  for (const NormRange& range : ranges) {
+    std::copy_n(from, range.sums.size(), range.sums.begin());
+    from += static_cast<std::ptrdiff_t>(range.sums.size());
   }
 }
 
@@ -206,6 +238,7 @@ void CudaDevice::read(std::span<const float> buffer, std::span<float> host) {
   if (buffer.empty()) return;
   queue(plugin_->to_host, static_cast<void*>(host.data()), static_cast<const void*>(buffer.data()),
         buffer.size_bytes());
+  if (error_) std::ranges::fill(host, std::numeric_limits<float>::quiet_NaN());
 }
 
 void CudaDevice::write(std::span<const float> host, std::span<float> buffer) {
@@ -230,6 +263,13 @@ Status CudaDevice::finish_reads() {
   return error_kept_;
 }
 
+Status CudaDevice::form_nccl(const char* id, int rank, int world_size, tenax_cuda_nccl** comm) {
+  TENAX_RETURN_IF_ERROR(error_kept_);
+  const tenax_cuda_status status = plugin_->nccl_create(context_, id, rank, world_size, comm);
+  return cuda_status(status, fmt::format("GPU {} ({}), NCCL: {}", options_.device, info_.name,
+                                         plugin_->message(context_)));
+}
+
 std::string CudaDevice::plans() {
   std::size_t needed = 0;
   if (error_ || plugin_->plans(context_, nullptr, 0, &needed) != TENAX_CUDA_OK) return "";
@@ -239,9 +279,14 @@ std::string CudaDevice::plans() {
   return text;
 }
 
-void CudaDevice::use_plans(const std::string& text) {
+Status CudaDevice::use_plans(const std::string& text) {
   std::int32_t refused = 0;
   plugin_->use_plans(context_, text.c_str(), &refused);
+  if (refused == 0) return {};
+  return make_error(ErrorCode::kUnsupported,
+                    fmt::format("GPU {} ({}): {} of the algorithms written down are none of this "
+                                "plugin's",
+                                options_.device, info_.name, refused));
 }
 
 }  // namespace tenax::compute

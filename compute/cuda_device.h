@@ -41,17 +41,19 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
 
   bool host_visible() const override { return false; }
   Result<DeviceBuffer> allocate(std::size_t num_floats) override;
+  Result<DeviceBuffer> allocate_host(std::size_t num_floats) override;
+  std::shared_ptr<void> pin(std::span<const std::byte> host) override;
   void zero(std::span<float> buffer) override;
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> a, std::span<const float> b, std::span<float> sum) override;
-  void sums_of_squares(std::span<const std::span<const float>> tensors,
-                       std::span<double> sums) override;
+  void chunk_squares(std::span<const NormRange> ranges) override;
   void adamw(const AdamwOptions& options, const AdamwStep& step,
              std::span<const AdamwRange> ranges) override;
   void read(std::span<const float> buffer, std::span<float> host) override;
   void write(std::span<const float> host, std::span<float> buffer) override;
   void begin_read(std::span<const float> buffer, std::span<float> host) override;
   Status finish_reads() override;
+  void changed(std::span<const float> buffer) override { touch(buffer); }
   Status status() override;
 
   // --- For the stage.
@@ -71,6 +73,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   }
   const CudaPlugin& plugin() const { return *plugin_; }
   const tenax_cuda_device_info& info() const { return info_; }
+  int index() const { return options_.device; }
   bool reproducible() const { return options_.reproducible; }
 
   /// From now on `copy` holds `values` as BF16: adamw() writes it too, and refresh_copies() makes
@@ -79,9 +82,13 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   void forget_copy(const void* copy);
   void refresh_copies();
 
+  /// Begins to form a communicator of GPUs; the caller polls it and destroys it.
+  Status form_nccl(const char* id, int rank, int world_size, tenax_cuda_nccl** comm);
+
   /// The algorithms chosen so far, a line each, for manifests; and back.
   std::string plans();
-  void use_plans(const std::string& text);
+  /// kUnsupported where the plugin does not know a line.
+  Status use_plans(const std::string& text);
 
  private:
   CudaDevice(std::shared_ptr<const CudaPlugin> plugin, const CudaDeviceOptions& options)

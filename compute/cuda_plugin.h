@@ -24,8 +24,8 @@ namespace tenax::compute {
   F(run_column_sums) F(run_matmul) F(run_activation) F(run_activation_backward) F(run_rope) \
   F(run_attention) F(run_attention_backward) F(run_cross_entropy) F(run_adamw) F(run_add) \
   F(run_cast) F(run_scale) F(run_chunk_squares) F(run_spin) F(run_bad_store) \
-  F(nccl_unique_id) F(nccl_create) F(nccl_poll) F(nccl_message) F(nccl_all_reduce) F(nccl_send) \
-  F(nccl_recv) F(nccl_join) F(nccl_shrink) F(nccl_abort) F(nccl_destroy)
+  F(nccl_unique_id) F(nccl_create) F(nccl_poll) F(nccl_message) F(nccl_all_reduce) \
+  F(nccl_exchange) F(nccl_join) F(nccl_shrink) F(nccl_abort) F(nccl_destroy)
 // clang-format on
 
 struct CudaPlugin {

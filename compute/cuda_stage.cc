@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "common/check.h"
 #include "compute/aligned_buffer.h"
@@ -54,12 +55,17 @@ Result<std::unique_ptr<Stage>> CudaStage::create(std::shared_ptr<CudaDevice> dev
 }
 
 Status CudaStage::allocate(int num_slots) {
-  TENAX_TRY(values_, device_->allocate(static_cast<std::size_t>(layout_.values_size)));
+  const auto num_values = static_cast<std::size_t>(layout_.values_size);
+  if (settings_.values.empty()) {
+    TENAX_TRY(own_values_, device_->allocate(num_values));
+  }
+  values_ = settings_.values.empty() ? own_values_.span() : settings_.values;
+  TENAX_CHECK(values_.size() == num_values);
   if (is_bfloat16(settings_)) {
     TENAX_TRY(copy_,
               device_->allocate_bytes(
                   static_cast<std::uint64_t>(cuda_copy_bytes(layout_, settings_)), "BF16 weights"));
-    device_->keep_copy(values_.span(), copy_.data());
+    device_->keep_copy(values_, copy_.data());
   }
   const StageMemory plan = memory();
   const std::int64_t workspace = plan.workspace - cuda_copy_bytes(layout_, settings_);
@@ -124,10 +130,10 @@ std::string CudaStage::kernel_description() const {
 void CudaStage::initialise(std::uint64_t seed) {
   AlignedBuffer host(static_cast<std::size_t>(layout_.values_size));
   for (const StageParameter& p : layout_.parameters)
-    initial_values(
-        p.spec, seed, 0,
-        host.span().subspan(static_cast<std::size_t>(p.offset), static_cast<std::size_t>(p.size)));
-  device_->write(host.span(), values_.span());
+    initial_values(p.spec, seed, 0,
+                   host.span().subspan(static_cast<std::size_t>(p.offset),
+                                       static_cast<std::size_t>(p.spec.num_elements())));
+  device_->write(host.span(), values_);
   values_changed();
 }
 
@@ -282,7 +288,8 @@ LossSum CudaStage::head(const HeadCall& call) {
     device_->run(device_->plugin().run_matmul, dw);
   }
   const std::size_t tokens = call.targets.size();
-  std::vector<double> losses(2 * tokens);
+  // NaN stays where the device has failed.
+  std::vector<double> losses(2 * tokens, std::numeric_limits<double>::quiet_NaN());
   const auto fetch = [&](const double* from, double* to) {
     device_->queue(device_->plugin().to_host, static_cast<void*>(to),
                    static_cast<const void*>(from),
@@ -430,10 +437,12 @@ void CudaStage::next_token_logits(std::span<const std::int32_t> tokens, std::spa
                    static_cast<float>(options_.logit_scale),
                    static_cast<std::int64_t>(logits.size()));
   CudaMemory floats;
-  if (auto memory = device_->allocate_bytes(logits.size_bytes(), "logits"))
+  if (auto memory = device_->allocate_bytes(logits.size_bytes(), "logits")) {
     floats = *std::move(memory);
-  else
+  } else {
+    std::ranges::fill(logits, std::numeric_limits<float>::quiet_NaN());
     return;
+  }
   device_->queue(device_->plugin().run_cast, static_cast<const void*>(workspace_.logits), type_,
                  static_cast<void*>(floats.data()), std::int32_t{TENAX_CUDA_F32},
                  static_cast<std::int64_t>(logits.size()));

@@ -2,7 +2,10 @@
 // compute/cpu/cpu_stage.h. float32, or BF16 with float32 master weights: products read BF16 copies,
 // activations are BF16, gradients of parameters, norms' weights and every sum float32
 // (docs/numerics.md). Tokens, targets, boundary tensors and losses are the host's; values and
-// gradients the device's. Not thread safe: one engine thread.
+// gradients the device's.
+//
+// A fault of the device is kept: losses and boundary tensors are NaN from then on, so that nothing
+// of it reaches a weight, and status() tells. Not thread safe: one engine thread.
 #pragma once
 
 #include <memory>
@@ -29,13 +32,14 @@ class CudaStage final : public Stage {
 
   const std::vector<StageParameter>& parameters() const override { return layout_.parameters; }
   std::shared_ptr<Device> device() const override { return device_; }
-  std::span<float> values() override { return values_.span(); }
+  std::span<float> values() override { return values_; }
   void values_changed() override { device_->refresh_copies(); }
   std::size_t gradient_size() const override {
     return static_cast<std::size_t>(layout_.gradient_size);
   }
   std::size_t boundary_size() const override;
   StageMemory memory() const override;
+  Status status() const override { return device_->status(); }
   std::string kernel_description() const override;
   void initialise(std::uint64_t seed) override;
   void forward(int slot, const StageBatch& batch, std::span<const float> input,
@@ -92,7 +96,8 @@ class CudaStage final : public Stage {
   StageLayout layout_;
   CudaSizes sizes_;
   std::int32_t type_;
-  DeviceBuffer values_;
+  DeviceBuffer own_values_;
+  std::span<float> values_;
   CudaMemory copy_;  ///< of values_ in BF16
   CudaMemory workspace_memory_;
   CudaMemory slot_memory_;

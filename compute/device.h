@@ -17,7 +17,8 @@
 
 namespace tenax::compute {
 
-/// Floats on a device, zeroed at first, of fixed size. Owner of its memory; movable.
+/// Floats on a device, or those of the host that it reaches fast; zeroed at first, of fixed size.
+/// Owner of its memory; movable.
 class DeviceBuffer {
  public:
   using Free = std::function<void(float*)>;
@@ -42,6 +43,12 @@ class DeviceBuffer {
   std::size_t size_ = 0;
 };
 
+/// A tensor and where the sums of squares of its chunks go (compute/tensor_norm.h).
+struct NormRange {
+  std::span<const float> tensor;
+  std::span<double> sums;  ///< num_norm_chunks(tensor.size())
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -51,26 +58,34 @@ class Device {
   virtual bool host_visible() const = 0;
   /// kNoSpace with what was asked for and what there is.
   virtual Result<DeviceBuffer> allocate(std::size_t num_floats) = 0;
+  /// Memory of the host that copies to and from the device go through fastest. kNoSpace.
+  virtual Result<DeviceBuffer> allocate_host(std::size_t num_floats) = 0;
+  /// Makes the caller's host memory such memory until the answer is dropped, which must be before
+  /// that memory goes. Null where it cannot be done: copies are slower then, nothing else.
+  virtual std::shared_ptr<void> pin(std::span<const std::byte> host) = 0;
 
   virtual void zero(std::span<float> buffer) = 0;
   /// `to` and `from` are of equal length and do not overlap.
   virtual void copy(std::span<const float> from, std::span<float> to) = 0;
   /// sum[i] = a[i] + b[i]; sum may be a or b. Equal lengths.
   virtual void add(std::span<const float> a, std::span<const float> b, std::span<float> sum) = 0;
-  /// sums[i] = sum_of_squares(tensors[i]) of compute/tensor_norm.h, to the same bits. Waits.
-  virtual void sums_of_squares(std::span<const std::span<const float>> tensors,
-                               std::span<double> sums) = 0;
+  /// chunk_sums_of_squares() of each, to the same bits. Waits; NaN after a failure.
+  virtual void chunk_squares(std::span<const NormRange> ranges) = 0;
   /// One AdamW update of each range (compute/adamw.h).
   virtual void adamw(const AdamwOptions& options, const AdamwStep& step,
                      std::span<const AdamwRange> ranges) = 0;
 
-  /// To and from the host's memory. Both wait until the bytes have moved.
+  /// To and from the host's memory. Both wait until the bytes have moved. After a failure what is
+  /// read is NaN.
   virtual void read(std::span<const float> buffer, std::span<float> host) = 0;
   virtual void write(std::span<const float> host, std::span<float> buffer) = 0;
   /// As read(), but may go on while the next step's forward and backward run; finish_reads() waits
   /// for it, and adamw() and write() do before they change a buffer.
   virtual void begin_read(std::span<const float> buffer, std::span<float> host) = 0;
   virtual Status finish_reads() = 0;
+
+  /// `buffer` was written to by something else than this interface.
+  virtual void changed(std::span<const float> buffer) = 0;
 
   /// Waits for everything that was begun. kDeviceLost: only a new process helps.
   virtual Status status() = 0;
@@ -81,17 +96,21 @@ class HostDevice final : public Device {
  public:
   bool host_visible() const override { return true; }
   Result<DeviceBuffer> allocate(std::size_t num_floats) override;
+  Result<DeviceBuffer> allocate_host(std::size_t num_floats) override {
+    return allocate(num_floats);
+  }
+  std::shared_ptr<void> pin(std::span<const std::byte>) override { return nullptr; }
   void zero(std::span<float> buffer) override;
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> a, std::span<const float> b, std::span<float> sum) override;
-  void sums_of_squares(std::span<const std::span<const float>> tensors,
-                       std::span<double> sums) override;
+  void chunk_squares(std::span<const NormRange> ranges) override;
   void adamw(const AdamwOptions& options, const AdamwStep& step,
              std::span<const AdamwRange> ranges) override;
   void read(std::span<const float> buffer, std::span<float> host) override;
   void write(std::span<const float> host, std::span<float> buffer) override;
   void begin_read(std::span<const float> buffer, std::span<float> host) override;
   Status finish_reads() override { return {}; }
+  void changed(std::span<const float>) override {}
   Status status() override { return {}; }
 };
 

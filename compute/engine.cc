@@ -13,6 +13,7 @@
 
 #include "common/check.h"
 #include "compute/collectives.h"
+#include "compute/cuda_device.h"
 #include "compute/engine_tags.h"
 #include "compute/stage_layout.h"
 #include "compute/tensor_norm.h"
@@ -92,7 +93,11 @@ VerdictShape verdict_shape(const EngineOptions& options) {
 
 }  // namespace
 
-Engine::Engine(EngineOptions options) : options_(std::move(options)) {}
+Engine::Engine(EngineOptions options)
+    : options_(std::move(options)),
+      device_(options_.settings.cuda ? std::shared_ptr<Device>(options_.settings.cuda)
+                                     : std::make_shared<HostDevice>()),
+      staging_(device_) {}
 
 Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   std::unique_ptr<Engine> engine(new Engine(std::move(options)));
@@ -100,7 +105,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   TENAX_RETURN_IF_ERROR(engine->agree_on_batch());
   try {
     TENAX_RETURN_IF_ERROR(engine->build_chunks());
-    engine->build_buffers();
+    TENAX_RETURN_IF_ERROR(engine->build_buffers());
   } catch (const std::bad_alloc&) {
     return make_error(ErrorCode::kNoSpace,
                       fmt::format("rank {}: not enough memory for {} parameters", o.rank,
@@ -120,7 +125,9 @@ Status Engine::agree_on_batch() {
   reduce.num_microbatches = o.num_microbatches;
   reduce.index = o.replica;
   reduce.trace = o.trace;
-  TENAX_TRY(TreeReducer reducer, TreeReducer::create(std::move(reduce)));
+  TENAX_TRY(TreeReducer reducer, TreeReducer::create(reduce));
+  if (!device_->host_visible())
+    device_reducer_ = std::make_unique<DeviceTreeReducer>(device_, std::move(reduce));
   reducer_ = std::make_unique<TreeReducer>(std::move(reducer));
   verdicts_ = std::make_unique<VerdictExchange>(o.world_size, o.rank, verdict_shape(o));
   const auto mine = static_cast<std::size_t>(o.ranges[static_cast<std::size_t>(o.replica)].size());
@@ -135,12 +142,9 @@ Status Engine::set_batch(Batch batch) {
   options_.num_microbatches = batch.num_microbatches;
   options_.schedule = std::move(batch.schedule);
   TENAX_RETURN_IF_ERROR(agree_on_batch());
+  for (Chunk& chunk : chunks_) TENAX_RETURN_IF_ERROR(build_accumulator(chunk));
   const MicrobatchRange range = options_.ranges[static_cast<std::size_t>(options_.replica)];
   try {
-    for (Chunk& chunk : chunks_) {
-      chunk.accumulator.reset();
-      chunk.accumulator = std::make_unique<TreeAccumulator>(chunk.stage->gradient_size(), range);
-    }
     plan_reductions();
   } catch (const std::bad_alloc&) {
     return make_error(ErrorCode::kNoSpace,
@@ -151,6 +155,18 @@ Status Engine::set_batch(Batch batch) {
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));
   }
+  return {};
+}
+
+Status Engine::build_accumulator(Chunk& chunk) {
+  const MicrobatchRange range = options_.ranges[static_cast<std::size_t>(options_.replica)];
+  chunk.accumulator.reset();
+  auto made = TreeAccumulator::create(device_, chunk.stage->gradient_size(), range);
+  if (!made) {
+    return made.error().within(
+        fmt::format("rank {}: the sums of {} microbatches", options_.rank, range.size()));
+  }
+  chunk.accumulator = *std::move(made);
   return {};
 }
 
@@ -172,7 +188,8 @@ Status Engine::build_chunks() {
               plan_stage_memory(o.model, stage_part(o, v, o.tensor_rank), o.shape, settings));
     sizes.push_back(static_cast<std::size_t>(plan.values) / sizeof(float));
   }
-  values_ = AlignedBuffer(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
+  TENAX_TRY(values_,
+            device_->allocate(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0})));
   std::vector<int> num_slots(sizes.size(), 1);
   for (const Action& a : o.schedule) {
     int& slots = num_slots[static_cast<std::size_t>(a.chunk)];
@@ -209,13 +226,13 @@ void Engine::adopt_parameters(const Chunk& chunk) {
   }
 }
 
-void Engine::build_buffers() {
+Status Engine::build_buffers() {
   const EngineOptions& o = options_;
   const MicrobatchRange range = o.ranges[static_cast<std::size_t>(o.replica)];
   std::size_t num_gradients = 0;
   for (Chunk& chunk : chunks_) {
     num_gradients += chunk.stage->gradient_size();
-    chunk.accumulator = std::make_unique<TreeAccumulator>(chunk.stage->gradient_size(), range);
+    TENAX_RETURN_IF_ERROR(build_accumulator(chunk));
     const std::size_t boundary = chunk.stage->boundary_size();
     const bool first = chunk.virtual_stage == 0;
     const bool last = chunk.virtual_stage + 1 == o.stages.size();
@@ -231,9 +248,9 @@ void Engine::build_buffers() {
   first_parameters.push_back(parameters_.size());
   shards_ = shard_optimizer(parameters_, first_parameters,
                             o.zero > 0 ? static_cast<int>(o.dp_group.size()) : 1);
-  m_ = AlignedBuffer(moments_size(moments()));
-  v_ = AlignedBuffer(moments_size(moments()));
-  reduced_ = AlignedBuffer(num_gradients);
+  TENAX_TRY(m_, device_->allocate(moments_size(moments())));
+  TENAX_TRY(v_, device_->allocate(moments_size(moments())));
+  TENAX_TRY(reduced_, device_->allocate(num_gradients));
 
   std::size_t tied = 0;
   std::size_t partial = 0;
@@ -252,15 +269,26 @@ void Engine::build_buffers() {
   part_bytes_.resize(o.dp_group.size() + 1);
   chunk_squares_.resize(first_chunk_.back());
   square_sums_.resize(parameters_.size());
+  for (const MomentPiece& piece : moments()) {
+    const StageParameter& p = parameters()[piece.parameter];
+    const auto n = static_cast<std::size_t>(piece.end - piece.begin);
+    const std::size_t first =
+        first_chunk_[piece.parameter] + static_cast<std::size_t>(piece.begin) / kNormChunk;
+    norm_ranges_.push_back(
+        {reduced_.span().subspan(static_cast<std::size_t>(p.gradients.front().offset + piece.begin),
+                                 n),
+         std::span(chunk_squares_).subspan(first, num_norm_chunks(n))});
+  }
   if (keeps_sample_losses())
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));
+  return {};
 }
 
 void Engine::initialise(std::uint64_t seed) {
   for (Chunk& chunk : chunks_) chunk.stage->initialise(seed);
-  std::fill(m_.span().begin(), m_.span().end(), 0.0F);
-  std::fill(v_.span().begin(), v_.span().end(), 0.0F);
+  device_->zero(m_.span());
+  device_->zero(v_.span());
 }
 
 VerdictPart Engine::verdict_part() const {
@@ -275,17 +303,6 @@ VerdictPart Engine::verdict_part() const {
 
 Result<Verdict> Engine::exchange_verdict(Communicator& comm, const VerdictPart& part) {
   return verdicts_->run(comm, kVerdictTag, part);
-}
-
-Hash128 Engine::own_gradient_hash() const {
-  Hasher128 hasher;
-  hasher.update(std::as_bytes(std::span(loss_sums_)));
-  for (const Chunk& chunk : chunks_) {
-    const TreeAccumulator& sums = *chunk.accumulator;
-    for (std::size_t i = 0; i < sums.subtrees().size(); ++i)
-      hasher.update(std::as_bytes(std::span(sums.sums(i), sums.num_elements())));
-  }
-  return hasher.digest();
 }
 
 void Engine::apply_update(const Update& u) {
@@ -305,14 +322,15 @@ void Engine::apply_update(const Update& u) {
       const auto moment = static_cast<std::size_t>(piece->offset);
       AdamwRange range;
       range.values = values().subspan(static_cast<std::size_t>(p.offset + piece->begin), n);
-      range.gradient = {reduced_.data() + p.gradients.front().offset + piece->begin, n};
+      range.gradient = reduced_.span().subspan(
+          static_cast<std::size_t>(p.gradients.front().offset + piece->begin), n);
       range.m = m_.span().subspan(moment, n);
       range.v = v_.span().subspan(moment, n);
       range.decay = rule.weight_decay > 0;
       AdamwOptions adamw = options_.adamw;
       adamw.weight_decay = rule.weight_decay;
       update.learning_rate = u.learning_rate * rule.learning_rate_factor;
-      adamw_update(adamw, update, range);
+      device_->adamw(adamw, update, {&range, 1});
     }
   }
 }
@@ -343,34 +361,6 @@ Result<double> Engine::evaluate(Communicator& comm, std::span<const Microbatch> 
     }
   }
   return loss / targets;
-}
-
-Status Engine::send_state(Communicator& comm, int peer) {
-  for (const std::span<float> part : {values(), adam_m(), adam_v()}) {
-    TENAX_RETURN_IF_ERROR(comm.send(peer, kStateTag, bytes_of(part))->wait());
-  }
-  return {};
-}
-
-Status Engine::recv_state(Communicator& comm, int peer) {
-  for (const std::span<float> part : {values(), adam_m(), adam_v()}) {
-    TENAX_RETURN_IF_ERROR(comm.recv(peer, kStateTag, writable_bytes_of(part))->wait());
-  }
-  return {};
-}
-
-Status Engine::take_state(Engine& other) {
-  if (other.values().size() != values().size() || other.adam_m().size() != adam_m().size() ||
-      other.options_.stage != options_.stage) {
-    return make_error(
-        ErrorCode::kInvalidArgument,
-        fmt::format("stage {} cannot take the {} numbers of stage {}: it has {}", options_.stage,
-                    other.values().size(), other.options_.stage, values().size()));
-  }
-  const std::pair<std::span<float>, std::span<float>> parts[] = {
-      {other.values(), values()}, {other.adam_m(), adam_m()}, {other.adam_v(), adam_v()}};
-  for (const auto& [from, to] : parts) std::copy(from.begin(), from.end(), to.begin());
-  return {};
 }
 
 }  // namespace tenax::compute

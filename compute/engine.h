@@ -1,9 +1,14 @@
 // One rank's training engine: interprets the pipeline schedule, reduces gradients over the replicas
 // in the fixed tree, takes part in the verdict, updates its weights. It decides nothing: which
 // step, which samples, which learning rate, and what happens after an error are the caller's.
+//
+// Weights, moments, gradients and their sums lie on the stage's device (compute/device.h). On a GPU
+// the host sees of a step the losses and the partial sums of the norm, and what crosses to other
+// ranks: tensors between stages, gradients of replicas, weights that others updated.
 // Confined to the engine's thread; Communicator::abort ends any call from outside.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -17,11 +22,15 @@
 #include "compute/adamw.h"
 #include "compute/aligned_buffer.h"
 #include "compute/communicator.h"
+#include "compute/device.h"
+#include "compute/device_peers.h"
+#include "compute/device_tree_reduce.h"
 #include "compute/model_options.h"
 #include "compute/optimizer_shards.h"
 #include "compute/parameter_groups.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
+#include "compute/staging.h"
 #include "compute/step_trace.h"
 #include "compute/tensor_group.h"
 #include "compute/tree_accumulator.h"
@@ -92,6 +101,11 @@ class Engine {
   /// stay.
   Status set_batch(Batch batch);
 
+  /// From now on gradients of replicas and the weights that ZeRO shares go from GPU to GPU; null:
+  /// through the hosts' memory. The bits are the same. Called by all ranks or none; `peers`
+  /// outlives the generation's calls.
+  void use(DevicePeers* peers) { peers_ = peers; }
+
   /// Forward and backward of this rank's microbatches (given in order), then the reduction over
   /// replicas. On success the summed gradients of `step` are kept until the next call.
   Status compute_gradients(Communicator& comm, std::span<const Microbatch> microbatches);
@@ -104,7 +118,7 @@ class Engine {
   /// Of what this rank alone computed for the newest compute_gradients(): its losses and its
   /// gradients before they met those of other replicas. One pass over them; for a step that is
   /// computed twice.
-  Hash128 own_gradient_hash() const;
+  Result<Hash128> own_gradient_hash();
   /// Updates the weights of moments() with the gradients kept, of norm `grad_norm`, scaled down to
   /// `clip_norm` if that is smaller (0: no limit). `step` is 1-based (bias correction). With ZeRO
   /// the other weights are the replicas' to update: share_weights() follows.
@@ -124,7 +138,25 @@ class Engine {
   Result<double> evaluate(Communicator& comm, std::span<const Microbatch> mine,
                           const PipelineSchedule& schedule, int num_microbatches);
 
-  /// Everything a peer needs to stand where this rank stands.
+  /// Everything a peer needs to stand where this rank stands: weights, then the first and second
+  /// moments, on the device.
+  std::array<std::span<float>, 3> state() { return {values(), adam_m(), adam_v()}; }
+  std::size_t state_size() { return values().size() + adam_m().size() + adam_v().size(); }
+  /// Begins a copy of state(), one after the other, into the host's memory. On a GPU it goes on
+  /// beside the next step's forward and backward; an update waits for it. True once the copy is
+  /// whole, else finish_reading() makes it so. kDeviceLost.
+  Result<bool> begin_reading(std::span<float> host);
+  Status finish_reading();
+  /// The host's memory where a restore puts state(): the buffers themselves, or a copy of them that
+  /// store() brings to the device.
+  struct HostState {
+    std::array<std::span<float>, 3> parts;
+    std::array<AlignedBuffer, 3> memory;
+  };
+  Result<HostState> host_state();
+  Status store(const HostState& state);
+  /// hash128 of the floats of a buffer on the device. One pass.
+  Result<Hash128> hash_of(std::span<const float> buffer);
   Status send_state(Communicator& comm, int peer);
   Status recv_state(Communicator& comm, int peer);
   /// The same from another engine of this process that holds the same stage, whatever its replica;
@@ -133,6 +165,8 @@ class Engine {
 
   /// Of all chunks; offsets are those in values() and in one flat buffer of gradients.
   const std::vector<StageParameter>& parameters() const { return parameters_; }
+  Device& device() { return *device_; }
+  /// On the device, as are the moments.
   std::span<float> values() { return values_.span(); }
   std::span<float> adam_m() { return m_.span(); }
   std::span<float> adam_v() { return v_.span(); }
@@ -173,7 +207,8 @@ class Engine {
   };
   Status agree_on_batch();
   Status build_chunks();
-  void build_buffers();
+  Status build_buffers();
+  Status build_accumulator(Chunk& chunk);
   void adopt_parameters(const Chunk& chunk);
   bool keeps_sample_losses() const {
     return spec(chunks_.back()).has_head && options_.tensor_rank == 0;
@@ -194,6 +229,8 @@ class Engine {
   /// Of buckets that are final once a backward has done `part`.
   Status start_reductions(Communicator& comm, Chunk& chunk, int part);
   Status reduce_gradients(Communicator& comm);
+  Status reduce_on_devices();
+  Status reduce_through_host(Communicator& comm);
   Status combine_tied_embedding(Communicator& comm);
   Status combine_partial_gradients(Communicator& comm);
   Status sum_squares(Communicator& comm);
@@ -210,16 +247,20 @@ class Engine {
   }
 
   EngineOptions options_;
+  std::shared_ptr<Device> device_;
+  Staging staging_;
   std::unique_ptr<TensorGroup> tensor_group_;  ///< nullptr without tensor parallelism
   std::vector<Chunk> chunks_;
   std::vector<StageParameter> parameters_;  ///< of all chunks, in the model's order
-  AlignedBuffer values_;
-  AlignedBuffer m_;
-  AlignedBuffer v_;
-  AlignedBuffer reduced_;  ///< summed gradients, layout of the gradient buffer
+  DeviceBuffer values_;
+  DeviceBuffer m_;
+  DeviceBuffer v_;
+  DeviceBuffer reduced_;  ///< summed gradients, layout of the gradient buffer
   std::unique_ptr<OrderedAllReduce> partial_sums_;  ///< of combine_partial_gradients()
-  AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient
+  AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient, on the host
   std::unique_ptr<TreeReducer> reducer_;
+  DevicePeers* peers_ = nullptr;
+  std::unique_ptr<DeviceTreeReducer> device_reducer_;  ///< where there are peers_
   std::unique_ptr<VerdictExchange> verdicts_;
   std::vector<UpdateRule> rules_;  ///< by parameter
   std::vector<int> blocks_;        ///< by parameter: its layer; -1: embedding or head
@@ -227,6 +268,7 @@ class Engine {
   std::vector<std::size_t> part_bytes_;   ///< of an all-gather
   std::vector<std::size_t> first_chunk_;  ///< norm chunks before each tensor, and of all
   std::vector<double> chunk_squares_;     ///< of the gradients kept, by norm chunk
+  std::vector<NormRange> norm_ranges_;    ///< of moments(), in reduced_
   std::vector<double> square_sums_;       ///< the same by tensor
   std::vector<double> loss_sums_;
   std::vector<std::int64_t> target_counts_;

@@ -72,10 +72,60 @@ Status Engine::start_reductions(Communicator& comm, Chunk& chunk, int part) {
 }
 
 Status Engine::reduce_gradients(Communicator& comm) {
+  if (!device_->host_visible()) {
+    if (options_.dp_group.size() > 1)
+      return peers_ != nullptr ? reduce_on_devices() : reduce_through_host(comm);
+    for (const Chunk& chunk : chunks_) chunk.accumulator->total(gradients_of(chunk));
+    return {};
+  }
   // In the order in which backwards end, which is the same on all replicas.
   for (auto chunk = chunks_.rbegin(); chunk != chunks_.rend(); ++chunk)
     TENAX_RETURN_IF_ERROR(start_reductions(comm, *chunk, std::numeric_limits<int>::max()));
   return reducer_->finish(comm, replicas());
+}
+
+Status Engine::reduce_through_host(Communicator& comm) {
+  TENAX_TRY(const std::span<float> host, staging_.view(reduced_.span()));
+  for (auto chunk = chunks_.rbegin(); chunk != chunks_.rend(); ++chunk) {
+    TENAX_RETURN_IF_ERROR(chunk->accumulator->fetch());
+    for (TreeReduction& reduction : chunk->reductions)
+      reduction.out = host.subspan(chunk->gradient_base, chunk->stage->gradient_size());
+    TENAX_RETURN_IF_ERROR(start_reductions(comm, *chunk, std::numeric_limits<int>::max()));
+  }
+  TENAX_RETURN_IF_ERROR(reducer_->finish(comm, replicas()));
+  for (const Chunk& chunk : chunks_) {
+    for (const TreeReduction& reduction : chunk.reductions) {
+      for (std::size_t member = 0; member < reduction.pieces.size(); ++member) {
+        if (!reduction.gather && member != static_cast<std::size_t>(options_.replica)) continue;
+        const auto [begin, end] = reduction.pieces[member];
+        TENAX_RETURN_IF_ERROR(staging_.store(reduction.out.subspan(begin, end - begin),
+                                             gradients_of(chunk).subspan(begin, end - begin)));
+      }
+    }
+  }
+  return {};
+}
+
+Status Engine::reduce_on_devices() {
+  for (std::size_t c = 0; c < chunks_.size(); ++c) {
+    const TreeAccumulator& accumulator = *chunks_[c].accumulator;
+    const std::span<float> sums = gradients_of(chunks_[c]);
+    if (options_.zero == 0) {
+      const auto parts =
+          even_parts(sums.size(), static_cast<int>(options_.dp_group.size()), kAlignFloats);
+      TENAX_RETURN_IF_ERROR(
+          device_reducer_->all_reduce(*peers_, replicas(), accumulator, parts, sums));
+      continue;
+    }
+    for (const GradientSection& section : shards_.sections) {
+      if (section.chunk != c) continue;
+      std::vector<std::size_t> cuts = section.cuts;
+      for (std::size_t& cut : cuts) cut -= chunks_[c].gradient_base;
+      TENAX_RETURN_IF_ERROR(
+          device_reducer_->reduce_scatter(*peers_, replicas(), accumulator, cuts, sums));
+    }
+  }
+  return {};
 }
 
 Status Engine::combine_tied_embedding(Communicator& comm) {
@@ -87,23 +137,28 @@ Status Engine::combine_tied_embedding(Communicator& comm) {
     const auto [begin, end] = owned(moments(), i);
     const std::size_t n = end - begin;
     if (n == 0) continue;
+    const auto region = [&](const GradientPart* part) {
+      return reduced_.span().subspan(static_cast<std::size_t>(part->offset) + begin, n);
+    };
     if (input != nullptr && output != nullptr) {
-      float* const sum = reduced_.data() + input->offset + begin;
-      add_floats(sum, reduced_.data() + output->offset + begin, sum, n);
+      device_->add(region(input), region(output), region(input));
       continue;
     }
     const int peer = input != nullptr ? options_.pp_group.back() : options_.pp_group.front();
-    float* mine = reduced_.data() + (input != nullptr ? input->offset : output->offset) + begin;
+    const std::span<float> gradient = region(input != nullptr ? input : output);
+    TENAX_TRY(const std::span<float> mine, staging_.view(gradient));
+    TENAX_RETURN_IF_ERROR(staging_.fetch(gradient, mine));
     const auto receive = comm.recv(peer, kTiedTag, writable_bytes_of(tied_.span().first(n)));
-    const auto sent = comm.send(peer, kTiedTag, bytes_of({mine, n}));
+    const auto sent = comm.send(peer, kTiedTag, bytes_of(mine));
     TENAX_RETURN_IF_ERROR(receive->wait());
     TENAX_RETURN_IF_ERROR(sent->wait());
     // Always input part + output part.
     if (input != nullptr) {
-      add_floats(mine, tied_.data(), mine, n);
+      add_floats(mine.data(), tied_.data(), mine.data(), n);
     } else {
-      add_floats(tied_.data(), mine, mine, n);
+      add_floats(tied_.data(), mine.data(), mine.data(), n);
     }
+    TENAX_RETURN_IF_ERROR(staging_.store(mine, gradient));
   }
   return {};
 }
@@ -118,23 +173,20 @@ Status Engine::combine_partial_gradients(Communicator& comm) {
                           .subspan(static_cast<std::size_t>(p.held.first_addend),
                                    static_cast<std::size_t>(num_addends)),
                       options_.tensor_rank - p.held.first_addend};
-    TENAX_RETURN_IF_ERROR(partial_sums_->run(
-        comm, group, kPartialTag,
-        reduced_.span().subspan(static_cast<std::size_t>(p.gradients.front().offset) + begin,
-                                end - begin)));
+    const std::span<float> gradient = reduced_.span().subspan(
+        static_cast<std::size_t>(p.gradients.front().offset) + begin, end - begin);
+    TENAX_TRY(const std::span<float> host, staging_.view(gradient));
+    TENAX_RETURN_IF_ERROR(staging_.fetch(gradient, host));
+    TENAX_RETURN_IF_ERROR(partial_sums_->run(comm, group, kPartialTag, host));
+    TENAX_RETURN_IF_ERROR(staging_.store(host, gradient));
   }
   return {};
 }
 
 Status Engine::sum_squares(Communicator& comm) {
-  for (const MomentPiece& piece : moments()) {
-    const StageParameter& p = parameters()[piece.parameter];
-    const auto n = static_cast<std::size_t>(piece.end - piece.begin);
-    const std::size_t first =
-        first_chunk_[piece.parameter] + static_cast<std::size_t>(piece.begin) / kNormChunk;
-    chunk_sums_of_squares({reduced_.data() + p.gradients.front().offset + piece.begin, n},
-                          std::span(chunk_squares_).subspan(first, num_norm_chunks(n)));
-  }
+  device_->chunk_squares(norm_ranges_);
+  TENAX_RETURN_IF_ERROR(device_->status());
+  if (peers_ != nullptr) TENAX_RETURN_IF_ERROR(peers_->status());
   if (options_.zero > 0) {
     for (const GradientSection& section : shards_.sections) {
       if (section.norm_cuts.empty()) continue;
@@ -148,19 +200,6 @@ Status Engine::sum_squares(Communicator& comm) {
     const auto sums =
         std::span(chunk_squares_).subspan(first_chunk_[i], first_chunk_[i + 1] - first_chunk_[i]);
     square_sums_[i] = std::accumulate(sums.begin(), sums.end(), 0.0);
-  }
-  return {};
-}
-
-Status Engine::share_weights(Communicator& comm) {
-  if (options_.zero == 0) return {};
-  const TraceSpan span(options_.trace, TraceKind::kShareWeights);
-  for (const GradientSection& section : shards_.sections) {
-    if (section.norm_cuts.empty()) continue;
-    std::ranges::transform(section.cuts, part_bytes_.begin(),
-                           [](std::size_t cut) { return cut * sizeof(float); });
-    TENAX_RETURN_IF_ERROR(all_gather_parts(comm, replicas(), kWeightsTag, part_bytes_,
-                                           std::as_writable_bytes(values())));
   }
   return {};
 }

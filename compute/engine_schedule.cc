@@ -18,7 +18,16 @@ class Engine::GradientSettler final : public BackwardWatcher {
       : engine_(engine), comm_(comm), chunk_(chunk), batch_(batch) {}
 
   void part_done(int part) override {
+    const Device& device = engine_.device();
     TreeAccumulator& sums = *chunk_.accumulator;
+    if (!device.host_visible() && num_settled_ == 0) {
+      // One addition, since nothing waits for its parts.
+      if (part != std::numeric_limits<int>::max()) return;
+      for (const GradientExtent& e : chunk_.backward_order) inject_faults(e);
+      sums.settle(0, sums.num_elements());
+      num_settled_ = chunk_.backward_order.size();
+      return;
+    }
     for (; num_settled_ < chunk_.backward_order.size(); ++num_settled_) {
       const GradientExtent& e = chunk_.backward_order[num_settled_];
       if (e.part > part) break;
@@ -32,19 +41,27 @@ class Engine::GradientSettler final : public BackwardWatcher {
 
  private:
   void inject_faults(const GradientExtent& e) const {
+    Device& device = engine_.device();
     const std::span<float> gradient = chunk_.accumulator->next();
-    if (batch_.poison_nan && e.begin == 0) gradient[0] = std::numeric_limits<float>::quiet_NaN();
+    if (batch_.poison_nan && e.begin == 0) {
+      const float nan = std::numeric_limits<float>::quiet_NaN();
+      device.write({&nan, 1}, gradient.first(1));
+    }
     if (batch_.set_gradient_bits == 0) return;
     const auto& parameters = chunk_.stage->parameters();
     const StageParameter& p = parameters[parameters.size() / 2];
     const std::int64_t begin = p.gradients.front().offset;
     if (begin < e.begin || begin >= e.end) return;
-    for (float& hit :
-         gradient.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(p.size))) {
-      const auto bits = std::bit_cast<std::uint32_t>(hit);
-      if (hit == 0 || (bits & batch_.set_gradient_bits) != 0) continue;
-      hit = std::bit_cast<float>(bits | batch_.set_gradient_bits);
-      break;
+    const auto part =
+        gradient.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(p.size));
+    std::vector<float> host(part.size());
+    device.read(part, host);
+    for (std::size_t i = 0; i < host.size(); ++i) {
+      const auto bits = std::bit_cast<std::uint32_t>(host[i]);
+      if (host[i] == 0 || (bits & batch_.set_gradient_bits) != 0) continue;
+      host[i] = std::bit_cast<float>(bits | batch_.set_gradient_bits);
+      device.write(std::span<const float>(host).subspan(i, 1), part.subspan(i, 1));
+      return;
     }
   }
 
@@ -150,7 +167,7 @@ Status Engine::backward(Communicator& comm, Chunk& chunk, const Action& action,
               free_outbox(chunk.backward_boxes, static_cast<std::size_t>(action.microbatch)));
   }
   const std::span<float> gradient = chunk.accumulator->next();
-  std::fill(gradient.begin(), gradient.end(), 0.0F);
+  device_->zero(gradient);
   GradientSettler settler(*this, comm, chunk, batch);
   chunk.stage->backward(action.slot, chunk.inbox_backward.span(), input_grad, gradient, &settler);
   if (tensor_group_) TENAX_RETURN_IF_ERROR(tensor_group_->status());

@@ -19,6 +19,7 @@ enum EngineTag : std::uint64_t {
   kNormTag = 8ULL << 32,
   kWeightsTag = 9ULL << 32,
   kPartialTag = 10ULL << 32,
+  kGpuTag = 11ULL << 32,
 };
 
 inline std::span<const std::byte> bytes_of(std::span<const float> f) { return std::as_bytes(f); }

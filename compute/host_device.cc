@@ -33,10 +33,8 @@ void HostDevice::add(std::span<const float> a, std::span<const float> b, std::sp
   add_floats(a.data(), b.data(), sum.data(), sum.size());
 }
 
-void HostDevice::sums_of_squares(std::span<const std::span<const float>> tensors,
-                                 std::span<double> sums) {
-  TENAX_CHECK(tensors.size() == sums.size());
-  std::ranges::transform(tensors, sums.begin(), sum_of_squares);
+void HostDevice::chunk_squares(std::span<const NormRange> ranges) {
+  for (const NormRange& range : ranges) chunk_sums_of_squares(range.tensor, range.sums);
 }
 
 void HostDevice::adamw(const AdamwOptions& options, const AdamwStep& step,

@@ -8,7 +8,7 @@
 
 #include "compute/cpu/cpu_stage.h"
 #include "compute/cpu/stage_memory.h"
-#include "compute/cuda_host_stage.h"
+#include "compute/cuda_stage.h"
 #include "compute/stage_layout.h"
 
 namespace tenax::compute {
@@ -35,6 +35,8 @@ Status check_arguments(const ModelOptions& options, const StageSpec& spec, const
   rate("residual", settings.dropout.residual);
   if (settings.cuda && settings.dropout.any())
     found.push_back("dropout is not built on the GPU yet");
+  if (settings.cuda && spec.tensor.size > 1)
+    found.push_back("tensor parallelism is not built on the GPU yet");
   if (settings.cuda && settings.recompute == Recompute::kSelective)
     found.push_back("selective recomputation is not built on the GPU yet");
   if (!found.empty())
@@ -64,7 +66,7 @@ Result<std::unique_ptr<Stage>> Stage::create(const ModelOptions& options, const 
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: num_slots is {}, must not be negative", num_slots));
   if (settings.cuda)
-    return CudaHostStage::create(settings.cuda, options, spec, shape, num_slots, settings);
+    return CudaStage::create(settings.cuda, options, spec, shape, num_slots, settings);
   const std::int64_t wanted = memory.total(num_slots) - memory.gradient;
   if (wanted > machine_memory_bytes())
     return make_error(ErrorCode::kNoSpace,

@@ -1,10 +1,10 @@
-// One pipeline stage of a decoder on the CPU: some consecutive layers, with the embedding at the
-// first stage and the head (final norm, logits, loss) at the last. The reference that other devices
-// are held against.
+// One pipeline stage of a decoder: some consecutive layers, with the embedding at the first stage
+// and the head (final norm, logits, loss) at the last. On the CPU (compute/cpu/cpu_stage.h), the
+// reference that other devices are held against, or on a GPU (compute/cuda_stage.h).
 //
-// Numerics: fp32 storage and sums, factors of products in fp32 or bfloat16, loss sums in double.
-// Every number depends only on values, inputs and the instruction set of the kernels, never on the
-// split into stages, the slot or the recompute mode. Not thread safe: one engine thread.
+// Numerics of the CPU: fp32 storage and sums, factors of products in fp32 or bfloat16, loss sums in
+// double. Every number depends only on values, inputs and the instruction set of the kernels, never
+// on the split into stages, the slot or the recompute mode. Not thread safe: one engine thread.
 #pragma once
 
 #include <cstdint>
@@ -64,8 +64,8 @@ struct StageSettings {
   std::uint64_t dropout_seed = 0;       ///< of its masks
   TensorGroup* tensor_group = nullptr;  ///< with tensor parallelism; outlives the stage
   StepTrace* trace = nullptr;           ///< records kernels; outlives the stage
-  /// Where the values lie, 64-byte aligned and as long as the plan says; empty: memory of the
-  /// stage's own.
+  /// Where the values lie on the stage's device, 64-byte aligned and as long as the plan says;
+  /// empty: memory of the stage's own.
   std::span<float> values = {};
 };
 
@@ -155,8 +155,8 @@ class Stage {
   virtual std::span<float> values() = 0;
   /// Makes what the stage derives from values(), such as copies of another type.
   virtual void values_changed() {}
-  /// A step, another try of one or an evaluation begins: values() may have changed since, and what
-  /// an aborted step left in the slots is forgotten.
+  /// A step, another try of one or an evaluation begins: what an aborted step left in the slots is
+  /// forgotten.
   virtual void begin_step() {}
   /// The first fault of the device that computes; kDeviceLost: only a new process helps. After it
   /// losses and gradients are NaN.

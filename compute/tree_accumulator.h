@@ -1,6 +1,6 @@
 // The gradient sums of one replica during a step: its microbatches arrive in ascending order and
 // are added as far as the fixed tree allows (microbatch_tree.h), like carries in a binary counter.
-// Confined to the engine's thread.
+// They lie on the device that computes them. Confined to the engine's thread.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "common/result.h"
+#include "compute/device.h"
 #include "compute/microbatch_tree.h"
 
 namespace tenax::compute {
@@ -18,12 +20,16 @@ class TreeAccumulator {
   /// included: at most log2(size) + 1 for a range that begins at 0, as few as 0 for an empty one.
   static int num_buffers(MicrobatchRange range);
 
-  /// For gradients of `num_elements` floats; allocates num_buffers(range) of them here and nothing
-  /// later.
+  /// For gradients of `num_elements` floats; allocates num_buffers(range) of them here, and on the
+  /// device nothing later. kNoSpace.
+  static Result<std::unique_ptr<TreeAccumulator>> create(std::shared_ptr<Device> device,
+                                                         std::size_t num_elements,
+                                                         MicrobatchRange range);
+  /// The same in the machine's memory; throws std::bad_alloc.
   TreeAccumulator(std::size_t num_elements, MicrobatchRange range);
 
-  /// Where the gradients of the next microbatch belong, contents unspecified (it may hold old sums:
-  /// overwrite, do not add). Followed by commit(). Precondition: !complete().
+  /// Where the gradients of the next microbatch belong, on the device, contents unspecified (it may
+  /// hold old sums: overwrite, do not add). Followed by commit(). Precondition: !complete().
   std::span<float> next();
   /// The buffer from next() is filled.
   void commit();
@@ -32,7 +38,7 @@ class TreeAccumulator {
   /// those after commit_settled(). Followed by no commit().
   void settle(std::size_t begin, std::size_t end);
   void commit_settled();
-  /// next(), copy, commit(). gradients.size() = num_elements.
+  /// next(), copy from the host, commit(). gradients.size() = num_elements.
   void add(std::span<const float> gradients);
   /// Forgets everything: a new step, or the same one again.
   void restart();
@@ -44,17 +50,32 @@ class TreeAccumulator {
   bool complete() const { return next_microbatch_ == range_.end; }
   /// What is summed so far: after complete(), maximal_subtrees(range()).
   std::span<const Subtree> subtrees() const { return {trees_.data(), num_trees_}; }
-  /// The sums over maximal_subtrees(range())[i], once complete() or settled.
-  const float* sums(std::size_t i) const { return buffers_[i].get(); }
+  /// The sums over subtrees()[i], on the device.
+  std::span<float> on_device(std::size_t i) const { return buffers_[i].span(); }
+  /// Brings the sums to the host where the host does not see the device's memory; waits. The first
+  /// call takes memory there for as many as there are subtrees.
+  Status fetch();
+  /// The sums over maximal_subtrees(range())[i] on the host, once complete() or settled; from
+  /// another device as of the newest fetch().
+  const float* sums(std::size_t i) const {
+    return (device_->host_visible() ? buffers_ : fetched_)[i].data();
+  }
+  /// The tree's sum over all microbatches, where the range is all of them; `sum` is a buffer of the
+  /// device's. The bits are those of sum_subtrees().
+  void total(std::span<float> sum) const;
 
  private:
+  TreeAccumulator(std::shared_ptr<Device> device, std::size_t num_elements, MicrobatchRange range);
+
+  const std::shared_ptr<Device> device_;
   const std::size_t num_elements_;
   const MicrobatchRange range_;
   int next_microbatch_;
   std::size_t num_trees_ = 0;
   std::size_t num_settled_ = 0;  ///< elements of the buffer from next()
   std::vector<Subtree> trees_;
-  std::vector<std::unique_ptr<float[]>> buffers_;  // buffers_[i] belongs to trees_[i]
+  std::vector<DeviceBuffer> buffers_;  // buffers_[i] belongs to trees_[i]
+  std::vector<DeviceBuffer> fetched_;  // the same on the host
 };
 
 }  // namespace tenax::compute

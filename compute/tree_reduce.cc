@@ -45,21 +45,27 @@ Result<TreeReducer> TreeReducer::create(TreeReduceOptions options) {
   return TreeReducer(std::move(options));
 }
 
-TreeReducer::TreeReducer(TreeReduceOptions options) : options_(std::move(options)) {
-  const int n = static_cast<int>(options_.ranges.size());
-  std::vector<std::pair<Subtree, Source>> all;
-  for (int member = 0; member < n; ++member) {
-    const auto trees = maximal_subtrees(options_.ranges[static_cast<std::size_t>(member)]);
-    for (std::size_t local = 0; local < trees.size(); ++local) {
-      const std::size_t remote = member == options_.index ? 0 : num_remote_++;
-      all.push_back({trees[local], {member, local, remote}});
+std::size_t plan_tree_sources(const TreeReduceOptions& options, std::vector<Subtree>& trees,
+                              std::vector<TreeSource>& sources) {
+  std::size_t num_remote = 0;
+  std::vector<std::pair<Subtree, TreeSource>> all;
+  for (int member = 0; member < static_cast<int>(options.ranges.size()); ++member) {
+    const auto mine = maximal_subtrees(options.ranges[static_cast<std::size_t>(member)]);
+    for (std::size_t local = 0; local < mine.size(); ++local) {
+      const std::size_t remote = member == options.index ? 0 : num_remote++;
+      all.push_back({mine[local], {member, local, remote}});
     }
   }
   std::ranges::sort(all, {}, [](const auto& entry) { return entry.first.begin; });
   for (const auto& [tree, source] : all) {
-    trees_.push_back(tree);
-    sources_.push_back(source);
+    trees.push_back(tree);
+    sources.push_back(source);
   }
+  return num_remote;
+}
+
+TreeReducer::TreeReducer(TreeReduceOptions options) : options_(std::move(options)) {
+  num_remote_ = plan_tree_sources(options_, trees_, sources_);
   inputs_.resize(trees_.size());
 }
 
@@ -139,7 +145,7 @@ void TreeReducer::post(Communicator& comm, const Group& group, Flight& flight) {
   const TreeReduction& r = *flight.reduction;
   CollectiveRecord record(comm.flight_recorder(), "tree_reduce", r.out.size_bytes(), r.tag);
   const std::size_t size = own_piece(r).size();
-  for (const Source& source : sources_) {
+  for (const TreeSource& source : sources_) {
     if (size == 0 || source.member == group.index) continue;
     const std::span<float> place =
         workspace_.span().subspan(flight.begin + source.remote * size, size);
@@ -151,7 +157,7 @@ void TreeReducer::post(Communicator& comm, const Group& group, Flight& flight) {
     const auto member = static_cast<std::size_t>((group.index + i) % group.size());
     const GradientPiece& piece = r.pieces[member];
     if (piece.size() == 0) continue;
-    for (const Source& source : sources_) {
+    for (const TreeSource& source : sources_) {
       if (source.member != group.index) continue;
       const std::span<const float> sums{r.mine->sums(source.local) + piece.begin, piece.size()};
       flight.transfers.push_back(comm.send(group.ranks[member], r.tag, std::as_bytes(sums)));

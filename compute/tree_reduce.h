@@ -55,6 +55,17 @@ struct TreeReduction {
   std::int32_t number = -1;               ///< for the trace
 };
 
+/// A subtree of the whole tree: whose it is.
+struct TreeSource {
+  int member = 0;
+  std::size_t local = 0;   ///< which of the member's subtrees
+  std::size_t remote = 0;  ///< which of all other members' subtrees
+};
+
+/// All members' subtrees, ascending, and whose each is; returns how many are not the caller's.
+std::size_t plan_tree_sources(const TreeReduceOptions& options, std::vector<Subtree>& trees,
+                              std::vector<TreeSource>& sources);
+
 class TreeReducer {
  public:
   /// kInvalidArgument unless the ranges cover [0, M) exactly once.
@@ -80,12 +91,6 @@ class TreeReducer {
   std::size_t workspace_bytes() const { return workspace_.size() * sizeof(float); }
 
  private:
-  /// A subtree of the whole tree, in the tree's order.
-  struct Source {
-    int member;
-    std::size_t local;   ///< which of the member's subtrees
-    std::size_t remote;  ///< which of all other members' subtrees: its place in a workspace
-  };
   /// A reduction on its way.
   struct Flight {
     const TreeReduction* reduction = nullptr;
@@ -118,8 +123,8 @@ class TreeReducer {
   void post_gather(Communicator& comm, const Group& group, Flight& flight);
 
   TreeReduceOptions options_;
-  std::vector<Subtree> trees_;   // of all members, ascending
-  std::vector<Source> sources_;  // of trees_
+  std::vector<Subtree> trees_;       // of all members, ascending
+  std::vector<TreeSource> sources_;  // of trees_; `remote` is the place in a workspace
   std::size_t num_remote_ = 0;
   AlignedBuffer workspace_;
   Flights flights_;

@@ -15,6 +15,8 @@ packages=(
   # librocksdb-dev and libcpp-httplib-dev bring their compression libraries themselves
   # tests and benchmarks
   libgtest-dev libbenchmark-dev iproute2
+  # the bundle
+  zstd
 )
 
 if [[ $# -gt 1 || ( $# -eq 1 && $1 != --dry-run ) ]]; then

@@ -1,4 +1,4 @@
-// What doctor asks: versions compiled against and found, and the health of a device.
+// What doctor asks: versions compiled against and found.
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 #include <cudnn.h>
@@ -8,7 +8,6 @@
 
 #include "compute/cuda/errors.h"
 #include "compute/cuda/library.h"
-#include "compute/cuda/nvml.h"
 
 using tenax::cuda::copy_text;
 using tenax::cuda::Library;
@@ -69,21 +68,6 @@ tenax_cuda_status tenax_cuda_describe(char* json, size_t size) {
        << ", \"nvml\": " << entry(0, nvml.found() ? 1 : 0, nvml.text()) << "}";
   copy_text(text.str(), json, size);
   return TENAX_CUDA_OK;
-}
-
-tenax_cuda_status tenax_cuda_health(int32_t device, char* json, size_t size) {
-  char bus_id[32] = "";
-  if (const cudaError_t error = cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, device);
-      error != cudaSuccess) {
-    copy_text(tenax::cuda::cuda_message("cudaDeviceGetPCIBusId", error, cudaGetErrorName(error),
-                                        cudaGetErrorString(error)),
-              json, size);
-    return tenax::cuda::status_of_cuda(error);
-  }
-  tenax::cuda::Health health;
-  const tenax::cuda::Outcome read = tenax::cuda::read_health(bus_id, health);
-  copy_text(read.ok() ? tenax::cuda::health_json(health) : read.message, json, size);
-  return read.status;
 }
 
 }  // extern "C"

@@ -33,6 +33,8 @@ struct Nccl {
   decltype(ncclCommAbort)* abort = nullptr;
   decltype(ncclCommDestroy)* destroy = nullptr;
   decltype(ncclCommShrink)* shrink = nullptr;
+  decltype(ncclGroupStart)* group_start = nullptr;
+  decltype(ncclGroupEnd)* group_end = nullptr;
   decltype(ncclAllReduce)* all_reduce = nullptr;
   decltype(ncclSend)* send = nullptr;
   decltype(ncclRecv)* recv = nullptr;
@@ -46,6 +48,8 @@ struct Nccl {
     library.load("ncclCommAbort", abort);
     library.load("ncclCommDestroy", destroy);
     library.load("ncclCommShrink", shrink);
+    library.load("ncclGroupStart", group_start);
+    library.load("ncclGroupEnd", group_end);
     library.load("ncclAllReduce", all_reduce);
     library.load("ncclSend", send);
     library.load("ncclRecv", recv);
@@ -191,18 +195,26 @@ tenax_cuda_status tenax_cuda_nccl_all_reduce(tenax_cuda_nccl* comm, const float*
       "ncclAllReduce");
 }
 
-tenax_cuda_status tenax_cuda_nccl_send(tenax_cuda_nccl* comm, const void* from, uint64_t bytes,
-                                       int32_t peer) {
+tenax_cuda_status tenax_cuda_nccl_exchange(tenax_cuda_nccl* comm,
+                                           const tenax_cuda_transfer* transfers,
+                                           int32_t num_transfers) {
   return comm->begin(
-      [&] { return comm->nccl.send(from, bytes, ncclUint8, peer, comm->handle, comm->stream); },
-      "ncclSend");
-}
-
-tenax_cuda_status tenax_cuda_nccl_recv(tenax_cuda_nccl* comm, void* to, uint64_t bytes,
-                                       int32_t peer) {
-  return comm->begin(
-      [&] { return comm->nccl.recv(to, bytes, ncclUint8, peer, comm->handle, comm->stream); },
-      "ncclRecv");
+      [&] {
+        ncclResult_t first = comm->nccl.group_start();
+        for (int32_t i = 0; i < num_transfers && first == ncclSuccess; ++i) {
+          const tenax_cuda_transfer& t = transfers[i];
+          const auto count = static_cast<std::size_t>(t.count);
+          first =
+              t.is_send != 0
+                  ? comm->nccl.send(t.data, count, ncclFloat32, t.peer, comm->handle, comm->stream)
+                  : comm->nccl.recv(t.data, count, ncclFloat32, t.peer, comm->handle, comm->stream);
+          if (first == ncclInProgress) first = ncclSuccess;
+        }
+        // Ended also after an error: the group is the thread's.
+        const ncclResult_t ended = comm->nccl.group_end();
+        return first != ncclSuccess ? first : ended;
+      },
+      "an exchange by NCCL");
 }
 
 tenax_cuda_status tenax_cuda_nccl_join(tenax_cuda_nccl* comm) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "compute/cuda/errors.h"
 
@@ -16,10 +17,12 @@ struct Health {
   unsigned long long throttle_mask = 0;
   long long temperature = -1;  ///< degrees Celsius
   long long power_milliwatts = -1;
-  std::string driver;  ///< version
+  std::string driver;           ///< version
+  std::vector<long long> xids;  ///< critical errors that the driver told since the last reading
 };
 
-/// By the device's PCI bus id. UNAVAILABLE with the reason without NVML.
+/// By the device's PCI bus id. UNAVAILABLE with the reason without NVML. The first reading begins
+/// to listen for the device's critical errors, as long as the process lives. Any thread.
 Outcome read_health(const std::string& bus_id, Health& health);
 std::string health_json(const Health& health);
 /// What doctor says of the library: its path or why it was not found.

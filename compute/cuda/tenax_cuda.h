@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a struct changes; program and plugin must have the same. */
-#define TENAX_CUDA_ABI_VERSION 2
+#define TENAX_CUDA_ABI_VERSION 3
 
 typedef int32_t tenax_cuda_status;
 enum {
@@ -403,10 +403,16 @@ const char* tenax_cuda_nccl_message(tenax_cuda_nccl* comm);
 /* to = the sum of all ranks' from, float32; may be in place. NCCL chooses the order of the sum. */
 tenax_cuda_status tenax_cuda_nccl_all_reduce(tenax_cuda_nccl* comm, const float* from, float* to,
                                              int64_t count);
-tenax_cuda_status tenax_cuda_nccl_send(tenax_cuda_nccl* comm, const void* from, uint64_t bytes,
-                                       int32_t peer);
-tenax_cuda_status tenax_cuda_nccl_recv(tenax_cuda_nccl* comm, void* to, uint64_t bytes,
-                                       int32_t peer);
+/* Transfers that begin together; those of two ranks match in their order. */
+typedef struct tenax_cuda_transfer {
+  float* data; /* not written where it is sent */
+  int64_t count;
+  int32_t peer;
+  int32_t is_send;
+} tenax_cuda_transfer;
+tenax_cuda_status tenax_cuda_nccl_exchange(tenax_cuda_nccl* comm,
+                                           const tenax_cuda_transfer* transfers,
+                                           int32_t num_transfers);
 /* Waits until what was begun is queued on the device, then orders later work of the context after
  * it. */
 tenax_cuda_status tenax_cuda_nccl_join(tenax_cuda_nccl* comm);

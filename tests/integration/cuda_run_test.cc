@@ -20,13 +20,19 @@ std::vector<std::string> short_run(const std::string& device) {
           "checkpoint.interval=2"};
 }
 
-/// Names the plugin for the programs that a test starts.
+/// Names the plugin, and stubs of the libraries it opens, for the programs that a test starts.
 class CudaRun : public ::testing::Test {
  protected:
-  void SetUp() override { setenv("TENAX_CUDA_PLUGIN", TENAX_EMULATED_CUDA, 1); }
+  void SetUp() override {
+    setenv("TENAX_CUDA_PLUGIN", TENAX_EMULATED_CUDA, 1);
+    setenv("TENAX_CUDA_LIBS", TENAX_STUB_LIBRARIES, 1);
+  }
   void TearDown() override {
     unsetenv("TENAX_CUDA_PLUGIN");
+    unsetenv("TENAX_CUDA_LIBS");
+    unsetenv("TENAX_STUB_NVML");
     unsetenv("TENAX_EMULATED_FAULT");
+    unsetenv("TENAX_EMULATED_ALGORITHM");
   }
 };
 
@@ -40,6 +46,19 @@ std::vector<double> losses(const RunUnderTest& run) {
     if (comma != std::string::npos) values.push_back(std::atof(line.c_str() + comma + 1));
   }
   return values;
+}
+
+std::string text_of(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+/// What all processes of a run logged.
+std::string logs_of(const RunUnderTest& run) {
+  std::string text;
+  for (const auto& entry : std::filesystem::directory_iterator(run.directory() / "logs"))
+    text += text_of(entry.path());
+  return text;
 }
 
 TEST_F(CudaRun, HasTheLossesOfTheCpu) {
@@ -56,6 +75,10 @@ TEST_F(CudaRun, HasTheLossesOfTheCpu) {
   // float32 with sums in another order: 1e-4 over the first steps.
   for (std::size_t i = 0; i < expected.size(); ++i)
     EXPECT_NEAR(actual[i], expected[i], 1e-4 * expected[i]) << "step " << i + 1;
+  EXPECT_NE(logs_of(on_gpu).find("gradients go through the hosts' memory, which is slower: ranks 0 "
+                                 "and 1 share the GPU 0000:00:00.0"),
+            std::string::npos)
+      << logs_of(on_gpu);
 }
 
 TEST_F(CudaRun, OfWhichAWorkerDiesEndsWithTheUndisturbedWeights) {
@@ -80,13 +103,20 @@ TEST_F(CudaRun, OfWhichADeviceIsLostEndsWithTheUndisturbedWeights) {
   RunUnderTest run(shapes().front(), short_run("cuda"));
   const std::string fault = (run.folder() / "fault").string();
   setenv("TENAX_EMULATED_FAULT", fault.c_str(), 1);
+  const std::string nvml = (run.folder() / "nvml").string();
+  setenv("TENAX_STUB_NVML", nvml.c_str(), 1);
+  std::ofstream(nvml) << "0 0 0 0\n";
   run.start();
   ASSERT_TRUE(run.wait_for_step(2));
+  std::ofstream(nvml) << "1 0 0 0\n79\n";
   std::ofstream(fault) << "now\n";
   EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
   EXPECT_FALSE(std::filesystem::exists(fault)) << "nobody had the fault";
   EXPECT_EQ(run.hash(), hash);
   EXPECT_NE(run.journal().find("exited with code 71"), std::string::npos) << run.journal();
+  EXPECT_NE(logs_of(run).find("; the driver reports Xid 79; 1 uncorrected memory errors since"),
+            std::string::npos)
+      << logs_of(run);
 }
 
 TEST_F(CudaRun, InBfloat16IsReproducedAfterAKill) {
@@ -102,6 +132,58 @@ TEST_F(CudaRun, InBfloat16IsReproducedAfterAKill) {
   run.resume();
   EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
   EXPECT_EQ(run.hash(), hash);
+}
+
+TEST_F(CudaRun, AlgorithmsChosenOnceAreTakenAgain) {  // T1
+  const auto trained = [] {
+    RunUnderTest run(shapes().front(), short_run("cuda"));
+    run.start();
+    EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+    return run.hash();
+  };
+  const std::string with_other_algorithms = trained();
+  setenv("TENAX_EMULATED_ALGORITHM", "1", 1);  // rounds its sums at each term
+  const std::string hash = trained();
+  EXPECT_NE(hash, with_other_algorithms);
+
+  RunUnderTest run(shapes().front(), short_run("cuda"));
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(3));
+  run.kill_everything();
+  run.wait();
+  unsetenv("TENAX_EMULATED_ALGORITHM");  // what heuristics would choose now
+  run.resume();
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
+  const std::string plans = text_of(run.directory() / "gpu_plans" / "a0.0.txt");
+  EXPECT_TRUE(plans.starts_with("fp32 products on emulated sm_90, driver 13000")) << plans;
+  EXPECT_NE(plans.find("\nmatmul f32-f32 nt m12 "), std::string::npos) << plans;
+  EXPECT_NE(plans.find(" = id 1 "), std::string::npos) << plans;
+  EXPECT_EQ(plans.find(" = id 0 "), std::string::npos) << plans;
+  const auto checkpoint = run.json_lines("checkpoint show");
+  ASSERT_EQ(checkpoint.size(), 1u);
+  const std::string arithmetic = checkpoint[0].at("arithmetic");
+  EXPECT_NE(arithmetic.find("\nmatmul f32-f32 nt m12 "), std::string::npos) << arithmetic;
+  EXPECT_NE(arithmetic.find(" = id 1 "), std::string::npos) << arithmetic;
+}
+
+TEST_F(CudaRun, OnAnotherStackSaysThatBitsWillDiffer) {
+  RunUnderTest run(shapes().front(), short_run("cuda"));
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(3));
+  run.kill_everything();
+  run.wait();
+  setenv("TENAX_EMULATED_DRIVER", "13010", 1);
+  run.resume();
+  EXPECT_EQ(run.wait(), Ended({3, 0}));
+  EXPECT_NE(run.output().find("driver 13010"), std::string::npos) << run.output();
+  EXPECT_NE(run.output().find("driver 13000"), std::string::npos) << run.output();
+  EXPECT_NE(run.output().find("other bits"), std::string::npos) << run.output();
+  run.resume({"--other-arithmetic"});
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const std::string plans = text_of(run.directory() / "gpu_plans" / "a0.0.txt");
+  EXPECT_NE(plans.find("driver 13010"), std::string::npos) << "chosen anew: " << plans;
+  unsetenv("TENAX_EMULATED_DRIVER");
 }
 
 TEST_F(CudaRun, WithoutAGpuIsRefusedWithTheReason) {

@@ -113,7 +113,8 @@ void train_rank(const WorldOptions& options, compute::Communicator& comm, RankRe
   out.eval_loss = *loss;
   out.payload = actors::payload_of(engine);
   out.bytes.resize(out.payload.bytes);
-  actors::copy_to_payload(engine, out.bytes);
+  const Status copied = actors::copy_to_payload(engine, out.bytes);
+  ASSERT_TRUE(copied) << copied.error().message;
 }
 
 void copy_box(const TensorShard& shard, const float* values, std::vector<float>& tensor) {

@@ -25,10 +25,18 @@ struct dim3 {
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+struct EmulatedStream;
+
 namespace tenax::emulation {
 
-/// Runs `thread` once for each thread of the grid; one launch at a time in the process.
-void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
+using Stream = struct ::EmulatedStream*;
+
+/// Runs `thread` once for each thread of the grid, after all that was queued on the stream; one
+/// launch at a time in the process.
+void launch(Stream stream, dim3 grid, dim3 block, std::size_t shared_bytes,
+            const std::function<void()>& thread);
+/// Runs what was queued on the stream.
+void finish(Stream stream);
 /// The running block's dynamic shared memory, filled with NaN at its start.
 float* dynamic_shared();
 void sync_threads();
@@ -40,12 +48,13 @@ void fail_next_allocations(int count);
 void break_context(int error);
 /// Bytes of device memory in use.
 std::size_t allocated_bytes();
+/// Bytes copied since the process began, to the host's memory from the device's or the other way.
+std::size_t copied_bytes(bool to_host);
 
 }  // namespace tenax::emulation
 
 #define TENAX_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  (static_cast<void>(stream),                                        \
-   ::tenax::emulation::launch(grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); }))
+  ::tenax::emulation::launch(stream, grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); })
 #define TENAX_DYNAMIC_SHARED(name) float* name = ::tenax::emulation::dynamic_shared()
 
 inline void __syncthreads() { tenax::emulation::sync_threads(); }
@@ -61,8 +70,8 @@ T __shfl_xor_sync(unsigned lanes, T value, int mask) {
   return value;
 }
 
-// --- The part of the runtime that the plugin uses. Streams are empty: everything is done when a
-// call returns.
+// --- The part of the runtime that the plugin uses. Kernels run when they are launched; a copy
+// waits until something on its stream or an event behind it asks for it, as late as a GPU might.
 
 using cudaError_t = int;
 using cudaStream_t = struct EmulatedStream*;

@@ -1,8 +1,10 @@
 // Matrix products by three loops in the place of cuBLASLt, and no cuDNN: attention is the plain
-// kernels'.
+// kernels'. Its heuristics choose the algorithm that TENAX_EMULATED_ALGORITHM names, 0 without it;
+// odd ones sum in float32.
 #include <algorithm>
 #include <cmath>
-#include <set>
+#include <cstdlib>
+#include <map>
 
 #include "compute/cuda/bfloat16.h"
 #include "compute/cuda/context.h"
@@ -30,17 +32,21 @@ double gelu_slope(double x) {
 
 class LoopProducts final : public MatrixProducts {
  public:
+  explicit LoopProducts(tenax_cuda_context& context) : context_(context) {}
   Outcome run(const tenax_cuda_matmul& c, float*, bool* fused) override {
     *fused = false;
-    plans_.insert(plan_line(matmul_key(c), {}));
+    emulation::finish(context_.stream);
+    const MatmulAlgorithm& algorithm = plan_for(matmul_key(c));
     for (std::int64_t i = 0; i < c.m; ++i)
       for (std::int64_t j = 0; j < c.n; ++j) {
         double sum = 0;
-        for (std::int64_t l = 0; l < c.k; ++l)
+        for (std::int64_t l = 0; l < c.k; ++l) {
           sum += static_cast<double>(
                      element(c.a, c.type, c.transpose_a != 0 ? l * c.lda + i : i * c.lda + l)) *
                  static_cast<double>(
                      element(c.b, c.type, c.transpose_b != 0 ? j * c.ldb + l : l * c.ldb + j));
+          if (algorithm.id % 2 != 0) sum = static_cast<double>(static_cast<float>(sum));
+        }
         if (c.c != nullptr) sum += static_cast<double>(element(c.c, c.out_type, i * c.ldc + j));
         if (c.bias != nullptr) sum += static_cast<double>(element(c.bias, c.type, j));
         if (c.epilogue == TENAX_CUDA_EPILOGUE_GELU_AUX) {
@@ -56,17 +62,34 @@ class LoopProducts final : public MatrixProducts {
   }
   std::string plans() const override {
     std::string text;
-    for (const std::string& line : plans_) text += line + "\n";
+    for (const auto& [key, algorithm] : plans_) text += plan_line(key, algorithm) + "\n";
     return text;
   }
   bool use_plan(const std::string& line) override {
     std::string key;
     MatmulAlgorithm algorithm;
-    return parse_plan_line(line, key, algorithm);
+    if (!parse_plan_line(line, key, algorithm)) return false;
+    wanted_[key] = algorithm;
+    return true;
   }
 
  private:
-  std::set<std::string> plans_;
+  const MatmulAlgorithm& plan_for(const std::string& key) {
+    const auto known = plans_.find(key);
+    if (known != plans_.end()) return known->second;
+    MatmulAlgorithm chosen;
+    const auto wanted = wanted_.find(key);
+    if (wanted != wanted_.end()) {
+      chosen = wanted->second;
+    } else if (const char* id = std::getenv("TENAX_EMULATED_ALGORITHM"); id != nullptr) {
+      chosen.id = std::atoi(id);
+    }
+    return plans_.emplace(key, chosen).first->second;
+  }
+
+  tenax_cuda_context& context_;
+  std::map<std::string, MatmulAlgorithm> plans_;
+  std::map<std::string, MatmulAlgorithm> wanted_;
 };
 
 class NoCudnn final : public AttentionPlans {
@@ -81,8 +104,8 @@ class NoCudnn final : public AttentionPlans {
 
 }  // namespace
 
-std::unique_ptr<MatrixProducts> make_matrix_products(tenax_cuda_context&) {
-  return std::make_unique<LoopProducts>();
+std::unique_ptr<MatrixProducts> make_matrix_products(tenax_cuda_context& context) {
+  return std::make_unique<LoopProducts>(context);
 }
 
 std::unique_ptr<AttentionPlans> make_attention_plans(tenax_cuda_context&) {
@@ -103,39 +126,6 @@ tenax_cuda_status tenax_cuda_describe(char* json, size_t size) {
   return TENAX_CUDA_OK;
 }
 
-tenax_cuda_status tenax_cuda_health(int32_t, char* json, size_t size) {
-  tenax::cuda::copy_text("an emulation has no NVML", json, size);
-  return TENAX_CUDA_UNAVAILABLE;
-}
-
-tenax_cuda_status tenax_cuda_nccl_unique_id(char*, char* message, size_t size) {
-  tenax::cuda::copy_text("an emulation has no NCCL", message, size);
-  return TENAX_CUDA_UNAVAILABLE;
-}
-tenax_cuda_status tenax_cuda_nccl_create(tenax_cuda_context* context, const char*, int32_t, int32_t,
-                                         tenax_cuda_nccl**) {
-  return context->fail({TENAX_CUDA_UNAVAILABLE, "an emulation has no NCCL"});
-}
-// No communicator can be made, so these are never called.
-tenax_cuda_status tenax_cuda_nccl_poll(tenax_cuda_nccl*) { return TENAX_CUDA_INTERNAL; }
-const char* tenax_cuda_nccl_message(tenax_cuda_nccl*) { return ""; }
-tenax_cuda_status tenax_cuda_nccl_all_reduce(tenax_cuda_nccl*, const float*, float*, int64_t) {
-  return TENAX_CUDA_INTERNAL;
-}
-tenax_cuda_status tenax_cuda_nccl_send(tenax_cuda_nccl*, const void*, uint64_t, int32_t) {
-  return TENAX_CUDA_INTERNAL;
-}
-tenax_cuda_status tenax_cuda_nccl_recv(tenax_cuda_nccl*, void*, uint64_t, int32_t) {
-  return TENAX_CUDA_INTERNAL;
-}
-tenax_cuda_status tenax_cuda_nccl_join(tenax_cuda_nccl*) { return TENAX_CUDA_INTERNAL; }
-tenax_cuda_status tenax_cuda_nccl_shrink(tenax_cuda_nccl*, const int32_t*, int32_t,
-                                         tenax_cuda_nccl**) {
-  return TENAX_CUDA_INTERNAL;
-}
-void tenax_cuda_nccl_abort(tenax_cuda_nccl*) {}
-void tenax_cuda_nccl_destroy(tenax_cuda_nccl*) {}
-
 // For tests that load this library.
 __attribute__((visibility("default"))) void tenax_emulation_break_context(int error) {
   tenax::emulation::break_context(error);
@@ -145,6 +135,9 @@ __attribute__((visibility("default"))) void tenax_emulation_fail_next_allocation
 }
 __attribute__((visibility("default"))) size_t tenax_emulation_allocated_bytes() {
   return tenax::emulation::allocated_bytes();
+}
+__attribute__((visibility("default"))) size_t tenax_emulation_copied_bytes(int to_host) {
+  return tenax::emulation::copied_bytes(to_host != 0);
 }
 
 }  // extern "C"

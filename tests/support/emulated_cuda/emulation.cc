@@ -5,10 +5,32 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <iterator>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <vector>
+
+/// Copies that nothing has waited for yet.
+struct EmulatedStream {
+  std::deque<std::function<void()>> queue;
+  std::uint64_t executed = 0;
+  std::uint64_t queued() const { return executed + queue.size(); }
+  void run_until(std::uint64_t position) {
+    for (; executed < position && !queue.empty(); ++executed) {
+      const auto copy = std::move(queue.front());
+      queue.pop_front();
+      copy();
+    }
+  }
+};
+struct EmulatedEvent {
+  EmulatedStream* stream = nullptr;
+  std::uint64_t position = 0;
+};
 
 namespace tenax::emulation {
 namespace {
@@ -123,8 +145,11 @@ class Block {
 };
 
 struct Machine {
-  std::mutex mutex;
+  std::recursive_mutex mutex;
   Block block;
+  std::set<Stream> streams;
+  std::map<const char*, std::size_t> memory;  ///< the device's
+  std::size_t copied[2] = {};
   int failing_allocations = 0;
   int broken = cudaSuccess;
   std::size_t allocated = 0;
@@ -142,11 +167,25 @@ void Block::enter() {
   block.fibers_[self]->done = true;
 }
 
+bool is_device_memory(const void* p) {
+  const auto after = machine().memory.upper_bound(static_cast<const char*>(p));
+  if (after == machine().memory.begin()) return false;
+  const auto [begin, bytes] = *std::prev(after);
+  return static_cast<const char*>(p) < begin + bytes;
+}
+
 }  // namespace
 
-void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread) {
+void finish(Stream stream) {
+  const std::scoped_lock lock(machine().mutex);
+  stream->run_until(stream->queued());
+}
+
+void launch(Stream stream, dim3 grid, dim3 block, std::size_t shared_bytes,
+            const std::function<void()>& thread) {
   Machine& m = machine();
   const std::scoped_lock lock(m.mutex);
+  finish(stream);
   // A fault for one of several processes: whoever gets to remove the file has it.
   if (const char* fault = std::getenv("TENAX_EMULATED_FAULT");
       fault != nullptr && m.broken == cudaSuccess && unlink(fault) == 0)
@@ -177,6 +216,7 @@ std::uint32_t shuffle_xor(std::uint32_t bits, int mask) {
 void fail_next_allocations(int count) { machine().failing_allocations = count; }
 void break_context(int error) { machine().broken = error; }
 std::size_t allocated_bytes() { return machine().allocated; }
+std::size_t copied_bytes(bool to_host) { return machine().copied[to_host ? 1 : 0]; }
 
 }  // namespace tenax::emulation
 
@@ -211,7 +251,8 @@ cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
 }
 cudaError_t cudaSetDevice(int) { return machine().broken; }
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
+  const char* const other = std::getenv("TENAX_EMULATED_DRIVER");
+  *version = other == nullptr ? 13000 : std::atoi(other);
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
@@ -240,11 +281,14 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   std::memcpy(block, &bytes, sizeof bytes);
   machine().allocated += bytes;
   *memory = block + kDeviceHeader;
+  machine().memory[block + kDeviceHeader] = bytes;
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {
   if (memory == nullptr) return cudaSuccess;
   const std::scoped_lock lock(machine().mutex);
+  for (const auto stream : machine().streams) tenax::emulation::finish(stream);
+  machine().memory.erase(static_cast<char*>(memory));
   auto* const block = static_cast<char*>(memory) - kDeviceHeader;
   std::size_t bytes = 0;
   std::memcpy(&bytes, block, sizeof bytes);
@@ -262,29 +306,61 @@ cudaError_t cudaFreeHost(void* memory) {
 }
 cudaError_t cudaHostRegister(void*, std::size_t, unsigned) { return machine().broken; }
 cudaError_t cudaHostUnregister(void*) { return machine().broken; }
-cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
+cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
+  tenax::emulation::finish(stream);
   if (machine().broken == cudaSuccess) std::memset(memory, value, bytes);
   return machine().broken;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
-                            cudaStream_t) {
-  if (machine().broken == cudaSuccess) std::memcpy(to, from, bytes);
+                            cudaStream_t stream) {
+  const std::scoped_lock lock(machine().mutex);
+  stream->queue.push_back([=] {
+    if (machine().broken != cudaSuccess) return;
+    std::memcpy(to, from, bytes);
+    const bool to_device = tenax::emulation::is_device_memory(to);
+    if (to_device != tenax::emulation::is_device_memory(from))
+      machine().copied[to_device ? 0 : 1] += bytes;
+  });
   return machine().broken;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = nullptr;
+  const std::scoped_lock lock(machine().mutex);
+  *stream = new EmulatedStream;
+  machine().streams.insert(*stream);
   return machine().broken;
 }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return machine().broken; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return machine().broken; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return machine().broken; }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const std::scoped_lock lock(machine().mutex);
+  tenax::emulation::finish(stream);
+  machine().streams.erase(stream);
+  delete stream;
+  return machine().broken;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  tenax::emulation::finish(stream);
+  return machine().broken;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) {
+  return cudaEventSynchronize(event);
+}
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = nullptr;
+  *event = new EmulatedEvent;
   return machine().broken;
 }
-cudaError_t cudaEventDestroy(cudaEvent_t) { return machine().broken; }
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return machine().broken; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return machine().broken; }
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return machine().broken;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const std::scoped_lock lock(machine().mutex);
+  *event = {stream, stream->queued()};
+  return machine().broken;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const std::scoped_lock lock(machine().mutex);
+  if (event->stream != nullptr) event->stream->run_until(event->position);
+  return machine().broken;
+}
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return machine().broken; }
 cudaError_t cudaGetLastError() { return machine().broken; }
 const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }

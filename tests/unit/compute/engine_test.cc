@@ -289,13 +289,13 @@ TEST(Engine, AFlippedGradientBitIsSeenByItsRankAloneAndByTheVerdict) {
       EXPECT_TRUE((*engine)->compute_gradients(comm, microbatches));
       VerdictPart part = (*engine)->verdict_part();
       part.step = 1;
-      part.differs = first != nullptr && (*engine)->own_gradient_hash() != *first;
+      part.differs = first != nullptr && (*engine)->own_gradient_hash().value() != *first;
       return *(*engine)->exchange_verdict(comm, part);
     };
     const Verdict wrong = compute(1U << 30, nullptr);
-    const Hash128 wrong_hash = (*engine)->own_gradient_hash();
+    const Hash128 wrong_hash = (*engine)->own_gradient_hash().value();
     const Verdict right = compute(0, &wrong_hash);
-    const Hash128 right_hash = (*engine)->own_gradient_hash();
+    const Hash128 right_hash = (*engine)->own_gradient_hash().value();
     EXPECT_EQ(right_hash == wrong_hash, comm.rank() == 0);
     EXPECT_EQ(right.num_differing, 1);
     EXPECT_EQ(right.differing_rank, 1);

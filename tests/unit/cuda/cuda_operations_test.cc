@@ -65,17 +65,20 @@ TEST_F(CudaOperations, AdamwHasTheBitsOfTheCpu) {
 }
 
 TEST_F(CudaOperations, SumsOfSquaresHaveTheBitsOfTheCpu) {
+  constexpr std::size_t kSizes[] = {1, 15, 4096, 4097, 40000};
   std::vector<DeviceBuffer> buffers;
-  std::vector<std::span<const float>> tensors;
-  std::vector<double> expected;
-  for (const std::size_t n : {1U, 15U, 4096U, 4097U, 40000U}) {
+  std::vector<std::vector<double>> expected;
+  std::vector<std::vector<double>> sums;
+  std::vector<NormRange> ranges;
+  for (const std::size_t n : kSizes) {
     const std::vector<float> x = random_floats(n, n);
-    expected.push_back(sum_of_squares(x));
+    expected.emplace_back(num_norm_chunks(n));
+    chunk_sums_of_squares(x, expected.back());
     buffers.push_back(on_device(x));
-    tensors.push_back(buffers.back().span());
+    sums.emplace_back(num_norm_chunks(n));
+    ranges.push_back({buffers.back().span(), sums.back()});
   }
-  std::vector<double> sums(tensors.size());
-  device_->sums_of_squares(tensors, sums);
+  device_->chunk_squares(ranges);
   EXPECT_EQ(sums, expected);
 }
 

@@ -233,6 +233,84 @@ TEST(CudaStage, AFaultOfTheDeviceStaysAndIsTold) {
   }
 }
 
+TEST(CudaStage, NothingOfALostDeviceReachesTheHostAsANumber) {  // S1
+  const auto break_context = emulation_function<void(int)>("tenax_emulation_break_context");
+  const ModelOptions options = tiny_gpt2();
+  const TestBatch batch(options, {2, 7});
+  const StageSettings settings = on_emulated_device();
+  const auto stage = make_device_stage(options, whole_model(options), {2, 7}, settings);
+  const auto first = make_device_stage(options, {0, 1, true, false}, {2, 7}, settings);
+  DeviceBuffer gradient = stage->device()->allocate(stage->gradient_size()).value();
+  EXPECT_TRUE(stage->status());
+  constexpr int kLaunchFailure = 719;
+  break_context(kLaunchFailure);
+  stage->forward(0, {batch.tokens, batch.targets}, {}, {});
+  stage->backward(0, {}, {}, gradient.span());
+  std::vector<float> output(first->boundary_size());
+  first->forward(0, {batch.tokens, {}}, {}, output);
+  break_context(0);
+  EXPECT_TRUE(std::isnan(stage->loss(0).sum));
+  for (const float x : output) ASSERT_TRUE(std::isnan(x));
+  ASSERT_FALSE(stage->status());
+  EXPECT_EQ(stage->status().error().code, ErrorCode::kDeviceLost);
+  EXPECT_TRUE(std::isnan(stage->evaluate({batch.tokens, batch.targets}, {}, {}).sum));
+  std::vector<float> logits(static_cast<std::size_t>(options.vocabulary_size));
+  stage->next_token_logits(std::span(batch.tokens).first(3), logits);
+  for (const float x : logits) ASSERT_TRUE(std::isnan(x));
+}
+
+TEST(CudaStage, InitialWeightsAreThoseOfTheCpu) {
+  const ModelOptions options = tiny_gpt2();
+  const auto on_gpu =
+      make_device_stage(options, whole_model(options), {2, 7}, on_emulated_device());
+  const auto on_cpu = make_stage(options, whole_model(options), {2, 7});
+  on_gpu->initialise(42);
+  on_cpu->initialise(42);
+  std::vector<float> values(on_gpu->values().size());
+  on_gpu->device()->read(on_gpu->values(), values);
+  EXPECT_TRUE(std::ranges::equal(values, on_cpu->values()));
+}
+
+TEST(CudaStage, NewWeightsAreTakenByTheNextForwardInBfloat16Too) {
+  const ModelOptions options = tiny_llama();
+  const TestBatch batch(options, {2, 7});
+  const auto stage =
+      make_device_stage(options, whole_model(options), {2, 7}, on_emulated_device(true));
+  const double before = stage->evaluate({batch.tokens, batch.targets}, {}, {}).sum;
+  const std::vector<float> values = device_test_values(*stage);
+  stage->device()->write(device_test_values(*stage, 0.5f), stage->values());
+  EXPECT_NE(stage->evaluate({batch.tokens, batch.targets}, {}, {}).sum, before);
+  stage->device()->write(values, stage->values());
+  EXPECT_EQ(stage->evaluate({batch.tokens, batch.targets}, {}, {}).sum, before);
+}
+
+TEST(CudaStage, ValuesMayLieInABufferOfTheEngine) {
+  const ModelOptions options = tiny_gpt2();
+  StageSettings settings = on_emulated_device();
+  const auto plan = plan_stage_memory(options, whole_model(options), {2, 7}, settings);
+  ASSERT_TRUE(plan);
+  const DeviceBuffer values =
+      settings.cuda->allocate(static_cast<std::size_t>(plan->values) / sizeof(float)).value();
+  settings.values = values.span();
+  const auto stage = make_device_stage(options, whole_model(options), {2, 7}, settings);
+  EXPECT_EQ(stage->values().data(), values.data());
+  const TestBatch batch(options, {2, 7});
+  const auto own = make_device_stage(options, whole_model(options), {2, 7}, on_emulated_device());
+  EXPECT_EQ(train_on_device(*stage, batch).gradient, train_on_device(*own, batch).gradient);
+}
+
+TEST(CudaStage, TensorParallelismIsRefused) {
+  const ModelOptions options = tiny_gpt2();
+  StageSpec part = whole_model(options);
+  part.tensor = {3, 0};
+  const auto stage = Stage::create(options, part, {2, 7}, 1, on_emulated_device());
+  ASSERT_FALSE(stage);
+  EXPECT_EQ(stage.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(stage.error().message.find("tensor parallelism is not built on the GPU"),
+            std::string::npos)
+      << stage.error().message;
+}
+
 TEST(CudaStage, ItsDescriptionNamesTheAlgorithmsInUse) {
   const ModelOptions options = tiny_gpt2();
   const auto stage = make_device_stage(options, whole_model(options), {2, 7}, on_emulated_device());

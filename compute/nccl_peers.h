@@ -1,0 +1,58 @@
+// GPUs of several ranks through NCCL, which the plugin opens when it is first asked for. Its
+// communicators do not block: forming and transfers are polled, so an abort from another thread
+// ends them, and a communicator that has failed is never used again.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+
+#include "common/annotations.h"
+#include "common/clock.h"
+#include "compute/communicator.h"
+#include "compute/cuda_device.h"
+#include "compute/device_peers.h"
+
+namespace tenax::compute {
+
+struct NcclOptions {
+  int rank = 0;
+  int world_size = 1;
+  Duration form_timeout{};
+  std::string key_prefix;  ///< the generation: equal on all ranks, never used twice in a run
+};
+
+class NcclPeers final : public DevicePeers {
+ public:
+  /// Empty where NCCL can be opened, else what is missing.
+  static std::string missing(const CudaPlugin& plugin);
+
+  /// Blocks until all ranks have formed. kTimeout, kAborted after a request on `stop` (which later
+  /// aborts the communicator too), kUnavailable with NCCL's words.
+  static Result<std::unique_ptr<DevicePeers>> create(std::shared_ptr<CudaDevice> device,
+                                                     const NcclOptions& options,
+                                                     Rendezvous& rendezvous,
+                                                     std::stop_token stop = {});
+  ~NcclPeers() override;
+
+  Status exchange(std::span<const DeviceTransfer> transfers) override;
+  Status status() override;
+  void abort(std::string reason) override;
+
+ private:
+  explicit NcclPeers(std::shared_ptr<CudaDevice> device) : device_(std::move(device)) {}
+  Status form(const NcclOptions& options, Rendezvous& rendezvous, const std::stop_token& stop);
+  Status outcome(tenax_cuda_status status);
+
+  const std::shared_ptr<CudaDevice> device_;
+  tenax_cuda_nccl* comm_ = nullptr;
+  mutable Mutex mutex_;
+  std::string reason_ TENAX_GUARDED_BY(mutex_);
+  std::optional<std::stop_callback<std::function<void()>>> abort_on_stop_;
+};
+
+}  // namespace tenax::compute
