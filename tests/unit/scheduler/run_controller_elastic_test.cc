@@ -406,5 +406,31 @@ TEST(ElasticRun, ASupervisorThatTakesOverKeepsTheSmallerLayout) {
   expect_the_same_end(run);
 }
 
+TEST(ElasticRun, WhatASmallerTargetKeptMayBeGoneWhenTheRunIsResumed) {
+  test::ControlledRunOptions o = fragile(1, 1, 1);
+  o.controller.worker_restarts.intensity = 1000;
+  ControlledRun run(o);
+  run.start();
+  run.run_until_training();
+  run.join_agent(1);
+  for (int i = 0; i < 1000 && run.plan().degrees.dp == 1; ++i) {
+    run.settle();
+    for (int seat = 0; seat < run.num_seats(); ++seat) run.advance(seat);
+  }
+  run.run_until_training();
+  run.kill_worker(0);
+  ASSERT_TRUE(run.deliver_from_agent(0));
+  run.feed(ScaleRequested{{1, 1, 1}, "the operator"});
+  until_a_plan(run);
+  run.run_until_training();
+  ASSERT_TRUE(run.state.seats[0].retired) << run.notes();
+  run.crash_supervisor();
+  run.kill_agent(0);
+  run.kill_agent(1);
+  run.restart_supervisor();
+  EXPECT_TRUE(run.state.agents[1].gone);
+  expect_the_same_end(run);
+}
+
 }  // namespace
 }  // namespace tenax::scheduler
