@@ -12,6 +12,7 @@
 #include <rocksdb/file_checksum.h>
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -81,8 +82,13 @@ struct FreeDeleter {
 };
 using AlignedMemory = std::unique_ptr<std::byte, FreeDeleter>;
 
+/// In huge pages, with which the disk is fastest: for the peers too.
 AlignedMemory aligned(std::size_t bytes) {
-  return AlignedMemory(static_cast<std::byte*>(std::aligned_alloc(4096, bytes)));
+  constexpr std::size_t kHugePage = 2 << 20;
+  const std::size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  AlignedMemory memory(static_cast<std::byte*>(std::aligned_alloc(kHugePage, rounded)));
+  if (::madvise(memory.get(), rounded, MADV_HUGEPAGE) != 0) std::perror("no huge pages");
+  return memory;
 }
 
 void plain_write(const std::string& path, const std::byte* from, std::size_t bytes) {

@@ -20,7 +20,7 @@ inline constexpr std::size_t kDirectAlignment = 4096;
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  /// Rounds `bytes` up to the alignment.
+  /// Rounds `bytes` up to the alignment, or from 2 MiB on to huge pages where there are any.
   explicit AlignedBuffer(std::size_t bytes);
   std::byte* data() const { return data_.get(); }
   std::size_t bytes() const { return bytes_; }

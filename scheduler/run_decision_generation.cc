@@ -68,6 +68,8 @@ void Decision::begin_gathering(const std::string& reason, EvidenceStrength stren
 
 void Decision::try_start() {
   if (s_.phase != Phase::kGathering || s_.replay) return;
+  // What a smaller target had kept may have been on agents that are gone.
+  revive_retired(s_.target.world_size() + o_.spares - count_wanted());
   std::vector<int> present;  // seats whose workers can take part
   int coming = 0;
   for (std::size_t i = 0; i < s_.seats.size(); ++i) {

@@ -126,8 +126,6 @@ void Decision::take_over(const SupervisorStarted& e) {
       spawn_agent(id);
     }
   }
-  // All that a smaller target had kept may have been on agents that are gone.
-  revive_retired(s_.target.world_size() + o_.spares - count_wanted());
   issue_replay();
   begin_gathering("the supervisor was restarted", kEvidenceDecision);
   if (alive > 0) s_.deadline = now_ + o_.takeover_wait;

@@ -406,10 +406,8 @@ TEST(ElasticRun, ASupervisorThatTakesOverKeepsTheSmallerLayout) {
   expect_the_same_end(run);
 }
 
-TEST(ElasticRun, WhatASmallerTargetKeptMayBeGoneWhenTheRunIsResumed) {
-  test::ControlledRunOptions o = fragile(1, 1, 1);
-  o.controller.worker_restarts.intensity = 1000;
-  ControlledRun run(o);
+/// One replica, that of a joined agent, after the run was scaled down: the other's seat is retired.
+void keep_the_joined_agent_alone(ControlledRun& run) {
   run.start();
   run.run_until_training();
   run.join_agent(1);
@@ -424,11 +422,30 @@ TEST(ElasticRun, WhatASmallerTargetKeptMayBeGoneWhenTheRunIsResumed) {
   until_a_plan(run);
   run.run_until_training();
   ASSERT_TRUE(run.state.seats[0].retired) << run.notes();
+}
+
+TEST(ElasticRun, WhatASmallerTargetKeptMayBeGoneWhenTheRunIsResumed) {
+  test::ControlledRunOptions o = fragile(1, 1, 1);
+  o.controller.worker_restarts.intensity = 1000;
+  ControlledRun run(o);
+  keep_the_joined_agent_alone(run);
   run.crash_supervisor();
   run.kill_agent(0);
   run.kill_agent(1);
   run.restart_supervisor();
   EXPECT_TRUE(run.state.agents[1].gone);
+  expect_the_same_end(run);
+}
+
+TEST(ElasticRun, WhatASmallerTargetKeptMayDie) {
+  test::ControlledRunOptions o = fragile(1, 1, 1);
+  o.controller.worker_restarts.intensity = 1000;
+  ControlledRun run(o);
+  keep_the_joined_agent_alone(run);
+  run.kill_agent(1);
+  run.settle();
+  EXPECT_TRUE(run.state.agents[1].gone);
+  EXPECT_FALSE(run.state.seats[0].retired);
   expect_the_same_end(run);
 }
 
