@@ -13,10 +13,12 @@ namespace tenax::checkpoint {
 namespace {
 
 constexpr std::uint64_t kMiB = 1 << 20;
-/// For each thread: two buffers of 8 MiB, and as much again for all that is small.
-constexpr std::uint64_t kWriteLimit = 2 * 2 * 8 * kMiB + 8 * kMiB;
-/// For each thread a chunk and its alignment.
-constexpr std::uint64_t kReadLimit = 2 * 4 * kMiB + 8 * kMiB;
+/// Addresses, not memory, that the allocator spends to put a buffer at a huge page.
+constexpr std::uint64_t kAlignment = 2 * kMiB;
+/// For each of two threads two buffers of 8 MiB, and what is small.
+constexpr std::uint64_t kWriteLimit = 2 * 2 * (8 * kMiB + kAlignment) + 8 * kMiB;
+/// For each of two threads a chunk, and what is small.
+constexpr std::uint64_t kReadLimit = 2 * (4 * kMiB + kAlignment) + 4 * kMiB;
 
 std::uint64_t allocated() {
   const struct mallinfo2 info = ::mallinfo2();
