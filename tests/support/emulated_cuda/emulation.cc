@@ -149,6 +149,7 @@ struct Machine {
   Block block;
   std::set<Stream> streams;
   std::map<const char*, std::size_t> memory;  ///< the device's
+  std::map<const char*, std::size_t> pinned;  ///< of the host: copies from there read it late
   std::size_t copied[2] = {};
   int failing_allocations = 0;
   int broken = cudaSuccess;
@@ -167,12 +168,14 @@ void Block::enter() {
   block.fibers_[self]->done = true;
 }
 
-bool is_device_memory(const void* p) {
-  const auto after = machine().memory.upper_bound(static_cast<const char*>(p));
-  if (after == machine().memory.begin()) return false;
+bool lies_in(const std::map<const char*, std::size_t>& blocks, const void* p) {
+  const auto after = blocks.upper_bound(static_cast<const char*>(p));
+  if (after == blocks.begin()) return false;
   const auto [begin, bytes] = *std::prev(after);
   return static_cast<const char*>(p) < begin + bytes;
 }
+
+bool is_device_memory(const void* p) { return lies_in(machine().memory, p); }
 
 }  // namespace
 
@@ -298,14 +301,23 @@ cudaError_t cudaFree(void* memory) {
 }
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
   *memory = std::aligned_alloc(kHeader, (bytes + kHeader - 1) / kHeader * kHeader);
-  return *memory == nullptr ? cudaErrorMemoryAllocation : machine().broken;
+  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaHostRegister(*memory, bytes, 0);
 }
 cudaError_t cudaFreeHost(void* memory) {
+  cudaHostUnregister(memory);
   std::free(memory);
   return machine().broken;
 }
-cudaError_t cudaHostRegister(void*, std::size_t, unsigned) { return machine().broken; }
-cudaError_t cudaHostUnregister(void*) { return machine().broken; }
+cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned) {
+  const std::scoped_lock lock(machine().mutex);
+  machine().pinned.emplace(static_cast<const char*>(memory), bytes);
+  return machine().broken;
+}
+cudaError_t cudaHostUnregister(void* memory) {
+  const std::scoped_lock lock(machine().mutex);
+  machine().pinned.erase(static_cast<const char*>(memory));
+  return machine().broken;
+}
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
   tenax::emulation::finish(stream);
   if (machine().broken == cudaSuccess) std::memset(memory, value, bytes);
@@ -314,9 +326,16 @@ cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStre
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
   const std::scoped_lock lock(machine().mutex);
+  // What comes from pageable memory of the host is taken at once: the caller may free it.
+  std::shared_ptr<std::vector<char>> staged;
+  if (!tenax::emulation::is_device_memory(from) &&
+      !tenax::emulation::lies_in(machine().pinned, from)) {
+    const char* const begin = static_cast<const char*>(from);
+    staged = std::make_shared<std::vector<char>>(begin, begin + bytes);
+  }
   stream->queue.push_back([=] {
     if (machine().broken != cudaSuccess) return;
-    std::memcpy(to, from, bytes);
+    std::memcpy(to, staged ? staged->data() : from, bytes);
     const bool to_device = tenax::emulation::is_device_memory(to);
     if (to_device != tenax::emulation::is_device_memory(from))
       machine().copied[to_device ? 0 : 1] += bytes;

@@ -12,6 +12,7 @@
 #include "compute/nccl_peers.h"
 #include "compute/solo_communicator.h"
 #include "compute/tensor_norm.h"
+#include "tests/support/even_layout.h"
 #include "tests/support/thread_world.h"
 #include "tests/unit/cuda/emulated_device.h"
 
@@ -52,24 +53,8 @@ EngineOptions engine_options(const ModelOptions& model, const Layout& layout, in
                              Precision precision = Precision::kFp32) {
   const auto [dp, pp, zero, through] = layout;
   EngineOptions o;
-  o.model = model;
   o.shape = kShape;
-  o.rank = rank;
-  o.stage = rank / dp;
-  o.replica = rank % dp;
-  o.world_size = dp * pp;
-  const int layers = static_cast<int>(model.num_layers);
-  for (int s = 0; s < pp; ++s)
-    o.stages.push_back({layers * s / pp, layers * (s + 1) / pp, s == 0, s == pp - 1});
-  for (int r = 0; r < dp; ++r) {
-    o.dp_group.push_back(o.stage * dp + r);
-    o.ranges.push_back({kMicrobatches * r / dp, kMicrobatches * (r + 1) / dp});
-    std::vector<int> replica;
-    for (int s = 0; s < pp; ++s) replica.push_back(s * dp + r);
-    o.replicas.push_back(replica);
-  }
-  o.pp_group = o.replicas[static_cast<std::size_t>(o.replica)];
-  o.num_microbatches = kMicrobatches;
+  test::lay_out(o, model, {dp, pp}, rank, kMicrobatches);
   const int mine = o.ranges[static_cast<std::size_t>(o.replica)].size();
   o.schedule = schedule(o.stage, pp, mine);
   o.num_outboxes = mine;

@@ -32,6 +32,17 @@ void until_a_plan(ControlledRun& run) {
   ASSERT_GT(run.num_plans(), before) << run.notes();
 }
 
+/// Until a generation with so many replicas trains.
+void train_until(ControlledRun& run, int dp) {
+  for (int i = 0; i < 1000 && run.plan().degrees.dp != dp; ++i) {
+    run.settle();
+    for (int seat = 0; seat < run.num_seats(); ++seat) run.advance(seat);
+    if (run.state.phase == Phase::kGathering) run.fire_timer();
+  }
+  EXPECT_EQ(run.plan().degrees.dp, dp) << run.notes();
+  run.run_until_training();
+}
+
 void expect_the_same_end(ControlledRun& run) {
   run.run_to_end();
   EXPECT_EQ(run.violation(), "") << run.notes();
@@ -114,11 +125,7 @@ TEST(ElasticRun, GrowsAgainAtABoundaryWhenTheExclusionIsOver) {
   EXPECT_TRUE(run.noted("the exclusion of agent 0 is over"));
   run.settle();
   EXPECT_TRUE(run.noted("dp 2 x pp 1 instead of dp 1 x pp 1 after this step")) << run.notes();
-  while (run.plan().degrees.dp == 1) {
-    for (int seat = 0; seat < run.num_seats(); ++seat) run.advance(seat);
-    run.settle();
-    if (run.state.phase == Phase::kGathering) run.fire_timer();
-  }
+  train_until(run, 2);
   EXPECT_EQ(run.plan().step, 10) << "the step that was being trained";
   EXPECT_EQ(kinds(run.plan()).size(), 2u);
   EXPECT_EQ(std::count_if(run.plan().sources.begin(), run.plan().sources.end(),
@@ -271,12 +278,7 @@ TEST(ElasticRun, AJoinedAgentThatDiesIsNotWaitedFor) {
   run.run_until_training();
   run.join_agent(1);
   run.run_until_training();
-  while (run.plan().degrees.dp == 2) {
-    for (int seat = 0; seat < run.num_seats(); ++seat) run.advance(seat);
-    run.settle();
-    if (run.state.phase == Phase::kGathering) run.fire_timer();
-  }
-  run.run_until_training();
+  train_until(run, 3);
   run.kill_agent(1);
   until_a_plan(run);
   EXPECT_EQ(run.plan().degrees, (Degrees{2, 1, 1}));
@@ -292,24 +294,15 @@ TEST(ElasticRun, IsScaledUpAndDown) {
   run.run_until_training();
   ASSERT_TRUE(run.train_to(6));
   run.feed(ScaleRequested{{3, 1, 1}, "the operator"});
-  const auto train_until = [&](int dp) {
-    for (int i = 0; i < 1000 && run.plan().degrees.dp != dp; ++i) {
-      run.settle();
-      for (int seat = 0; seat < run.num_seats(); ++seat) run.advance(seat);
-      if (run.state.phase == Phase::kGathering) run.fire_timer();
-    }
-    EXPECT_EQ(run.plan().degrees.dp, dp) << run.notes();
-    run.run_until_training();
-  };
-  train_until(3);
+  train_until(run, 3);
   EXPECT_EQ(run.num_seats(), 3);
   run.feed(ScaleRequested{{1, 1, 1}, "the operator"});
-  train_until(1);
+  train_until(run, 1);
   EXPECT_EQ(run.all<KillWorker>().size(), 2u) << "workers that are no longer needed end";
   run.settle();
   EXPECT_EQ(run.all<SpawnWorker>().size(), 3u) << "and are not started again";
   run.feed(ScaleRequested{{2, 1, 1}, "the operator"});
-  train_until(2);
+  train_until(run, 2);
   expect_the_same_end(run);
 }
 
@@ -411,11 +404,7 @@ void keep_the_joined_agent_alone(ControlledRun& run) {
   run.start();
   run.run_until_training();
   run.join_agent(1);
-  for (int i = 0; i < 1000 && run.plan().degrees.dp == 1; ++i) {
-    run.settle();
-    for (int seat = 0; seat < run.num_seats(); ++seat) run.advance(seat);
-  }
-  run.run_until_training();
+  train_until(run, 2);
   run.kill_worker(0);
   ASSERT_TRUE(run.deliver_from_agent(0));
   run.feed(ScaleRequested{{1, 1, 1}, "the operator"});
