@@ -62,8 +62,8 @@ void flip_a_byte(const fs::path& file) {
 }  // namespace
 
 TEST(DamagedCheckpoint, IsQuarantinedAndThePreviousOneIsTaken) {
-  const std::string hash = undisturbed_hash(shapes().front());
-  RunUnderTest run;
+  const std::string hash = undisturbed_hash(shapes().front(), long_run());
+  RunUnderTest run(shapes().front(), long_run());
   run.start();
   ASSERT_TRUE(run.wait_for_step(22));
   ::kill(run.supervisor(), SIGINT);
@@ -85,7 +85,7 @@ TEST(DamagedCheckpoint, IsQuarantinedAndThePreviousOneIsTaken) {
 }
 
 TEST(DamagedCheckpoint, FilesThatAreGoneAreToldAndNothingHangs) {
-  RunUnderTest run;
+  RunUnderTest run(shapes().front(), long_run());
   run.start();
   ASSERT_TRUE(run.wait_for_step(22));
   ::kill(run.supervisor(), SIGINT);
@@ -96,7 +96,7 @@ TEST(DamagedCheckpoint, FilesThatAreGoneAreToldAndNothingHangs) {
   const Ended ended = run.wait();
   // Either the run is put right from an older checkpoint, or it is refused with the file's name.
   if (ended == Ended({0, 0})) {
-    EXPECT_EQ(run.hash(), undisturbed_hash(shapes().front()));
+    EXPECT_EQ(run.hash(), undisturbed_hash(shapes().front(), long_run()));
   } else {
     EXPECT_EQ(ended, Ended({4, 0})) << run.output();
     EXPECT_NE(run.output().find(gone.stem().string()), std::string::npos) << run.output();

@@ -21,8 +21,8 @@ void expect_nothing_left(RunUnderTest& run) {
 /// The run ends by `stop` with `exit_code` and a checkpoint of its last step; resumed, it ends like
 /// the undisturbed one.
 void expect_good_stop(const std::function<void(RunUnderTest&)>& stop, int exit_code) {
-  const std::string hash = undisturbed_hash(shapes().front());
-  RunUnderTest run;
+  const std::string hash = undisturbed_hash(shapes().front(), long_run());
+  RunUnderTest run(shapes().front(), long_run());
   run.start();
   ASSERT_TRUE(run.wait_for_step(kStopAfter));
   stop(run);
@@ -33,7 +33,7 @@ void expect_good_stop(const std::function<void(RunUnderTest&)>& stop, int exit_c
       << "it must say how to go on: " << run.output();
   const nlohmann::json state = run.json_lines("status").at(0);
   EXPECT_GE(state.at("step"), kStopAfter);
-  EXPECT_LT(state.at("step"), RunUnderTest::kSteps);
+  EXPECT_LT(state.at("step"), RunUnderTest::kLongSteps);
   EXPECT_EQ(state.at("newest_checkpoint"), state.at("step")) << "it must save the step it stops at";
   EXPECT_EQ(state.at("exit_code"), exit_code);
   run.resume();
@@ -50,7 +50,7 @@ void start_and_stop_a_worker(RunUnderTest& run) {
 }
 
 void expect_intact(RunUnderTest& run) {
-  const std::string hash = undisturbed_hash(shapes().front());
+  const std::string hash = undisturbed_hash(shapes().front(), long_run());
   expect_nothing_left(run);
   for (const auto& line : run.json_lines("checkpoint verify", {"--full"})) {
     EXPECT_TRUE(line.at("ok").get<bool>()) << line.dump();
@@ -71,7 +71,7 @@ TEST(Stop, ATerminationSignalSavesTheStepAndAsksToBeRequeued) {
 }
 
 TEST(Stop, APreemptedRunGoesOnWithTheSameCommand) {
-  RunUnderTest run;
+  RunUnderTest run(shapes().front(), long_run());
   run.start();
   ASSERT_TRUE(run.wait_for_step(5));
   ::kill(run.supervisor(), SIGTERM);
@@ -79,11 +79,11 @@ TEST(Stop, APreemptedRunGoesOnWithTheSameCommand) {
   run.start();
   EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
   EXPECT_NE(run.output().find("(resumed)"), std::string::npos);
-  EXPECT_EQ(run.hash(), undisturbed_hash(shapes().front()));
+  EXPECT_EQ(run.hash(), undisturbed_hash(shapes().front(), long_run()));
 }
 
 TEST(Stop, ARunThatDiedWithoutAnEndGoesOnWithTheSameCommand) {
-  RunUnderTest run;
+  RunUnderTest run(shapes().front(), long_run());
   run.start();
   ASSERT_TRUE(run.wait_for_step(5));
   run.kill_everything();
@@ -91,7 +91,7 @@ TEST(Stop, ARunThatDiedWithoutAnEndGoesOnWithTheSameCommand) {
   EXPECT_TRUE(eventually(std::chrono::seconds(10), [&] { return run.processes().empty(); }));
   run.start();
   EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
-  EXPECT_EQ(run.hash(), undisturbed_hash(shapes().front()));
+  EXPECT_EQ(run.hash(), undisturbed_hash(shapes().front(), long_run()));
 }
 
 TEST(Stop, TheStopCommandDoesWhatAnInterruptDoes) {
@@ -103,8 +103,8 @@ TEST(Stop, TheStopCommandDoesWhatAnInterruptDoes) {
 }
 
 TEST(Stop, AnInterruptBeforeTheFirstStepAlsoEndsInGoodOrder) {
-  const std::string hash = undisturbed_hash(shapes().front());
-  RunUnderTest run;
+  const std::string hash = undisturbed_hash(shapes().front(), long_run());
+  RunUnderTest run(shapes().front(), long_run());
   run.start();
   ASSERT_TRUE(eventually(std::chrono::seconds(20),
                          [&] { return run.output().find("run starts") != std::string::npos; }));
@@ -117,7 +117,7 @@ TEST(Stop, AnInterruptBeforeTheFirstStepAlsoEndsInGoodOrder) {
 }
 
 TEST(Stop, ASecondInterruptLeavesAtOnceAndKeepsThePreviousCheckpoint) {
-  RunUnderTest run;
+  RunUnderTest run(shapes().front(), long_run());
   start_and_stop_a_worker(run);
   ::kill(run.supervisor(), SIGINT);
   ASSERT_TRUE(eventually(std::chrono::seconds(20),
@@ -128,7 +128,7 @@ TEST(Stop, ASecondInterruptLeavesAtOnceAndKeepsThePreviousCheckpoint) {
 }
 
 TEST(Stop, TheStopCommandWithNowLeavesAtOnce) {
-  RunUnderTest run;
+  RunUnderTest run(shapes().front(), long_run());
   start_and_stop_a_worker(run);
   EXPECT_EQ(run.tenax({"stop", "--now", run.directory().string()}).ended, Ended({0, 0}));
   ASSERT_EQ(run.wait(), Ended({130, 0})) << run.output();

@@ -335,6 +335,10 @@ std::vector<std::string> RunUnderTest::segments() const {
   return names;
 }
 
+std::vector<std::string> long_run() {
+  return {fmt::format("train.steps={}", RunUnderTest::kLongSteps)};
+}
+
 std::string undisturbed_hash(const Shape& shape, const std::vector<std::string>& overrides) {
   static std::map<std::string, std::string> known;
   std::string key = shape.name;

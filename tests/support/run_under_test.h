@@ -43,6 +43,7 @@ struct RunProcess {
 class RunUnderTest {
  public:
   static constexpr int kSteps = 40;
+  static constexpr int kLongSteps = 200;
 
   /// Writes corpus and recipe. `overrides` ("train.steps=60") go to the first start.
   explicit RunUnderTest(Shape shape = shapes().front(), std::vector<std::string> overrides = {});
@@ -112,6 +113,9 @@ class RunUnderTest {
   int starts_ = 0;
   std::unique_ptr<ChildProcess> supervisor_;
 };
+
+/// Overrides of a run that is not over before a test has disturbed it, however late that comes.
+std::vector<std::string> long_run();
 
 /// The hash at the end of an undisturbed run of `shape` with `overrides`; made once for each.
 std::string undisturbed_hash(const Shape& shape, const std::vector<std::string>& overrides = {});
