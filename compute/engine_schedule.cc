@@ -2,7 +2,6 @@
 // of gradients as soon as the last backward has ended with it.
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <limits>
 #include <utility>
 
