@@ -20,13 +20,15 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "common/counter_rng.h"
-#include "compute/adamw.h"
+#include "compute/aligned_buffer.h"
+#include "compute/device.h"
 #include "compute/flops.h"
 #include "compute/stage.h"
 #include "compute/tensor_norm.h"
@@ -127,7 +129,7 @@ std::string peak_memory() {
 /// A model and what trains it, on one process.
 class Trainer {
  public:
-  Trainer(const Case& c, const StageSettings& settings) : case_(c) {
+  Trainer(const Case& c, const StageSettings& settings) : case_(c), device_(settings.num_threads) {
     auto stage = Stage::create(c.model, whole_model(c.model), c.shape, 1, settings);
     if (!stage) {
       fmt::print(stderr, "train_bench: {}\n", stage.error().message);
@@ -135,9 +137,25 @@ class Trainer {
     }
     stage_ = *std::move(stage);
     stage_->initialise(1);
-    m_.resize(stage_->values().size());
-    v_.resize(stage_->values().size());
-    gradient_.resize(stage_->gradient_size());
+    m_ = AlignedBuffer(stage_->values().size());
+    v_ = AlignedBuffer(stage_->values().size());
+    gradient_ = AlignedBuffer(stage_->gradient_size());
+    std::size_t chunks = 0;
+    for (const StageParameter& p : stage_->parameters())
+      chunks += num_norm_chunks(static_cast<std::size_t>(p.size));
+    chunk_squares_.resize(chunks);
+    std::size_t chunk = 0;
+    for (const StageParameter& p : stage_->parameters()) {
+      const auto at = static_cast<std::size_t>(p.offset);
+      const auto n = static_cast<std::size_t>(p.size);
+      const std::span<float> gradient =
+          gradient_.span().subspan(static_cast<std::size_t>(p.gradients.front().offset), n);
+      const std::span<double> sums = std::span(chunk_squares_).subspan(chunk, num_norm_chunks(n));
+      norms_.push_back({gradient, sums});
+      updates_.push_back({stage_->values().subspan(at, n), gradient, m_.span().subspan(at, n),
+                          v_.span().subspan(at, n), p.spec.decay});
+      chunk += sums.size();
+    }
   }
 
   /// One step; its loss.
@@ -153,30 +171,24 @@ class Trainer {
       targets[i] = static_cast<std::int32_t>(
           rng.bits(2 * i + 1) % static_cast<std::uint64_t>(case_.model.vocabulary_size));
     }
-    std::ranges::fill(gradient_, 0.0f);
+    device_.zero(gradient_.span());
     stage_->forward(0, {inputs, targets}, {}, {});
-    stage_->backward(0, {}, {}, gradient_);
-    double squares = 0;
+    stage_->backward(0, {}, {}, gradient_.span());
     for (const StageParameter& p : stage_->parameters()) {
       // A tied embedding's gradient is the sum of its parts, as in the engine.
-      float* first = gradient_.data() + p.gradients.front().offset;
+      const auto part_at = [&](std::size_t part) {
+        return gradient_.span().subspan(static_cast<std::size_t>(p.gradients[part].offset),
+                                        static_cast<std::size_t>(p.size));
+      };
       for (std::size_t part = 1; part < p.gradients.size(); ++part)
-        for (std::int64_t i = 0; i < p.size; ++i)
-          first[i] += gradient_[static_cast<std::size_t>(p.gradients[part].offset + i)];
-      squares += sum_of_squares({first, static_cast<std::size_t>(p.size)});
+        device_.add(part_at(0), part_at(part), part_at(0));
     }
+    device_.chunk_squares(norms_);
+    const double squares = std::accumulate(chunk_squares_.begin(), chunk_squares_.end(), 0.0);
     const LossSum loss = stage_->loss(0);
     const double scale = 1.0 / static_cast<double>(loss.targets);
     const double norm = std::sqrt(squares) * scale;
-    const AdamwStep update{step_, 1e-4, norm > 1 ? scale / norm : scale};
-    for (const StageParameter& p : stage_->parameters()) {
-      const auto at = static_cast<std::size_t>(p.offset);
-      const auto n = static_cast<std::size_t>(p.size);
-      adamw_update(
-          {}, update,
-          {stage_->values().subspan(at, n), std::span<const float>(gradient_).subspan(at, n),
-           std::span(m_).subspan(at, n), std::span(v_).subspan(at, n), p.spec.decay});
-    }
+    device_.adamw({}, {step_, 1e-4, norm > 1 ? scale / norm : scale}, updates_);
     return loss.sum * scale;
   }
 
@@ -190,7 +202,11 @@ class Trainer {
  private:
   Case case_;
   std::unique_ptr<Stage> stage_;
-  std::vector<float> m_, v_, gradient_;
+  HostDevice device_;
+  AlignedBuffer m_, v_, gradient_;
+  std::vector<double> chunk_squares_;
+  std::vector<NormRange> norms_;
+  std::vector<AdamwRange> updates_;
   std::int64_t step_ = 0;
 };
 
@@ -209,6 +225,8 @@ class Peer {
       // Debian's PyTorch is fastest with the OpenMP build of OpenBLAS.
       setenv("LD_LIBRARY_PATH", "/usr/lib/x86_64-linux-gnu/openblas-openmp", 1);
       setenv("OMP_NUM_THREADS", std::to_string(threads).c_str(), 1);
+      // OpenBLAS takes processors that are newer than itself for ones without AVX.
+      setenv("OPENBLAS_CORETYPE", __builtin_cpu_supports("avx512f") ? "SkylakeX" : "Haswell", 0);
       const auto text = [](std::int64_t v) { return std::to_string(v); };
       const std::vector<std::string> arguments = {"/usr/bin/python3",
                                                   TENAX_SOURCE_DIR "/bench/torch_train.py",

@@ -14,6 +14,7 @@
 
 #include "common/result.h"
 #include "compute/adamw.h"
+#include "compute/thread_pool.h"
 
 namespace tenax::compute {
 
@@ -91,9 +92,12 @@ class Device {
   virtual Status status() = 0;
 };
 
-/// The machine's memory; never fails but for want of it. Without state.
+/// The machine's memory; never fails but for want of it. What is long is shared with threads of its
+/// own, in pieces whose number does not change a bit.
 class HostDevice final : public Device {
  public:
+  explicit HostDevice(int num_threads = 1) : pool_(num_threads) {}
+
   bool host_visible() const override { return true; }
   Result<DeviceBuffer> allocate(std::size_t num_floats) override;
   Result<DeviceBuffer> allocate_host(std::size_t num_floats) override {
@@ -112,6 +116,9 @@ class HostDevice final : public Device {
   Status finish_reads() override { return {}; }
   void changed(std::span<const float>) override {}
   Status status() override { return {}; }
+
+ private:
+  ThreadPool pool_;
 };
 
 }  // namespace tenax::compute

@@ -93,7 +93,7 @@ VerdictShape verdict_shape(const EngineOptions& options) {
 Engine::Engine(EngineOptions options)
     : options_(std::move(options)),
       device_(options_.settings.cuda ? std::shared_ptr<Device>(options_.settings.cuda)
-                                     : std::make_shared<HostDevice>()),
+                                     : std::make_shared<HostDevice>(options_.settings.num_threads)),
       staging_(device_) {}
 
 Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {

@@ -30,7 +30,7 @@ double measure_peak_flops(cpu::Isa isa, Precision precision) {
   loop.b = b.data();
   loop.c = c.data();
   loop.paired =
-      precision == Precision::kBf16 && isa == cpu::Isa::kAvx512 && cpu::has_bf16_products();
+      precision == Precision::kBf16 && isa == cpu::Isa::kAvx512 && cpu::bf16_products_pay();
   const auto burst = [&]() -> double {
     switch (isa) {
 #if defined(__x86_64__)

@@ -11,7 +11,7 @@ Gemm::Gemm(cpu::Isa isa, Precision precision)
     : isa_(isa),
       precision_(precision),
       paired_(precision == Precision::kBf16 && isa == cpu::Isa::kAvx512 &&
-              cpu::has_bf16_products()),
+              cpu::bf16_products_pay()),
       pack_a_(static_cast<std::size_t>(cpu::kPackAFloats)),
       pack_b_(static_cast<std::size_t>(cpu::kPackBFloats)) {
   TENAX_CHECK(cpu::is_available(isa));

@@ -47,14 +47,14 @@ class Gemm {
   void tn(const GemmShape& shape, ConstMatrix a, ConstMatrix b, Matrix c, Write write);
 
   /// The kernel and the block of k that fix the order of summation, for manifests: "avx512 k256",
-  /// "avx512bf16 k256".
+  /// "avx512bf16 k256", "avx512 rounding to bf16 k256".
   std::string description() const;
   static std::int64_t workspace_bytes();
 
  private:
   cpu::Isa isa_;
   Precision precision_;
-  bool paired_;  ///< bfloat16 by the instruction for pairs
+  bool paired_;  ///< bfloat16 by the instruction for pairs; bits are equal without
   AlignedBuffer pack_a_;
   AlignedBuffer pack_b_;
 

@@ -10,6 +10,22 @@
 #include "compute/tensor_norm.h"
 
 namespace tenax::compute {
+namespace {
+
+/// Floats of a piece of work: 256 KiB, and whole chunks of the gradient norm.
+constexpr std::size_t kPiece = 16 * kNormChunk;
+
+/// Calls f(begin, end) for the pieces of [0, size), on the pool's threads.
+template <class F>
+void for_pieces(ThreadPool& pool, std::size_t size, const F& f) {
+  const std::size_t pieces = (size + kPiece - 1) / kPiece;
+  pool.run(static_cast<std::uint32_t>(pieces), [&](std::uint32_t piece, int) {
+    const std::size_t begin = piece * kPiece;
+    f(begin, std::min(begin + kPiece, size));
+  });
+}
+
+}  // namespace
 
 Result<DeviceBuffer> HostDevice::allocate(std::size_t num_floats) {
   try {
@@ -21,25 +37,43 @@ Result<DeviceBuffer> HostDevice::allocate(std::size_t num_floats) {
   }
 }
 
-void HostDevice::zero(std::span<float> buffer) { std::ranges::fill(buffer, 0.0F); }
+void HostDevice::zero(std::span<float> buffer) {
+  for_pieces(pool_, buffer.size(), [&](std::size_t begin, std::size_t end) {
+    std::ranges::fill(buffer.subspan(begin, end - begin), 0.0F);
+  });
+}
 
 void HostDevice::copy(std::span<const float> from, std::span<float> to) {
   TENAX_CHECK(from.size() == to.size());
-  std::ranges::copy(from, to.begin());
+  for_pieces(pool_, to.size(), [&](std::size_t begin, std::size_t end) {
+    std::ranges::copy(from.subspan(begin, end - begin), to.subspan(begin).begin());
+  });
 }
 
 void HostDevice::add(std::span<const float> a, std::span<const float> b, std::span<float> sum) {
   TENAX_CHECK(a.size() == sum.size() && b.size() == sum.size());
-  add_floats(a.data(), b.data(), sum.data(), sum.size());
+  for_pieces(pool_, sum.size(), [&](std::size_t begin, std::size_t end) {
+    add_floats(a.data() + begin, b.data() + begin, sum.data() + begin, end - begin);
+  });
 }
 
 void HostDevice::chunk_squares(std::span<const NormRange> ranges) {
-  for (const NormRange& range : ranges) chunk_sums_of_squares(range.tensor, range.sums);
+  for (const NormRange& range : ranges)
+    for_pieces(pool_, range.tensor.size(), [&](std::size_t begin, std::size_t end) {
+      chunk_sums_of_squares(range.tensor.subspan(begin, end - begin),
+                            range.sums.subspan(begin / kNormChunk, num_norm_chunks(end - begin)));
+    });
 }
 
 void HostDevice::adamw(const AdamwOptions& options, const AdamwStep& step,
                        std::span<const AdamwRange> ranges) {
-  for (const AdamwRange& range : ranges) adamw_update(options, step, range);
+  for (const AdamwRange& range : ranges)
+    for_pieces(pool_, range.values.size(), [&](std::size_t begin, std::size_t end) {
+      const std::size_t n = end - begin;
+      adamw_update(options, step,
+                   {range.values.subspan(begin, n), range.gradient.subspan(begin, n),
+                    range.m.subspan(begin, n), range.v.subspan(begin, n), range.decay});
+    });
 }
 
 void HostDevice::read(std::span<const float> buffer, std::span<float> host) { copy(buffer, host); }

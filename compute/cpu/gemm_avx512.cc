@@ -15,6 +15,12 @@ struct Avx512Kernel {
     __m512 sum[kRows][2];
 #pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+      // C lies far away; it is on its way while the sums are made.
+#pragma GCC unroll 12
+    for (int i = 0; i < kRows; ++i) {
+      __builtin_prefetch(c + i * c_stride, 1);
+      __builtin_prefetch(c + i * c_stride + 16, 1);
+    }
     for (std::int64_t k = 0; k < depth; ++k) {
       const __m512 b0 = _mm512_load_ps(b);
       const __m512 b1 = _mm512_load_ps(b + 16);

@@ -121,18 +121,24 @@ struct Bf16PairFactors {
   }
 };
 
-/// Packs a block of `width` x `depth` into panels of kWidth.
+/// Packs a block of `width` x `depth` into panels of kWidth. Rows are read a few at a time from end
+/// to end, which the processor fetches ahead; a panel at a time would jump from page to page.
 template <int kWidth, class Factors>
 inline void pack(const float* src, std::int64_t stride_width, std::int64_t stride_depth,
                  std::int64_t width, std::int64_t depth, float* dst) {
-  for (std::int64_t i = 0; i < width; i += kWidth) {
-    const std::int64_t w = smaller(kWidth, width - i);
-    if (stride_width == 1)
-      pack_rows<kWidth>(src + i, stride_depth, w, depth, dst + i * depth);
-    else
-      pack_columns<kWidth>(src + i * stride_width, stride_width, w, depth, dst + i * depth);
-    Factors::template finish<kWidth>(dst + i * depth, depth);
+  constexpr std::int64_t kRowsAtOnce = 8;
+  if (stride_width == 1) {
+    for (std::int64_t k = 0; k < depth; k += kRowsAtOnce)
+      for (std::int64_t i = 0; i < width; i += kWidth)
+        pack_rows<kWidth>(src + k * stride_depth + i, stride_depth, smaller(kWidth, width - i),
+                          smaller(kRowsAtOnce, depth - k), dst + i * depth + k * kWidth);
+  } else {
+    for (std::int64_t i = 0; i < width; i += kWidth)
+      pack_columns<kWidth>(src + i * stride_width, stride_width, smaller(kWidth, width - i), depth,
+                           dst + i * depth);
   }
+  for (std::int64_t i = 0; i < width; i += kWidth)
+    Factors::template finish<kWidth>(dst + i * depth, depth);
 }
 
 /// Kernel::tile(depth, a_panel, b_panel, c, c_stride, add) makes a full kRows x kColumns tile.

@@ -14,7 +14,7 @@ std::int64_t chunk_tokens(const ModelOptions& options, const TensorPart& part) {
   constexpr std::int64_t kLogitFloats = std::int64_t{1} << 20;
   const std::int64_t vocabulary =
       part.size == 1 ? options.vocabulary_size : options.padded_vocabulary_size * part.size;
-  return std::clamp<std::int64_t>(kLogitFloats / vocabulary, 128, 512);
+  return std::clamp<std::int64_t>(kLogitFloats / vocabulary, 256, 512);
 }
 
 /// Cross-entropy of a chunk whose logits lie on several ranks: each brings the log-sum of its own

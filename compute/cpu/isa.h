@@ -25,5 +25,8 @@ Isa best_isa();
 /// Whether this processor multiplies bfloat16 pairs (AVX512-BF16) and adds them as gemm_blocks.h
 /// says: the second of a pair first, each sum rounded to the nearest.
 bool has_bf16_products();
+/// Whether those products are also faster than rounding to bfloat16 and multiplying in fp32, which
+/// gives the same bits: measured once, since some processors have them at half the speed.
+bool bf16_products_pay();
 
 }  // namespace tenax::compute::cpu
