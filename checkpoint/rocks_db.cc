@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "checkpoint/rocks_log.h"
+
 namespace tenax::checkpoint {
 
 namespace {
@@ -34,7 +36,7 @@ rocksdb::ColumnFamilyOptions record_family() {
   return options;
 }
 
-rocksdb::DBOptions db_options(OpenAs as, rocksdb::Env* env) {
+rocksdb::DBOptions db_options(const std::string& path, OpenAs as, rocksdb::Env* env) {
   rocksdb::DBOptions options;
   options.env = env_or_default(env);
   options.create_if_missing = as == OpenAs::kPrimary;
@@ -42,9 +44,8 @@ rocksdb::DBOptions db_options(OpenAs as, rocksdb::Env* env) {
   options.max_open_files = 512;
   options.skip_stats_update_on_db_open = true;
   options.file_checksum_gen_factory = rocksdb::GetFileChecksumGenCrc32cFactory();
-  options.keep_log_file_num = 4;
+  options.info_log = as == OpenAs::kPrimary ? make_rocks_log(path) : make_silent_rocks_log();
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  options.max_log_file_size = 4 << 20;
   return options;
 }
 
@@ -106,7 +107,7 @@ Rocks::~Rocks() {
 }
 
 Result<Rocks> open_records(const std::string& path, OpenAs as, rocksdb::Env* env) {
-  rocksdb::DBOptions options = db_options(as, env);
+  rocksdb::DBOptions options = db_options(path, as, env);
   // A torn last record is a crash; anything else in the log is damage, and a journal that silently
   // ends earlier is worse than a refusal. Readers see the owner's log while it grows.
   options.wal_recovery_mode = as == OpenAs::kPrimary
@@ -120,7 +121,7 @@ Result<Rocks> open_records(const std::string& path, OpenAs as, rocksdb::Env* env
 }
 
 Result<Rocks> open_shards(const std::string& path, OpenAs as, rocksdb::Env* env) {
-  rocksdb::DBOptions options = db_options(as, env);
+  rocksdb::DBOptions options = db_options(path, as, env);
   options.paranoid_checks = as == OpenAs::kPrimary;
   return open_rocks(
       path, as, options,

@@ -8,10 +8,13 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
+#include <memory>
 #include <random>
 
 #include "checkpoint/box.h"
 #include "checkpoint/rocks_db.h"
+#include "checkpoint/rocks_log.h"
 #include "checkpoint/shard_key.h"
 #include "checkpoint/store_reader.h"
 #include "tests/unit/checkpoint/model_on_disk.h"
@@ -286,6 +289,24 @@ TEST(FullDisk, ClosingOnAFullDiskAndOpeningAgainKeepsEveryAcknowledgedRecord) {
   const std::uint64_t found = (*store)->read_journal(0)->size();
   EXPECT_GE(found, acknowledged);
   EXPECT_LE(found, acknowledged + 1);
+}
+
+TEST(FullDisk, ALogDropsWhatDoesNotFitAndGoesOnWhenThereIsSpace) {
+  const TempDir dir;
+  const std::string disk_path = dir / "disk";
+  const SmallDisk disk(disk_path, "size=64k");
+  if (!disk.mounted()) GTEST_SKIP() << "mounting a tmpfs needs root";
+  const std::shared_ptr<rocksdb::Logger> log = make_rocks_log(disk_path + "/records");
+  for (int i = 0; i < 2000; ++i) rocksdb::Warn(log, "line %d of a full disk", i);
+  ASSERT_EQ(::mount("tmpfs", disk_path.c_str(), "tmpfs", MS_REMOUNT, "size=1m"), 0);
+  rocksdb::Warn(log, "there is space again");
+  rocksdb::Info(log, "nothing to worry about");
+  std::ifstream file(disk_path + "/records/LOG");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  EXPECT_NE(text.find("line 0 of a full disk\n"), std::string::npos) << text;
+  EXPECT_EQ(text.find("line 1999 of"), std::string::npos);
+  EXPECT_NE(text.find("there is space again\n"), std::string::npos);
+  EXPECT_EQ(text.find("nothing to worry about"), std::string::npos);
 }
 
 TEST(ReadOnlyDisk, IsRefusedToTheOwnerAndFineForAReader) {
