@@ -309,6 +309,15 @@ TEST(FullDisk, ALogDropsWhatDoesNotFitAndGoesOnWhenThereIsSpace) {
   EXPECT_EQ(text.find("nothing to worry about"), std::string::npos);
 }
 
+TEST(RocksLog, IsTheOwnersAndReadersWriteNone) {
+  const TempDir dir;
+  const std::string path = dir / "records";
+  ASSERT_OK(open_records(path, OpenAs::kPrimary, nullptr));
+  EXPECT_TRUE(fs::remove(path + "/LOG"));
+  ASSERT_OK(open_records(path, OpenAs::kReadOnly, nullptr));
+  EXPECT_FALSE(fs::exists(path + "/LOG"));
+}
+
 TEST(ReadOnlyDisk, IsRefusedToTheOwnerAndFineForAReader) {
   const TempDir dir;
   const std::string disk_path = dir / "disk";
