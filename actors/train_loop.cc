@@ -194,7 +194,8 @@ Status TrainLoop::connect_gpus(const Plan& plan, compute::Communicator& comm,
   peers_ = std::move(group.peers);
   engine_->use(peers_.get());
   if (!peers_ && comm.rank() == 0 && group.why_staged != staged_)
-    spdlog::warn("gradients go through the hosts' memory, which is slower: {}", group.why_staged);
+    spdlog::warn("sums over ranks go through the hosts' memory, which is slower: {}",
+                 group.why_staged);
   staged_ = group.why_staged;
   return {};
 }

@@ -20,11 +20,11 @@ class Block : private CudaOps {
     if (pre) norm(first_norm(call_.x, a_.attention_normed));
     attend(pre ? a_.attention_normed : call_.x);
     if (o_.parallel_block) {
-      project(out, call_.x);
+      project(output_map(), attended(), attention_site(), out, call_.x);
       feed_forward(a_.attention_normed, out, out);
       return;
     }
-    project(a_.middle, call_.x);
+    project(output_map(), attended(), attention_site(), a_.middle, call_.x);
     if (pre) {
       norm(second_norm(a_.middle, a_.ffn_normed));
       feed_forward(a_.ffn_normed, out, a_.middle);
@@ -35,22 +35,37 @@ class Block : private CudaOps {
     }
   }
 
+  void recompute() {
+    const bool pre = o_.norm_placement == NormPlacement::kPre;
+    norm(first_norm(pre ? call_.x : a_.middle, a_.attention_normed));
+    if (pre && !o_.parallel_block) norm(second_norm(a_.middle, a_.ffn_normed));
+    c_.device.run(c_.device.plugin().run_activation, activation_call());
+  }
+
   void backward(std::byte* grad, float* gradient) {
     gradient_ = gradient;
+    const auto of_feed_forward = [&](std::byte* x) {
+      return [=, this](CudaTensor dx, bool add) { feed_forward_backward(grad, x, dx, add); };
+    };
+    const auto of_attention = [&](std::byte* x) {
+      return [=, this](CudaTensor dx, bool add) { attend_backward(grad, x, dx, add); };
+    };
     if (o_.norm_placement == NormPlacement::kPost) {
       norm_backward(second_norm(a_.ffn_sum, nullptr), grad, grad, false, gradient_);
-      feed_forward_backward(grad, a_.attention_normed, grad, true);
+      sum_over_ranks(grad, true, of_feed_forward(a_.attention_normed));
       norm_backward(first_norm(a_.middle, nullptr), grad, grad, false, gradient_);
-      attend_backward(grad, call_.x, grad, true);
+      sum_over_ranks(grad, true, of_attention(call_.x));
       return;
     }
     if (o_.parallel_block) {
-      feed_forward_backward(grad, a_.attention_normed, w_.dnormed, false);
-      attend_backward(grad, a_.attention_normed, w_.dnormed, true);
+      sum_over_ranks(w_.dnormed, false, [&](CudaTensor dx, bool add) {
+        feed_forward_backward(grad, a_.attention_normed, dx, add);
+        attend_backward(grad, a_.attention_normed, dx, true);
+      });
     } else {
-      feed_forward_backward(grad, a_.ffn_normed, w_.dnormed, false);
+      sum_over_ranks(w_.dnormed, false, of_feed_forward(a_.ffn_normed));
       norm_backward(second_norm(a_.middle, nullptr), w_.dnormed, grad, true, gradient_);
-      attend_backward(grad, a_.attention_normed, w_.dnormed, false);
+      sum_over_ranks(w_.dnormed, false, of_attention(a_.attention_normed));
     }
     norm_backward(first_norm(call_.x, nullptr), w_.dnormed, grad, true, gradient_);
   }
@@ -117,10 +132,10 @@ class Block : private CudaOps {
     c_.device.run(c_.device.plugin().run_attention, attention_call());
   }
 
-  void attend_backward(std::byte* grad, std::byte* x, std::byte* dx, bool add) const {
-    linear_backward_weight(output_map(), {grad, s_.width}, {a_.attended, s_.query_width},
-                           gradient_);
-    linear_backward_input(output_map(), {grad, s_.width}, w_.dattended, false);
+  void attend_backward(std::byte* grad, std::byte* x, CudaTensor dx, bool add) const {
+    const CudaRows dout{projection_gradient(attention_site(), grad), s_.width};
+    linear_backward_weight(output_map(), dout, attended(), gradient_);
+    linear_backward_input(output_map(), dout, {w_.dattended, c_.type}, false);
     c_.device.run(c_.device.plugin().run_attention_backward, attention_call());
     rotate(w_.dqkv, true);
     if (o_.qk_norm) {
@@ -135,9 +150,62 @@ class Block : private CudaOps {
     }
   }
 
-  /// out = added + the projection of what attention gave.
-  void project(std::byte* out, const std::byte* added) const {
-    linear(output_map(), {a_.attended, s_.query_width}, {out, s_.width}, added);
+  CudaRows attended() const { return {a_.attended, s_.query_width}; }
+  const DropoutSite* attention_site() const {
+    return call_.dropout == nullptr ? nullptr : &call_.dropout->attention_output;
+  }
+  const DropoutSite* ffn_site() const {
+    return call_.dropout == nullptr ? nullptr : &call_.dropout->ffn_output;
+  }
+  static bool drops(const DropoutSite* site) { return site != nullptr && site->active(); }
+
+  /// out = added + the map of x, summed over the ranks that share it, after dropout.
+  void project(const Linear& map, CudaRows x, const DropoutSite* site, std::byte* out,
+               const std::byte* added) const {
+    if (c_.tensor_group == nullptr && !drops(site)) return linear(map, x, {out, s_.width}, added);
+    linear_sum(map, x, w_.sum);
+    all_reduce();
+    tenax_cuda_residual call = residual_call(added, out);
+    call.bias = value(map.at.bias);
+    if (drops(site)) {
+      call.dropout_threshold = static_cast<std::int32_t>(site->threshold);
+      call.dropout_scale = site->scale;
+      call.dropout_key = site->key;
+      call.samples = call_.samples;
+    }
+    c_.device.run(c_.device.plugin().run_residual, call);
+  }
+  /// The gradient of a projection's output from that of the residual stream.
+  std::byte* projection_gradient(const DropoutSite* site, std::byte* grad) const {
+    if (!drops(site)) return grad;
+    drop(*site, call_.samples, grad, w_.dropped);
+    return w_.dropped;
+  }
+
+  /// dx (B, T, C) = or += what f(to, add) makes of it on all ranks that share the layer.
+  template <class F>
+  void sum_over_ranks(std::byte* dx, bool add, F&& f) const {
+    if (c_.tensor_group == nullptr) return f(CudaTensor{dx, c_.type}, add);
+    f(CudaTensor{reinterpret_cast<std::byte*>(w_.sum), TENAX_CUDA_F32}, false);
+    all_reduce();
+    c_.device.run(c_.device.plugin().run_residual, residual_call(add ? dx : nullptr, dx));
+  }
+  /// Of w_.sum, over the ranks that hold the other heads and feed-forward parts.
+  void all_reduce() const {
+    if (c_.tensor_group == nullptr) return;
+    c_.tensor_group->all_reduce({w_.sum, static_cast<std::size_t>(s_.tokens * s_.width)});
+  }
+  /// out = added + w_.sum.
+  tenax_cuda_residual residual_call(const std::byte* added, std::byte* out) const {
+    tenax_cuda_residual call{};
+    call.type = c_.type;
+    call.rows = s_.tokens;
+    call.n = s_.width;
+    call.length = s_.length;
+    call.sum = w_.sum;
+    call.added = added;
+    call.out = out;
+    return call;
   }
 
   /// out = added + the feed-forward of x.
@@ -145,12 +213,13 @@ class Block : private CudaOps {
     for (const Part& part : hidden_maps())
       linear(part.map, {x, s_.width}, {offset(a_.hidden, part.column), s_.hidden});
     c_.device.run(c_.device.plugin().run_activation, activation_call());
-    linear(down_map(), {a_.activated, s_.ffn}, {out, s_.width}, added);
+    project(down_map(), {a_.activated, s_.ffn}, ffn_site(), out, added);
   }
 
-  void feed_forward_backward(std::byte* grad, std::byte* x, std::byte* dx, bool add) const {
-    linear_backward_weight(down_map(), {grad, s_.width}, {a_.activated, s_.ffn}, gradient_);
-    linear_backward_input(down_map(), {grad, s_.width}, w_.dactivated, false);
+  void feed_forward_backward(std::byte* grad, std::byte* x, CudaTensor dx, bool add) const {
+    const CudaRows dout{projection_gradient(ffn_site(), grad), s_.width};
+    linear_backward_weight(down_map(), dout, {a_.activated, s_.ffn}, gradient_);
+    linear_backward_input(down_map(), dout, {w_.dactivated, c_.type}, false);
     c_.device.run(c_.device.plugin().run_activation_backward, activation_call());
     for (const Part& part : hidden_maps()) {
       const CudaRows dy{offset(w_.dhidden, part.column), s_.hidden};
@@ -206,6 +275,7 @@ class Block : private CudaOps {
     call.head_dim = s_.head_dim;
     call.ld = s_.qkv_width;
     call.x = qkv;
+    call.places = call_.places;
     call.cosine = w_.cosine;
     call.sine = w_.sine;
     c_.device.run(c_.device.plugin().run_rope, call);
@@ -226,6 +296,15 @@ class Block : private CudaOps {
     call.ld_out = s_.query_width;
     call.scale = 1.0f / std::sqrt(static_cast<float>(s_.head_dim));
     call.slopes = w_.slopes;
+    call.places = call_.places;
+    if (call_.dropout != nullptr && call_.dropout->probabilities.active()) {
+      const DropoutSite& site = call_.dropout->probabilities;
+      call.dropout_threshold = static_cast<std::int32_t>(site.threshold);
+      call.dropout_scale = site.scale;
+      call.dropout_key = site.key;
+      call.samples = call_.samples;
+      if (c_.tensor_group != nullptr) call.first_head = s_.heads * c_.tensor_group->part().index;
+    }
     call.q = a_.qkv;
     call.k = offset(a_.qkv, key);
     call.v = offset(a_.qkv, value);
@@ -245,135 +324,15 @@ class Block : private CudaOps {
   float* gradient_ = nullptr;
 };
 
-float* at_or_null(float* gradient, std::int64_t offset) {
-  return offset < 0 ? nullptr : gradient + offset;
-}
-
 }  // namespace
-
-void CudaOps::norm(const NormCall& n) const {
-  tenax_cuda_norm call{};
-  call.type = c_.type;
-  call.epsilon = static_cast<float>(c_.options.norm_epsilon);
-  call.rows = s_.tokens;
-  call.n = call.x_outer = call.y_outer = s_.width;
-  call.group = 1;
-  call.x = n.x;
-  call.weight = value(n.at.weight);
-  call.bias = value(n.at.bias);
-  call.mean = n.mean;
-  call.rstd = n.rstd;
-  call.y = n.y;
-  c_.device.run(c_.device.plugin().run_norm, call);
-}
-
-void CudaOps::norm_backward(const NormCall& n, std::byte* dy, std::byte* dx, bool add_dx,
-                            float* gradient) const {
-  tenax_cuda_norm_backward call{};
-  call.type = c_.type;
-  call.add_dx = add_dx ? 1 : 0;
-  call.rows = s_.tokens;
-  call.n = call.x_outer = call.dy_outer = call.dx_outer = s_.width;
-  call.group = 1;
-  call.x = n.x;
-  call.dy = dy;
-  call.weight = value(n.at.weight);
-  call.mean = n.mean;
-  call.rstd = n.rstd;
-  call.dx = dx;
-  call.dweight = at_or_null(gradient, n.at.weight);
-  call.dbias = at_or_null(gradient, n.at.bias);
-  c_.device.run(c_.device.plugin().run_norm_backward, call);
-}
-
-void CudaOps::head_norm(const HeadNorm& n, std::byte* raw, std::byte* out) const {
-  tenax_cuda_norm call{};
-  call.type = c_.type;
-  call.epsilon = static_cast<float>(c_.options.norm_epsilon);
-  call.rows = s_.tokens * n.heads;
-  call.n = s_.head_dim;
-  call.group = n.heads;
-  call.x_outer = call.y_outer = s_.qkv_width;
-  call.x = offset(raw, n.first_head * s_.head_dim);
-  call.weight = value(n.at.weight);
-  call.bias = value(n.at.bias);
-  call.mean = n.mean;
-  call.rstd = n.rstd;
-  call.y = offset(out, n.first_head * s_.head_dim);
-  c_.device.run(c_.device.plugin().run_norm, call);
-}
-
-void CudaOps::head_norm_backward(const HeadNorm& n, std::byte* raw, std::byte* grad,
-                                 float* gradient) const {
-  tenax_cuda_norm_backward call{};
-  call.type = c_.type;
-  call.rows = s_.tokens * n.heads;
-  call.n = s_.head_dim;
-  call.group = n.heads;
-  call.x_outer = call.dy_outer = call.dx_outer = s_.qkv_width;
-  call.x = offset(raw, n.first_head * s_.head_dim);
-  call.dy = offset(grad, n.first_head * s_.head_dim);
-  call.weight = value(n.at.weight);
-  call.mean = n.mean;
-  call.rstd = n.rstd;
-  call.dx = offset(grad, n.first_head * s_.head_dim);
-  call.dweight = at_or_null(gradient, n.at.weight);
-  call.dbias = at_or_null(gradient, n.at.bias);
-  c_.device.run(c_.device.plugin().run_norm_backward, call);
-}
-
-void CudaOps::linear(const Linear& map, CudaRows x, CudaRows y, const std::byte* added) const {
-  tenax_cuda_matmul call{};
-  call.type = call.out_type = c_.type;
-  call.transpose_b = 1;
-  call.m = s_.tokens;
-  call.n = map.out;
-  call.k = call.ldb = map.in;
-  call.a = x.data;
-  call.lda = x.ld;
-  call.b = weight(map.at.weight);
-  call.bias = weight(map.at.bias);
-  call.c = added;
-  call.ldc = call.ldd = y.ld;
-  call.d = y.data;
-  c_.device.run(c_.device.plugin().run_matmul, call);
-}
-
-void CudaOps::linear_backward_input(const Linear& map, CudaRows dy, std::byte* dx, bool add) const {
-  tenax_cuda_matmul call{};
-  call.type = call.out_type = c_.type;
-  call.m = s_.tokens;
-  call.n = call.ldb = call.ldc = call.ldd = map.in;
-  call.k = map.out;
-  call.a = dy.data;
-  call.lda = dy.ld;
-  call.b = weight(map.at.weight);
-  call.c = add ? dx : nullptr;
-  call.d = dx;
-  c_.device.run(c_.device.plugin().run_matmul, call);
-}
-
-void CudaOps::linear_backward_weight(const Linear& map, CudaRows dy, CudaRows x,
-                                     float* gradient) const {
-  tenax_cuda_matmul call{};
-  call.type = c_.type;
-  call.out_type = TENAX_CUDA_F32;
-  call.transpose_a = 1;
-  call.m = map.out;
-  call.n = call.ldc = call.ldd = map.in;
-  call.k = s_.tokens;
-  call.a = dy.data;
-  call.lda = dy.ld;
-  call.b = x.data;
-  call.ldb = x.ld;
-  call.c = call.d = gradient + map.at.weight;
-  call.bias_gradient = at_or_null(gradient, map.at.bias);
-  c_.device.run(c_.device.plugin().run_matmul, call);
-}
 
 void cuda_block_forward(const CudaBlockContext& context, const CudaBlockCall& call,
                         std::byte* out) {
   Block(context, call).forward(out);
+}
+
+void cuda_block_recompute(const CudaBlockContext& context, const CudaBlockCall& call) {
+  Block(context, call).recompute();
 }
 
 void cuda_block_backward(const CudaBlockContext& context, const CudaBlockCall& call,

@@ -22,7 +22,7 @@ namespace tenax::compute {
   F(fill_zero) F(copy) F(to_device) F(to_host) F(begin_read) F(order_after_reads) \
   F(finish_reads) F(run_embed) F(run_embed_backward) F(run_norm) F(run_norm_backward) \
   F(run_column_sums) F(run_matmul) F(run_activation) F(run_activation_backward) F(run_rope) \
-  F(run_attention) F(run_attention_backward) F(run_cross_entropy) F(run_adamw) F(run_add) \
+  F(run_dropout) F(run_residual) F(run_attention) F(run_attention_backward) F(run_cross_entropy) F(run_adamw) F(run_add) \
   F(run_cast) F(run_scale) F(run_chunk_squares) F(run_spin) F(run_bad_store) \
   F(nccl_unique_id) F(nccl_create) F(nccl_poll) F(nccl_message) F(nccl_all_reduce) \
   F(nccl_exchange) F(nccl_join) F(nccl_shrink) F(nccl_abort) F(nccl_destroy)

@@ -24,13 +24,18 @@ std::size_t num_tokens(const BatchShape& shape) {
 CudaStage::CudaStage(std::shared_ptr<CudaDevice> device, const ModelOptions& options,
                      const StageSpec& spec, const BatchShape& shape, const StageSettings& settings)
     : device_(std::move(device)),
-      options_(resolved(options)),
+      model_(resolved(options)),
+      options_(local_options(model_, spec.tensor)),
       spec_(spec),
       shape_(shape),
       settings_(settings),
-      layout_(lay_out_stage(options_, spec)),
+      layout_(lay_out_stage(model_, spec)),
       sizes_(options_, shape, is_bfloat16(settings) ? 2 : 4),
-      type_(is_bfloat16(settings) ? TENAX_CUDA_BF16 : TENAX_CUDA_F32) {}
+      type_(is_bfloat16(settings) ? TENAX_CUDA_BF16 : TENAX_CUDA_F32),
+      dropout_(stage_dropout(settings.dropout, settings.dropout_seed, spec.first_layer,
+                             spec.end_layer)) {
+  TENAX_CHECK((settings.tensor_group != nullptr) == (spec.tensor.size > 1));
+}
 
 CudaStage::~CudaStage() { device_->forget_copy(copy_.data()); }
 
@@ -72,20 +77,25 @@ Status CudaStage::allocate(int num_slots) {
   TENAX_TRY(workspace_memory_,
             device_->allocate_bytes(static_cast<std::uint64_t>(workspace), "workspace"));
   ByteArena workspace_arena(workspace_memory_.data());
-  workspace_.place(workspace_arena, options_, spec_, sizes_);
+  workspace_.place(workspace_arena, options_, spec_, sizes_, settings_);
   TENAX_TRY(slot_memory_, device_->allocate_bytes(static_cast<std::uint64_t>(plan.slot * num_slots),
                                                   "activations"));
   ByteArena slot_arena(slot_memory_.data());
   slots_.resize(static_cast<std::size_t>(num_slots));
   for (CudaSlot& slot : slots_) {
     slot.place(slot_arena, options_, spec_, sizes_, settings_.recompute);
+    if (settings_.recompute == Recompute::kSelective)
+      for (CudaLayer& layer : slot.layers) layer.borrow(workspace_.layer);
+    slot.samples.resize(settings_.dropout.any() ? static_cast<std::size_t>(shape_.microbatch_size)
+                                                : 0);
     slot.tokens.resize(spec_.has_embedding ? num_tokens(shape_) : 0);
     slot.targets.resize(spec_.has_head ? num_tokens(shape_) : 0);
     slot.sample_losses.resize(spec_.has_head ? static_cast<std::size_t>(shape_.microbatch_size)
                                              : 0);
   }
-  context_ = std::make_unique<CudaBlockContext>(CudaBlockContext{
-      *device_, options_, workspace_, type_, values_.data(), weights(), TENAX_CUDA_ATTENTION_AUTO});
+  context_ = std::make_unique<CudaBlockContext>(
+      CudaBlockContext{*device_, options_, workspace_, type_, values_.data(), weights(),
+                       TENAX_CUDA_ATTENTION_AUTO, settings_.tensor_group});
   return {};
 }
 
@@ -95,7 +105,7 @@ void CudaStage::fill_tables() {
   const AlignedBuffer host(size);
   Arena arena(host.data());
   const cpu::PositionTables tables = cpu::PositionTables::place(arena, options_);
-  tables.fill(options_, 0, options_.num_heads);
+  tables.fill(options_, options_.num_heads * spec_.tensor.index, model_.num_heads);
   const auto write = [&](const float* from, float* to, std::int64_t n) {
     if (from == nullptr) return;
     const auto count = static_cast<std::size_t>(n);
@@ -115,9 +125,7 @@ std::size_t CudaStage::boundary_size() const {
   return num_tokens(shape_) * static_cast<std::size_t>(options_.width);
 }
 
-StageMemory CudaStage::memory() const {
-  return plan_cuda_memory(options_, spec_, shape_, settings_);
-}
+StageMemory CudaStage::memory() const { return plan_cuda_memory(model_, spec_, shape_, settings_); }
 
 std::string CudaStage::kernel_description() const {
   const tenax_cuda_device_info& info = device_->info();
@@ -129,10 +137,7 @@ std::string CudaStage::kernel_description() const {
 
 void CudaStage::initialise(std::uint64_t seed) {
   AlignedBuffer host(static_cast<std::size_t>(layout_.values_size));
-  for (const StageParameter& p : layout_.parameters)
-    initial_values(p.spec, seed, 0,
-                   host.span().subspan(static_cast<std::size_t>(p.offset),
-                                       static_cast<std::size_t>(p.spec.num_elements())));
+  initial_stage_values(layout_, seed, host.span());
   device_->write(host.span(), values_);
   values_changed();
 }
@@ -144,173 +149,46 @@ CudaSlot& CudaStage::slot_at(int slot) {
 
 void CudaStage::check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const {
   for (const std::int32_t token : tokens)
-    TENAX_CHECK(token >= lowest && token < options_.vocabulary_size);
+    TENAX_CHECK(token >= lowest && token < model_.vocabulary_size);
 }
 
-void CudaStage::upload(std::span<const std::int32_t> host, std::int32_t* to) {
-  device_->queue(device_->plugin().to_device, static_cast<void*>(to),
-                 static_cast<const void*>(host.data()),
-                 static_cast<std::uint64_t>(host.size_bytes()));
+void CudaStage::fetch(const double* from, std::span<double> host) {
+  device_->queue(device_->plugin().to_host, static_cast<void*>(host.data()),
+                 static_cast<const void*>(from), static_cast<std::uint64_t>(host.size_bytes()));
+}
+
+/// Of a (B, T, C) tensor.
+void CudaStage::cast(const void* from, std::int32_t from_type, void* to, std::int32_t to_type) {
+  device_->queue(device_->plugin().run_cast, from, from_type, to, to_type,
+                 static_cast<std::int64_t>(boundary_size()));
+}
+
+void CudaStage::all_reduce() {
+  if (is_shared()) settings_.tensor_group->all_reduce(boundary());
+}
+
+CudaStage::Places CudaStage::bring(std::span<const std::int32_t> positions,
+                                   std::span<const std::int64_t> samples) {
+  if (!positions.empty()) upload(positions, workspace_.places);
+  if (!samples.empty()) upload(samples, workspace_.samples);
+  return {positions.empty() ? nullptr : workspace_.places,
+          samples.empty() ? nullptr : workspace_.samples};
 }
 
 // --- Boundaries: float32 on the host's side.
 
-std::span<float> CudaStage::boundary() const { return {workspace_.boundary, boundary_size()}; }
+std::span<float> CudaStage::boundary() const { return {workspace_.sum, boundary_size()}; }
 
 void CudaStage::boundary_in(std::span<const float> host, std::byte* to) {
   TENAX_CHECK(host.size() == boundary_size());
   device_->write(host, boundary());
-  device_->queue(device_->plugin().run_cast, static_cast<const void*>(workspace_.boundary),
-                 std::int32_t{TENAX_CUDA_F32}, static_cast<void*>(to), type_,
-                 static_cast<std::int64_t>(host.size()));
+  cast(workspace_.sum, TENAX_CUDA_F32, to, type_);
 }
 
 void CudaStage::boundary_out(const std::byte* from, std::span<float> host) {
   TENAX_CHECK(host.size() == boundary_size());
-  device_->queue(device_->plugin().run_cast, static_cast<const void*>(from), type_,
-                 static_cast<void*>(workspace_.boundary), std::int32_t{TENAX_CUDA_F32},
-                 static_cast<std::int64_t>(host.size()));
+  cast(from, type_, workspace_.sum, TENAX_CUDA_F32);
   device_->read(boundary(), host);
-}
-
-// --- The embedding
-
-void CudaStage::embed(const CudaOps& ops, const BatchShape& shape,
-                      std::span<const std::int32_t> tokens, const CudaOps::NormCall& norm) {
-  upload(tokens, workspace_.tokens);
-  tenax_cuda_embed call{};
-  call.type = type_;
-  call.scale = static_cast<float>(options_.embedding_scale);
-  call.rows = static_cast<std::int64_t>(tokens.size());
-  call.length = shape.sequence_length;
-  call.width = options_.width;
-  call.tokens = workspace_.tokens;
-  call.table = ops.weight(layout_.token);
-  call.position = ops.weight(layout_.position);
-  call.out = options_.embedding_norm ? norm.x : norm.y;
-  device_->run(device_->plugin().run_embed, call);
-  if (options_.embedding_norm) ops.norm(norm);
-}
-
-void CudaStage::embed_backward(const CudaSlot& slot, std::byte* grad, float* gradient) {
-  const CudaOps ops(*context_, shape_);
-  if (options_.embedding_norm)
-    ops.norm_backward(
-        {layout_.embedding_norm, slot.embedded, nullptr, slot.embedded_mean, slot.embedded_rstd},
-        grad, grad, false, gradient);
-  const TokenBuckets buckets = token_buckets(slot.tokens);
-  upload(buckets.tokens, workspace_.bucket_tokens);
-  upload(buckets.begins, workspace_.bucket_begins);
-  upload(buckets.order, workspace_.bucket_order);
-  tenax_cuda_embed_backward call{};
-  call.type = type_;
-  call.scale = static_cast<float>(options_.embedding_scale);
-  call.rows = sizes_.tokens;
-  call.length = shape_.sequence_length;
-  call.width = options_.width;
-  call.num_buckets = static_cast<std::int64_t>(buckets.tokens.size());
-  call.tokens = workspace_.bucket_tokens;
-  call.begins = workspace_.bucket_begins;
-  call.order = workspace_.bucket_order;
-  call.dout = grad;
-  call.dtable = gradient + layout_.token;
-  if (layout_.position >= 0) call.dposition = gradient + layout_.position;
-  device_->run(device_->plugin().run_embed_backward, call);
-}
-
-// --- The head
-
-CudaOps::NormCall CudaStage::final_norm_call(std::byte* x) const {
-  return {layout_.final_norm, x, workspace_.normed, workspace_.mean, workspace_.rstd};
-}
-
-std::byte* CudaStage::final_norm(const CudaOps& ops, std::byte* x) {
-  if (layout_.final_norm.weight < 0) return x;
-  ops.norm(final_norm_call(x));
-  return workspace_.normed;
-}
-
-void CudaStage::make_logits(std::byte* x, std::int64_t rows) {
-  tenax_cuda_matmul call{};
-  call.type = call.out_type = type_;
-  call.transpose_b = 1;
-  call.m = rows;
-  call.n = sizes_.vocabulary;
-  call.k = call.lda = call.ldb = options_.width;
-  call.ldd = sizes_.logits_ld;
-  call.a = x;
-  call.b = weights() + layout_.output * sizes_.element;
-  call.d = workspace_.logits;
-  device_->run(device_->plugin().run_matmul, call);
-}
-
-LossSum CudaStage::head(const HeadCall& call) {
-  upload(call.targets, workspace_.targets);
-  for (std::int64_t first = 0; first < sizes_.tokens; first += sizes_.head_chunk) {
-    const std::int64_t rows = std::min(sizes_.head_chunk, sizes_.tokens - first);
-    std::byte* const x = call.x + first * options_.width * sizes_.element;
-    make_logits(x, rows);
-    tenax_cuda_cross_entropy loss{};
-    loss.type = type_;
-    loss.with_gradient = call.gradient != nullptr ? 1 : 0;
-    loss.rows = rows;
-    loss.n = options_.vocabulary_size;
-    loss.ld = sizes_.logits_ld;
-    loss.z_loss = options_.z_loss;
-    loss.logit_scale = static_cast<float>(options_.logit_scale);
-    loss.logits = workspace_.logits;
-    loss.targets = workspace_.targets + first;
-    loss.loss = workspace_.loss + first;
-    loss.z_term = workspace_.z_term + first;
-    device_->run(device_->plugin().run_cross_entropy, loss);
-    if (call.gradient == nullptr) continue;
-    tenax_cuda_matmul dx{};
-    dx.type = dx.out_type = type_;
-    dx.m = rows;
-    dx.n = dx.ldb = dx.ldd = options_.width;
-    dx.k = sizes_.vocabulary;
-    dx.a = workspace_.logits;
-    dx.lda = sizes_.logits_ld;
-    dx.b = weights() + layout_.output * sizes_.element;
-    dx.d = call.dx + first * options_.width * sizes_.element;
-    device_->run(device_->plugin().run_matmul, dx);
-    tenax_cuda_matmul dw{};
-    dw.type = type_;
-    dw.out_type = TENAX_CUDA_F32;
-    dw.transpose_a = 1;
-    dw.m = sizes_.vocabulary;
-    dw.n = dw.ldb = dw.ldc = dw.ldd = options_.width;
-    dw.k = rows;
-    dw.a = workspace_.logits;
-    dw.lda = sizes_.logits_ld;
-    dw.b = x;
-    dw.c = dw.d = call.gradient + layout_.output_gradient;
-    device_->run(device_->plugin().run_matmul, dw);
-  }
-  const std::size_t tokens = call.targets.size();
-  // NaN stays where the device has failed.
-  std::vector<double> losses(2 * tokens, std::numeric_limits<double>::quiet_NaN());
-  const auto fetch = [&](const double* from, double* to) {
-    device_->queue(device_->plugin().to_host, static_cast<void*>(to),
-                   static_cast<const void*>(from),
-                   static_cast<std::uint64_t>(tokens * sizeof(double)));
-  };
-  fetch(workspace_.loss, losses.data());
-  fetch(workspace_.z_term, losses.data() + tokens);
-  // Tokens in order within a sample, samples in order, as on the CPU.
-  LossSum total;
-  double sample = 0;
-  const auto length = static_cast<std::size_t>(shape_.sequence_length);
-  for (std::size_t i = 0; i < tokens; ++i) {
-    sample += losses[i];
-    total.z_sum += losses[tokens + i];
-    total.targets += call.targets[i] >= 0 ? 1 : 0;
-    if ((i + 1) % length != 0) continue;
-    if (!call.sample_losses.empty()) call.sample_losses[i / length] = sample;
-    total.sum += sample;
-    sample = 0;
-  }
-  return total;
 }
 
 // --- Forward and backward
@@ -319,8 +197,12 @@ void CudaStage::forward(int slot_index, const StageBatch& batch, std::span<const
                         std::span<float> output) {
   const std::span<const std::int32_t> tokens = batch.tokens;
   const std::span<const std::int32_t> targets = batch.targets;
-  TENAX_CHECK(batch.positions.empty());
   CudaSlot& slot = slot_at(slot_index);
+  check_positions(batch.positions, shape_);
+  slot.places.assign(batch.positions.begin(), batch.positions.end());
+  TENAX_CHECK(slot.samples.empty() || batch.samples.size() == slot.samples.size());
+  if (!slot.samples.empty()) std::ranges::copy(batch.samples, slot.samples.begin());
+  const Places at = bring(slot.places, slot.samples);
   // Where each layer's output goes: the next one's input, the head's, or on its way to the next
   // stage.
   const auto stream = [&](std::size_t i) {
@@ -337,15 +219,20 @@ void CudaStage::forward(int slot_index, const StageBatch& batch, std::span<const
     TENAX_CHECK(tokens.size() == slot.tokens.size());
     check_tokens(tokens, 0);
     std::ranges::copy(tokens, slot.tokens.begin());
+    const CudaOps ops(*context_, shape_);
     embed(
-        CudaOps(*context_, shape_), shape_, tokens,
+        ops, shape_, tokens, at.places,
         {layout_.embedding_norm, slot.embedded, stream(0), slot.embedded_mean, slot.embedded_rstd});
+    if (dropout_.embedding.active()) ops.drop(dropout_.embedding, at.samples, stream(0), stream(0));
   } else {
     boundary_in(input, stream(0));
   }
   for (std::size_t i = 0; i < layout_.layers.size(); ++i) {
     const CudaLayer& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
-    cuda_block_forward(*context_, {shape_, layout_.layers[i], slot.inputs[i], kept}, stream(i + 1));
+    cuda_block_forward(
+        *context_,
+        {shape_, layout_.layers[i], slot.inputs[i], kept, at.places, dropout_.of(i), at.samples},
+        stream(i + 1));
   }
   if (!spec_.has_head) boundary_out(stream(layout_.layers.size()), output);
 }
@@ -356,6 +243,7 @@ void CudaStage::run_backward(int slot_index, std::span<const float> output_grad,
   CudaSlot& slot = slot_at(slot_index);
   TENAX_CHECK(gradient.size() == gradient_size());
   std::byte* const grad = workspace_.grad;
+  const Places at = bring(slot.places, slot.samples);
   if (spec_.has_head) {
     const CudaOps ops(*context_, shape_);
     std::byte* const x = slot.inputs.back();
@@ -367,12 +255,15 @@ void CudaStage::run_backward(int slot_index, std::span<const float> output_grad,
   }
   for (std::size_t i = layout_.layers.size(); i-- > 0;) {
     const CudaLayer& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
-    const CudaBlockCall call{shape_, layout_.layers[i], slot.inputs[i], kept};
-    if (slot.layers.empty()) cuda_block_forward(*context_, call, workspace_.stream[0]);
+    const CudaBlockCall call{shape_,    layout_.layers[i], slot.inputs[i], kept,
+                             at.places, dropout_.of(i),    at.samples};
+    if (settings_.recompute == Recompute::kFull)
+      cuda_block_forward(*context_, call, workspace_.stream[0]);
+    if (settings_.recompute == Recompute::kSelective) cuda_block_recompute(*context_, call);
     cuda_block_backward(*context_, call, grad, gradient.data());
   }
   if (spec_.has_embedding)
-    embed_backward(slot, grad, gradient.data());
+    embed_backward(slot, at, grad, gradient.data());
   else
     boundary_out(grad, input_grad);
 }
@@ -387,20 +278,21 @@ std::span<const double> CudaStage::sample_losses(int slot) const {
   return slots_[static_cast<std::size_t>(slot)].sample_losses;
 }
 
-std::byte* CudaStage::run_layers(const BatchShape& shape, std::span<const std::int32_t> tokens,
+std::byte* CudaStage::run_layers(const BatchShape& shape, const StageBatch& batch,
                                  std::span<const float> input) {
   std::byte* x = workspace_.stream[0];
   std::byte* next = workspace_.stream[1];
   values_changed();
+  const Places at = bring(batch.positions, {});
   if (spec_.has_embedding) {
-    check_tokens(tokens, 0);
-    embed(CudaOps(*context_, shape), shape, tokens,
+    check_tokens(batch.tokens, 0);
+    embed(CudaOps(*context_, shape), shape, batch.tokens, at.places,
           {layout_.embedding_norm, workspace_.normed, x, workspace_.mean, workspace_.rstd});
   } else {
     boundary_in(input, x);
   }
-  for (const LayerOffsets& at : layout_.layers) {
-    cuda_block_forward(*context_, {shape, at, x, workspace_.layer}, next);
+  for (const LayerOffsets& layer : layout_.layers) {
+    cuda_block_forward(*context_, {shape, layer, x, workspace_.layer, at.places}, next);
     std::swap(x, next);
   }
   return x;
@@ -408,27 +300,25 @@ std::byte* CudaStage::run_layers(const BatchShape& shape, std::span<const std::i
 
 LossSum CudaStage::evaluate(const StageBatch& batch, std::span<const float> input,
                             std::span<float> output, std::span<double> sample_losses) {
-  const std::span<const std::int32_t> tokens = batch.tokens;
-  const std::span<const std::int32_t> targets = batch.targets;
-  TENAX_CHECK(batch.positions.empty());
-  TENAX_CHECK(!spec_.has_embedding || tokens.size() == num_tokens(shape_));
-  std::byte* const x = run_layers(shape_, tokens, input);
+  check_positions(batch.positions, shape_);
+  TENAX_CHECK(!spec_.has_embedding || batch.tokens.size() == num_tokens(shape_));
+  std::byte* const x = run_layers(shape_, batch, input);
   if (!spec_.has_head) {
     boundary_out(x, output);
     return {};
   }
-  TENAX_CHECK(targets.size() == num_tokens(shape_));
-  check_tokens(targets, -1);
+  TENAX_CHECK(batch.targets.size() == num_tokens(shape_));
+  check_tokens(batch.targets, -1);
   return head(
-      {final_norm(CudaOps(*context_, shape_), x), nullptr, nullptr, targets, sample_losses});
+      {final_norm(CudaOps(*context_, shape_), x), nullptr, nullptr, batch.targets, sample_losses});
 }
 
 void CudaStage::next_token_logits(std::span<const std::int32_t> tokens, std::span<float> logits) {
-  TENAX_CHECK(spec_.has_embedding && spec_.has_head);
+  TENAX_CHECK(spec_.has_embedding && spec_.has_head && !is_shared());
   TENAX_CHECK(!tokens.empty() && tokens.size() <= static_cast<std::size_t>(shape_.sequence_length));
   TENAX_CHECK(logits.size() == static_cast<std::size_t>(options_.vocabulary_size));
   const BatchShape one_sequence{1, static_cast<int>(tokens.size())};
-  std::byte* const x = run_layers(one_sequence, tokens, {});
+  std::byte* const x = run_layers(one_sequence, {tokens}, {});
   std::byte* const last =
       x + static_cast<std::int64_t>(tokens.size() - 1) * options_.width * sizes_.element;
   make_logits(final_norm(CudaOps(*context_, {1, 1}), last), 1);

@@ -58,12 +58,22 @@ class CudaStage final : public Stage {
   Status allocate(int num_slots);
   void fill_tables();
 
-  /// Residual stream of `tokens` into `out`; `raw` takes what the embedding norm reads.
+  /// What the layers read of a batch besides tokens, brought to the device; null where it has none.
+  struct Places {
+    const std::int32_t* places = nullptr;   // (B, T)
+    const std::int64_t* samples = nullptr;  // (B)
+  };
+  Places bring(std::span<const std::int32_t> positions, std::span<const std::int64_t> samples);
+  /// Residual stream of `tokens` into norm.y; norm.x takes what the embedding norm reads.
   void embed(const CudaOps& ops, const BatchShape& shape, std::span<const std::int32_t> tokens,
-             const CudaOps::NormCall& norm);
-  void embed_backward(const CudaSlot& slot, std::byte* grad, float* gradient);
+             const std::int32_t* places, const CudaOps::NormCall& norm);
+  void embed_backward(const CudaSlot& slot, const Places& at, std::byte* grad, float* gradient);
+  /// Rows of the gradient added to those of a table; `positions` receives them by their place in
+  /// the sample, or is null.
+  void gather_rows(const TokenBuckets& buckets, float scale, const std::byte* grad, float* table,
+                   float* positions);
   /// Embedding and layers without a slot; returns the residual stream, in the workspace.
-  std::byte* run_layers(const BatchShape& shape, std::span<const std::int32_t> tokens,
+  std::byte* run_layers(const BatchShape& shape, const StageBatch& batch,
                         std::span<const float> input);
   CudaOps::NormCall final_norm_call(std::byte* x) const;
   /// The final norm, or x itself where the model has none.
@@ -77,6 +87,10 @@ class CudaStage final : public Stage {
     std::span<double> sample_losses;  ///< (B) or empty
   };
   LossSum head(const HeadCall& call);
+  /// The cross-entropy of a chunk whose vocabulary is shared, into `losses` and `z_terms`; with a
+  /// gradient the logits become theirs.
+  void share_loss(tenax_cuda_cross_entropy chunk, std::span<const std::int32_t> targets,
+                  double* losses, double* z_terms);
   /// Logits of `rows` rows of x into the workspace.
   void make_logits(std::byte* x, std::int64_t rows);
 
@@ -84,12 +98,25 @@ class CudaStage final : public Stage {
   void boundary_out(const std::byte* from, std::span<float> host);
   std::span<float> boundary() const;
   void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
-  void upload(std::span<const std::int32_t> host, std::int32_t* to);
+  template <class T>
+  void upload(std::span<const T> host, T* to) {
+    device_->queue(device_->plugin().to_device, static_cast<void*>(to),
+                   static_cast<const void*>(host.data()),
+                   static_cast<std::uint64_t>(host.size_bytes()));
+  }
+  void fetch(const double* from, std::span<double> host);
+  void cast(const void* from, std::int32_t from_type, void* to, std::int32_t to_type);
+  /// Of workspace_.sum, over the ranks that share the stage.
+  void all_reduce();
+  bool is_shared() const { return spec_.tensor.size > 1; }
+  /// Of this rank's part of the vocabulary.
+  std::int64_t first_token() const { return options_.padded_vocabulary_size * spec_.tensor.index; }
   CudaSlot& slot_at(int slot);
   std::byte* weights() const;
 
   std::shared_ptr<CudaDevice> device_;
-  ModelOptions options_;
+  ModelOptions model_;    ///< the whole model
+  ModelOptions options_;  ///< this rank's part of it
   StageSpec spec_;
   BatchShape shape_;
   StageSettings settings_;
@@ -104,6 +131,7 @@ class CudaStage final : public Stage {
   CudaWorkspace workspace_;
   std::vector<CudaSlot> slots_;
   std::unique_ptr<CudaBlockContext> context_;
+  StageDropout dropout_;
 };
 
 }  // namespace tenax::compute

@@ -1,7 +1,6 @@
 #include "compute/cuda_stage_memory.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "compute/stage_layout.h"
 
@@ -10,8 +9,8 @@ namespace {
 
 constexpr std::int64_t kFloatBytes = 4;
 
-/// Tokens whose logits exist at once. A function of the model alone, since the gradient's sum is
-/// cut there.
+/// Tokens whose logits exist at once. A function of the model and its cut alone, since the
+/// gradient's sum is cut there.
 std::int64_t chunk_tokens(std::int64_t logits_row_bytes) {
   constexpr std::int64_t kLogitsBytes = std::int64_t{512} << 20;
   constexpr std::int64_t kStep = 128;
@@ -23,6 +22,7 @@ std::int64_t chunk_tokens(std::int64_t logits_row_bytes) {
 CudaSizes::CudaSizes(const ModelOptions& o, const BatchShape& shape, std::int64_t element_bytes)
     : element(element_bytes),
       tokens(std::int64_t{shape.microbatch_size} * shape.sequence_length),
+      length(shape.sequence_length),
       width(o.width),
       heads(o.num_heads),
       kv_heads(o.num_kv_heads),
@@ -35,12 +35,14 @@ CudaSizes::CudaSizes(const ModelOptions& o, const BatchShape& shape, std::int64_
       logits_ld((o.padded_vocabulary_size + 7) / 8 * 8),
       head_chunk(std::min(tokens, chunk_tokens(logits_ld * element_bytes))) {}
 
-void CudaLayer::place(ByteArena& arena, const ModelOptions& o, const CudaSizes& s) {
+void CudaLayer::place(ByteArena& arena, const ModelOptions& o, const CudaSizes& s,
+                      Recompute recompute) {
+  const bool keeps_all = recompute == Recompute::kNone;
   const bool has_mean = o.norm == NormKind::kLayerNorm;
   const bool post = o.norm_placement == NormPlacement::kPost;
   if (has_mean) attention_mean = arena.floats(s.tokens);
   attention_rstd = arena.floats(s.tokens);
-  attention_normed = arena.take(s.rows(s.width));
+  if (keeps_all) attention_normed = arena.take(s.rows(s.width));
   qkv = arena.take(s.rows(s.qkv_width));
   if (o.qk_norm) {
     raw_qkv = arena.take(s.rows(s.qkv_width));
@@ -55,10 +57,11 @@ void CudaLayer::place(ByteArena& arena, const ModelOptions& o, const CudaSizes& 
     middle = arena.take(s.rows(s.width));
     if (has_mean) ffn_mean = arena.floats(s.tokens);
     ffn_rstd = arena.floats(s.tokens);
-    (post ? ffn_sum : ffn_normed) = arena.take(s.rows(s.width));
+    if (post) ffn_sum = arena.take(s.rows(s.width));
+    if (!post && keeps_all) ffn_normed = arena.take(s.rows(s.width));
   }
   hidden = arena.take(s.rows(s.hidden));
-  activated = arena.take(s.rows(s.ffn));
+  if (keeps_all) activated = arena.take(s.rows(s.ffn));
 }
 
 void CudaSlot::place(ByteArena& arena, const ModelOptions& o, const StageSpec& spec,
@@ -73,11 +76,12 @@ void CudaSlot::place(ByteArena& arena, const ModelOptions& o, const StageSpec& s
   for (std::byte*& input : inputs) input = arena.take(s.rows(s.width));
   if (recompute == Recompute::kFull) return;
   layers.resize(num_layers);
-  for (CudaLayer& layer : layers) layer.place(arena, o, s);
+  for (CudaLayer& layer : layers) layer.place(arena, o, s, recompute);
 }
 
 void CudaWorkspace::place(ByteArena& arena, const ModelOptions& o, const StageSpec& spec,
-                          const CudaSizes& s) {
+                          const CudaSizes& s, const StageSettings& settings) {
+  const bool shared = spec.tensor.size > 1;
   layer.place(arena, o, s);
   for (std::byte*& x : stream) x = arena.take(s.rows(s.width));
   normed = arena.take(s.rows(s.width));
@@ -92,10 +96,16 @@ void CudaWorkspace::place(ByteArena& arena, const ModelOptions& o, const StageSp
   const auto integers = [&](std::int64_t n) {
     return reinterpret_cast<std::int32_t*>(arena.take(n * 4));
   };
+  const auto doubles = [&](std::int64_t n) { return reinterpret_cast<double*>(arena.take(n * 8)); };
+  places = integers(s.tokens);
+  if (settings.dropout.any())
+    samples = reinterpret_cast<std::int64_t*>(arena.take(s.tokens / s.length * 8));
   if (spec.has_head) {
     logits = arena.take(s.head_chunk * s.logits_ld * s.element);
-    loss = reinterpret_cast<double*>(arena.take(s.tokens * 8));
-    z_term = reinterpret_cast<double*>(arena.take(s.tokens * 8));
+    loss = doubles(s.tokens);
+    z_term = doubles(s.tokens);
+    if (shared) parts = doubles(2 * s.head_chunk);
+    if (shared) log_sums = doubles(s.head_chunk);
     targets = integers(s.tokens);
   }
   if (spec.has_embedding) {
@@ -104,7 +114,10 @@ void CudaWorkspace::place(ByteArena& arena, const ModelOptions& o, const StageSp
     bucket_begins = integers(s.tokens + 1);
     bucket_order = integers(s.tokens);
   }
-  if (!spec.has_embedding || !spec.has_head) boundary = arena.floats(s.tokens * s.width);
+  const bool drops = settings.dropout.residual > 0;
+  if (!spec.has_embedding || !spec.has_head || shared || drops)
+    sum = arena.floats(s.tokens * s.width);
+  if (drops) dropped = arena.take(s.rows(s.width));
   if (o.positions == PositionKind::kRope) {
     cosine = arena.floats(o.max_sequence_length * (o.head_dim / 2));
     sine = arena.floats(o.max_sequence_length * (o.head_dim / 2));
@@ -120,24 +133,28 @@ StageMemory plan_cuda_memory(const ModelOptions& o, const StageSpec& spec, const
                              const StageSettings& settings) {
   const StageLayout layout = lay_out_stage(o, spec);
   const std::int64_t element = is_bfloat16(settings) ? 2 : kFloatBytes;
-  const CudaSizes sizes(o, shape, element);
+  const ModelOptions local = local_options(o, spec.tensor);
+  const CudaSizes sizes(local, shape, element);
   StageMemory memory;
   memory.values = layout.values_size * kFloatBytes;
   memory.gradient = layout.gradient_size * kFloatBytes;
   ByteArena slot_arena;
-  CudaSlot().place(slot_arena, o, spec, sizes, settings.recompute);
+  CudaSlot().place(slot_arena, local, spec, sizes, settings.recompute);
   memory.slot = slot_arena.used();
   ByteArena workspace_arena;
-  CudaWorkspace().place(workspace_arena, o, spec, sizes);
+  CudaWorkspace().place(workspace_arena, local, spec, sizes, settings);
   memory.workspace = workspace_arena.used() + cuda_copy_bytes(layout, settings);
   return memory;
 }
 
-TokenBuckets token_buckets(const std::vector<std::int32_t>& tokens) {
+TokenBuckets token_buckets(const std::vector<std::int32_t>& tokens, std::int32_t first,
+                           std::int32_t count) {
   TokenBuckets b;
-  b.order.resize(tokens.size());
-  std::iota(b.order.begin(), b.order.end(), 0);
-  const auto token = [&](std::int32_t row) { return tokens[static_cast<std::size_t>(row)]; };
+  const auto token = [&](std::int32_t row) {
+    return tokens[static_cast<std::size_t>(row)] - first;
+  };
+  for (std::int32_t row = 0; row < static_cast<std::int32_t>(tokens.size()); ++row)
+    if (token(row) >= 0 && token(row) < count) b.order.push_back(row);
   std::ranges::stable_sort(b.order, {}, token);
   for (std::size_t i = 0; i < b.order.size(); ++i) {
     const std::int32_t t = token(b.order[i]);

@@ -1,6 +1,6 @@
 // Where the activations and the workspace of a stage lie on a GPU, and how many bytes they are.
 // Views into memory that the stage owns; "of type" means float32 or BF16, as the stage computes.
-// Options are resolved().
+// Options are local_options() of resolved() ones but for plan_cuda_memory().
 #pragma once
 
 #include <cstddef>
@@ -37,6 +37,7 @@ struct CudaSizes {
   CudaSizes(const ModelOptions& options, const BatchShape& shape, std::int64_t element_bytes);
   std::int64_t element;      ///< bytes of an element
   std::int64_t tokens;       // B * T
+  std::int64_t length;       // T
   std::int64_t width;        // C
   std::int64_t heads;        // H
   std::int64_t kv_heads;     // K
@@ -68,18 +69,28 @@ struct CudaLayer {
   std::byte* middle = nullptr;            // (B, T, C) of type: residual stream after attention
   float* ffn_mean = nullptr;              // (B, T)
   float* ffn_rstd = nullptr;              // (B, T)
-  std::byte* ffn_normed = nullptr;        // (B, T, C) of type; with norm placement pre
+  std::byte* ffn_normed = nullptr;        // (B, T, C) of type; with norm placement pre; kSelective:
+                                          // made again, as are attention_normed and activated
   std::byte* ffn_sum = nullptr;           // (B, T, C) of type; with norm placement post
   std::byte* hidden = nullptr;            // (B, T, [up | gate]) of type, before the activation
   std::byte* activated = nullptr;         // (B, T, F) of type
 
-  void place(ByteArena& arena, const ModelOptions& options, const CudaSizes& sizes);
+  void place(ByteArena& arena, const ModelOptions& options, const CudaSizes& sizes,
+             Recompute recompute = Recompute::kNone);
+  /// With Recompute::kSelective: where what is made again lives, which layers share.
+  void borrow(const CudaLayer& shared) {
+    attention_normed = shared.attention_normed;
+    ffn_normed = shared.ffn_normed;
+    activated = shared.activated;
+  }
 };
 
 /// What stays between forward and backward of one microbatch.
 struct CudaSlot {
   std::vector<std::int32_t> tokens;   // (B, T)
   std::vector<std::int32_t> targets;  // (B, T)
+  std::vector<std::int32_t> places;   // (B, T) in the documents, or empty
+  std::vector<std::int64_t> samples;  // (B) absolute positions, with dropout
   std::byte* embedded = nullptr;      // (B, T, C) of type, before the embedding norm
   float* embedded_mean = nullptr;     // (B, T)
   float* embedded_rstd = nullptr;     // (B, T)
@@ -114,13 +125,19 @@ struct CudaWorkspace {
   std::int32_t* bucket_tokens = nullptr;  // (B, T): distinct tokens of the microbatch
   std::int32_t* bucket_begins = nullptr;  // (B T + 1)
   std::int32_t* bucket_order = nullptr;   // (B, T)
-  float* boundary = nullptr;              // (B, T, C) in float32, between neighbouring stages
-  float* cosine = nullptr;                // (max_sequence_length, D / 2) of RoPE
-  float* sine = nullptr;                  // (max_sequence_length, D / 2)
-  float* slopes = nullptr;                // (H) of ALiBi
+  std::int32_t* places = nullptr;         // (B, T) in the documents
+  std::int64_t* samples = nullptr;        // (B) absolute positions, with dropout
+  float* sum = nullptr;  // (B, T, C) in float32: between neighbouring stages, and what is summed
+                         // over ranks or dropped before it joins the residual stream
+  std::byte* dropped = nullptr;  // (B, T, C) of type: a projection's gradient, with dropout
+  double* parts = nullptr;       // (head_chunk, 2) of the cross-entropy, where ranks share it
+  double* log_sums = nullptr;    // (head_chunk)
+  float* cosine = nullptr;       // (max_sequence_length, D / 2) of RoPE
+  float* sine = nullptr;         // (max_sequence_length, D / 2)
+  float* slopes = nullptr;       // (H) of ALiBi
 
   void place(ByteArena& arena, const ModelOptions& options, const StageSpec& spec,
-             const CudaSizes& sizes);
+             const CudaSizes& sizes, const StageSettings& settings);
 };
 
 /// On a GPU bf16 is the type of activations and of what products read, see docs/numerics.md.
@@ -131,17 +148,19 @@ inline bool is_bfloat16(const StageSettings& settings) {
 /// Bytes of the weights' copy in BF16; 0 where the stage computes in float32.
 std::int64_t cuda_copy_bytes(const StageLayout& layout, const StageSettings& settings);
 
-/// Bytes of a stage on a GPU; what the libraries take for themselves comes on top.
+/// Bytes of a stage on a GPU; what the libraries take for themselves comes on top. `options` are
+/// resolved() and of the whole model.
 StageMemory plan_cuda_memory(const ModelOptions& options, const StageSpec& spec,
                              const BatchShape& shape, const StageSettings& settings);
 
-/// The tokens of a microbatch sorted by value, rows of one token in ascending order: how the
-/// embedding's gradient is gathered without atomics.
+/// Those of `tokens` in [first, first + count), less `first`, sorted by value, rows of one token in
+/// ascending order: how the embedding's gradient is gathered without atomics.
 struct TokenBuckets {
   std::vector<std::int32_t> tokens;  ///< distinct, ascending
   std::vector<std::int32_t> begins;  ///< one more than tokens
   std::vector<std::int32_t> order;   ///< rows
 };
-TokenBuckets token_buckets(const std::vector<std::int32_t>& tokens);
+TokenBuckets token_buckets(const std::vector<std::int32_t>& tokens, std::int32_t first,
+                           std::int32_t count);
 
 }  // namespace tenax::compute

@@ -1,5 +1,7 @@
 #include "compute/dropout.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "common/counter_rng.h"
@@ -13,6 +15,22 @@ DropoutSite dropout_site(std::uint64_t seed, std::string_view name, double rate)
   site.threshold = static_cast<std::uint32_t>(std::lround(rate * 0x1p24));
   site.scale = static_cast<float>(1 / (1 - rate));
   return site;
+}
+
+StageDropout stage_dropout(const DropoutRates& rates, std::uint64_t seed, int first_layer,
+                           int end_layer) {
+  StageDropout dropout;
+  if (!rates.any()) return dropout;
+  dropout.embedding = dropout_site(seed, "embedding", rates.embedding);
+  for (int layer = first_layer; layer < end_layer; ++layer) {
+    const auto site = [&](std::string_view part, double rate) {
+      return dropout_site(seed, fmt::format("layers.{}.{}", layer, part), rate);
+    };
+    dropout.layers.push_back({site("attention.probabilities", rates.attention),
+                              site("attention.output", rates.residual),
+                              site("ffn.output", rates.residual)});
+  }
+  return dropout;
 }
 
 DropoutRow dropout_row(const DropoutSite& site, std::int64_t sample, std::uint64_t row) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "compute/dropout_row.h"
 
@@ -31,9 +32,27 @@ struct DropoutSite {
   bool active() const { return threshold > 0; }
 };
 
+/// Where one layer drops numbers.
+struct LayerDropout {
+  DropoutSite probabilities;
+  DropoutSite attention_output;
+  DropoutSite ffn_output;
+};
+
 /// `name`: "embedding", "layers.3.attention.probabilities", "layers.3.attention.output" or
 /// "layers.3.ffn.output", counted over the whole model.
 DropoutSite dropout_site(std::uint64_t seed, std::string_view name, double rate);
+
+/// Of layers [first_layer, end_layer) of the model, and of the embedding.
+struct StageDropout {
+  DropoutSite embedding;
+  std::vector<LayerDropout> layers;  ///< empty where nothing is dropped anywhere
+  const LayerDropout* of(std::size_t layer) const {
+    return layers.empty() ? nullptr : &layers[layer];
+  }
+};
+StageDropout stage_dropout(const DropoutRates& rates, std::uint64_t seed, int first_layer,
+                           int end_layer);
 
 /// Row `row` of the sample at absolute position `sample`. Rows are tokens t with C columns, or of
 /// attention probabilities query heads and queries, h * T + t, with T columns.

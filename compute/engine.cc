@@ -175,7 +175,7 @@ Status Engine::build_chunks() {
     const std::size_t stream = static_cast<std::size_t>(o.shape.microbatch_size) *
                                static_cast<std::size_t>(o.shape.sequence_length) *
                                static_cast<std::size_t>(o.model.width);
-    tensor_group_ = std::make_unique<TensorGroup>(o.tp_group, o.tensor_rank, stream);
+    tensor_group_ = std::make_unique<TensorGroup>(o.tp_group, o.tensor_rank, stream, device_);
     tensor_group_->set_trace(o.trace);
     settings.tensor_group = tensor_group_.get();
   }

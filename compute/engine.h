@@ -104,7 +104,10 @@ class Engine {
   /// From now on gradients of replicas and the weights that ZeRO shares go from GPU to GPU; null:
   /// through the hosts' memory. The bits are the same. Called by all ranks or none; `peers`
   /// outlives the generation's calls.
-  void use(DevicePeers* peers) { peers_ = peers; }
+  void use(DevicePeers* peers) {
+    peers_ = peers;
+    if (tensor_group_) tensor_group_->use(peers);
+  }
 
   /// Forward and backward of this rank's microbatches (given in order), then the reduction over
   /// replicas. On success the summed gradients of `step` are kept until the next call.

@@ -6,6 +6,7 @@
 
 #include <new>
 
+#include "common/check.h"
 #include "compute/cpu/cpu_stage.h"
 #include "compute/cpu/stage_memory.h"
 #include "compute/cuda_stage.h"
@@ -33,12 +34,6 @@ Status check_arguments(const ModelOptions& options, const StageSpec& spec, const
   rate("embedding", settings.dropout.embedding);
   rate("attention", settings.dropout.attention);
   rate("residual", settings.dropout.residual);
-  if (settings.cuda && settings.dropout.any())
-    found.push_back("dropout is not built on the GPU yet");
-  if (settings.cuda && spec.tensor.size > 1)
-    found.push_back("tensor parallelism is not built on the GPU yet");
-  if (settings.cuda && settings.recompute == Recompute::kSelective)
-    found.push_back("selective recomputation is not built on the GPU yet");
   if (!found.empty())
     return make_error(ErrorCode::kInvalidArgument,
                       fmt::format("model stage: {}", fmt::join(found, "; ")));
@@ -46,6 +41,14 @@ Status check_arguments(const ModelOptions& options, const StageSpec& spec, const
 }
 
 }  // namespace
+
+void check_positions(std::span<const std::int32_t> positions, const BatchShape& shape) {
+  if (positions.empty()) return;
+  const auto length = static_cast<std::size_t>(shape.sequence_length);
+  TENAX_CHECK(positions.size() == static_cast<std::size_t>(shape.microbatch_size) * length);
+  for (std::size_t i = 0; i < positions.size(); ++i)
+    TENAX_CHECK(positions[i] == 0 || (i % length != 0 && positions[i] == positions[i - 1] + 1));
+}
 
 StageSpec whole_model(const ModelOptions& options) {
   return {0, static_cast<int>(options.num_layers), true, true};

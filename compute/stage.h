@@ -80,6 +80,10 @@ struct StageBatch {
   std::span<const std::int64_t> samples = {};
 };
 
+/// Aborts unless positions (StageBatch) are empty, or those of all tokens of `shape` and each 0 or
+/// one more than the last.
+void check_positions(std::span<const std::int32_t> positions, const BatchShape& shape);
+
 /// Which contribution to a tensor's gradient a region of the gradient buffer holds.
 enum class GradientPartKind : std::uint8_t {
   kWhole,

@@ -117,6 +117,20 @@ StageLayout lay_out_stage(const ModelOptions& options, const StageSpec& spec) {
   return layout;
 }
 
+void initial_stage_values(const StageLayout& layout, std::uint64_t seed, std::span<float> values) {
+  for (const StageParameter& p : layout.parameters) {
+    const Box& box = p.held.box;
+    // Rows of the box are contiguous in the whole tensor too.
+    const std::int64_t columns = box.extent.back();
+    const std::int64_t rows = box.extent.size() > 1 ? box.extent.front() : 1;
+    const std::int64_t first_row = box.extent.size() > 1 ? box.offset.front() : 0;
+    for (std::int64_t row = 0; row < rows; ++row)
+      initial_values(p.spec, seed, (first_row + row) * p.spec.shape.back() + box.offset.back(),
+                     values.subspan(static_cast<std::size_t>(p.offset + row * columns),
+                                    static_cast<std::size_t>(columns)));
+  }
+}
+
 std::vector<std::string> stage_problems(const ModelOptions& options, const StageSpec& spec,
                                         const BatchShape& shape) {
   std::vector<std::string> found = problems(options);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,10 @@ struct StageLayout {
 /// has the same layout, and behind it one more region where the tied token embedding has both parts
 /// here. `options` are resolved() and of the whole model.
 StageLayout lay_out_stage(const ModelOptions& options, const StageSpec& spec);
+
+/// Writes every tensor's initial values (initial_values()), this rank's part of them, into `values`
+/// of the layout's size.
+void initial_stage_values(const StageLayout& layout, std::uint64_t seed, std::span<float> values);
 
 /// Everything that is wrong with the options, the stage and the batch, one sentence each.
 std::vector<std::string> stage_problems(const ModelOptions& options, const StageSpec& spec,

@@ -1,9 +1,12 @@
 #include "compute/tensor_group.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "common/check.h"
+#include "compute/device_tree_reduce.h"
 #include "compute/flight_recorder.h"
 #include "compute/microbatch_tree.h"
 
@@ -82,10 +85,66 @@ Status OrderedAllReduce::reduce_own_part(Communicator& comm, const Group& group,
   return {};
 }
 
-TensorGroup::TensorGroup(std::vector<int> ranks, int index, std::size_t max_floats)
+Status DeviceOrderedAllReduce::run(DevicePeers& peers, const Group& group, std::span<float> data) {
+  const int n = group.size();
+  if (n == 1) return {};
+  cuts_.resize(static_cast<std::size_t>(n) + 1);
+  even_parts(data.size(), kAlignFloats, cuts_);
+  const auto part = [&](int i) { return data.subspan(cuts_[i], cuts_[i + 1] - cuts_[i]); };
+  const std::span<float> mine = part(group.index);
+  const std::size_t stride = align_floats(mine.size());
+  const std::size_t room = (static_cast<std::size_t>(n) + 1) * stride;
+  if (parts_.size() < room) {
+    TENAX_TRY(parts_, device_->allocate(room));
+  }
+  const auto place = [&](int m) {
+    return m == group.index
+               ? mine
+               : parts_.span().subspan(static_cast<std::size_t>(m) * stride, mine.size());
+  };
+  transfers_.clear();
+  for (int m = 0; m < n; ++m) {
+    if (m == group.index) continue;
+    const int peer = group.ranks[static_cast<std::size_t>(m)];
+    if (!part(m).empty()) transfers_.push_back({TransferKind::kSend, peer, part(m)});
+    if (!mine.empty()) transfers_.push_back({TransferKind::kRecv, peer, place(m)});
+  }
+  TENAX_RETURN_IF_ERROR(peers.exchange(transfers_));
+  if (!mine.empty()) {
+    const std::span<float> sum =
+        parts_.span().subspan(static_cast<std::size_t>(n) * stride, mine.size());
+    device_->add(place(0), place(1), sum);
+    for (int m = 2; m < n; ++m) device_->add(sum, place(m), sum);
+    device_->copy(sum, mine);
+  }
+  return all_gather_on(peers, group, cuts_, data);
+}
+
+VocabularySum whole_vocabulary(std::span<const double> parts, std::int64_t rows, std::int64_t row) {
+  const std::int64_t members = static_cast<std::int64_t>(parts.size()) / (2 * rows);
+  const auto part_of = [&](std::int64_t m) {
+    const auto at = static_cast<std::size_t>(2 * (m * rows + row));
+    return VocabularySum{parts[at], parts[at + 1]};
+  };
+  double largest = -std::numeric_limits<double>::infinity();
+  for (std::int64_t m = 0; m < members; ++m) largest = std::max(largest, part_of(m).log_sum);
+  VocabularySum whole;
+  double total = 0;
+  for (std::int64_t m = 0; m < members; ++m) {
+    total += std::exp(part_of(m).log_sum - largest);
+    whole.at_target += part_of(m).at_target;
+  }
+  whole.log_sum = largest + std::log(total);
+  return whole;
+}
+
+TensorGroup::TensorGroup(std::vector<int> ranks, int index, std::size_t max_floats,
+                         std::shared_ptr<Device> device)
     : ranks_(std::move(ranks)),
       index_(index),
-      all_reduce_(max_floats, static_cast<int>(ranks_.size())) {}
+      staging_(device),
+      all_reduce_(max_floats, static_cast<int>(ranks_.size())),
+      device_all_reduce_(std::move(device)) {}
 
 void TensorGroup::use(Communicator& comm) {
   comm_ = &comm;
@@ -96,7 +155,16 @@ void TensorGroup::all_reduce(std::span<float> data) {
   TENAX_CHECK(comm_ != nullptr);
   if (!status_) return;
   const KernelSpan span(trace_, TraceKind::kTensorReduce);
-  status_ = all_reduce_.run(*comm_, {ranks_, index_}, kReduceTag, data);
+  status_ = reduce(data);
+}
+
+Status TensorGroup::reduce(std::span<float> data) {
+  const Group group{ranks_, index_};
+  if (peers_ != nullptr) return device_all_reduce_.run(*peers_, group, data);
+  TENAX_TRY(const std::span<float> host, staging_.view(data));
+  TENAX_RETURN_IF_ERROR(staging_.fetch(data, host));
+  TENAX_RETURN_IF_ERROR(all_reduce_.run(*comm_, group, kReduceTag, host));
+  return staging_.store(host, data);
 }
 
 void TensorGroup::all_gather(std::span<const double> mine, std::span<double> all) {

@@ -14,6 +14,9 @@
 #include "compute/aligned_buffer.h"
 #include "compute/collectives.h"
 #include "compute/communicator.h"
+#include "compute/device.h"
+#include "compute/device_peers.h"
+#include "compute/staging.h"
 #include "compute/step_trace.h"
 #include "compute/tensor_part.h"
 
@@ -39,29 +42,62 @@ class OrderedAllReduce {
   std::vector<std::unique_ptr<Transfer>> transfers_;
 };
 
+/// The same where each member has a GPU and reaches the others' (device_peers.h), with the same
+/// bits. Allocates at its first use.
+class DeviceOrderedAllReduce {
+ public:
+  explicit DeviceOrderedAllReduce(std::shared_ptr<Device> device) : device_(std::move(device)) {}
+
+  /// `data` lies on the device.
+  Status run(DevicePeers& peers, const Group& group, std::span<float> data);
+
+ private:
+  const std::shared_ptr<Device> device_;
+  DeviceBuffer parts_;  ///< this member's part as each member has it, and their sum
+  std::vector<std::size_t> cuts_;
+  std::vector<DeviceTransfer> transfers_;
+};
+
+/// One row's part of the cross-entropy where ranks share the vocabulary, or its whole.
+struct VocabularySum {
+  double log_sum = 0;    ///< of the logits
+  double at_target = 0;  ///< the target's logit; 0 where it is another's
+};
+
+/// Of row `row` from the members' parts (member, row), `rows` rows each, in one order.
+VocabularySum whole_vocabulary(std::span<const double> parts, std::int64_t rows, std::int64_t row);
+
 /// Kernels call it in the middle of their work and have no way to fail, so an error is kept:
 /// nothing more is sent, numbers are garbage, and status() says why.
 class TensorGroup {
  public:
-  /// `max_floats`: of the largest all_reduce().
-  TensorGroup(std::vector<int> ranks, int index, std::size_t max_floats);
+  /// `max_floats`: of the largest all_reduce(), whose data lies on `device`.
+  TensorGroup(std::vector<int> ranks, int index, std::size_t max_floats,
+              std::shared_ptr<Device> device = std::make_shared<HostDevice>());
 
   TensorPart part() const { return {static_cast<int>(ranks_.size()), index_}; }
   /// Records its collectives; may be null.
   void set_trace(StepTrace* trace) { trace_ = trace; }
   /// From now on transfers go through `comm`; forgets an earlier error.
   void use(Communicator& comm);
+  /// From now on sums go from GPU to GPU; null: through the hosts' memory. The bits are the same.
+  void use(DevicePeers* peers) { peers_ = peers; }
   const Status& status() const { return status_; }
 
   void all_reduce(std::span<float> data);
-  /// `all` receives the members' `mine` in group order.
+  /// Of host memory: `all` receives the members' `mine` in group order.
   void all_gather(std::span<const double> mine, std::span<double> all);
 
  private:
   std::vector<int> ranks_;
   int index_;
+  Status reduce(std::span<float> data);
+
+  Staging staging_;
   OrderedAllReduce all_reduce_;
+  DeviceOrderedAllReduce device_all_reduce_;
   Communicator* comm_ = nullptr;
+  DevicePeers* peers_ = nullptr;
   StepTrace* trace_ = nullptr;
   Status status_;
 };

@@ -50,21 +50,6 @@ void check_blend(const RunConfig& c, Found& found) {
   }
 }
 
-void check_device(const RunConfig& c, Found& found) {
-  if (c.train.device != ComputeDevice::kCuda) return;
-  const auto unbuilt = [&](std::string key, bool used, std::string_view what) {
-    if (used)
-      found.push_back({{"train.device", std::move(key)},
-                       fmt::format("train.device \"cuda\" does not do {} yet", what)});
-  };
-  unbuilt("layout.tensor_parallel", c.layout.tensor_parallel > 1, "tensor parallelism");
-  unbuilt("data.packing", c.data.packing == data::Packing::kDocuments,
-          "data.packing \"documents\"");
-  unbuilt("train.dropout_residual", c.train.dropout.any(), "dropout");
-  unbuilt("train.recompute", c.train.recompute == compute::Recompute::kSelective,
-          "train.recompute \"selective\"");
-}
-
 void check_data(const RunConfig& c, Found& found) {
   if (c.data.text.empty() && c.data.blend.empty()) {
     found.push_back({{"data.text"}, "data.text is empty: there is nothing to train on"});
@@ -293,7 +278,6 @@ void check_model(const RunConfig& c, Found& found) {
 std::vector<Contradiction> find_contradictions(const RunConfig& config) {
   Found found;
   check_data(config, found);
-  check_device(config, found);
   check_model(config, found);
   check_layout(config, found);
   check_ramp(config, found);

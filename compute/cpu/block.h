@@ -27,13 +27,6 @@ struct BlockContext {
   StepTrace* trace = nullptr;           ///< records kernels
 };
 
-/// Where one layer drops numbers.
-struct LayerDropout {
-  DropoutSite probabilities;
-  DropoutSite attention_output;
-  DropoutSite ffn_output;
-};
-
 /// One layer at work: its place in the flat buffers and the batch it runs on.
 struct BlockCall {
   BatchShape shape;

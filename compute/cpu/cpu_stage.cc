@@ -62,19 +62,8 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
   context_ = std::make_unique<BlockContext>(BlockContext{options_, kernels_, workspace_.block,
                                                          tables.cosine, tables.sine, tables.slopes,
                                                          settings.tensor_group, settings.trace});
-
-  const DropoutRates& rates = settings_.dropout;
-  if (!rates.any()) return;
-  const std::uint64_t seed = settings_.dropout_seed;
-  embedding_dropout_ = dropout_site(seed, "embedding", rates.embedding);
-  for (int layer = spec_.first_layer; layer < spec_.end_layer; ++layer) {
-    const auto site = [&](std::string_view part, double rate) {
-      return dropout_site(seed, fmt::format("layers.{}.{}", layer, part), rate);
-    };
-    layer_dropout_.push_back({site("attention.probabilities", rates.attention),
-                              site("attention.output", rates.residual),
-                              site("ffn.output", rates.residual)});
-  }
+  dropout_ =
+      stage_dropout(settings_.dropout, settings_.dropout_seed, spec_.first_layer, spec_.end_layer);
 }
 
 std::size_t CpuStage::boundary_size() const { return stream_size(options_, shape_); }
@@ -85,19 +74,7 @@ std::string CpuStage::kernel_description() const {
   return fmt::format("cpu gemm {}", kernels_.gemms.front().description());
 }
 
-void CpuStage::initialise(std::uint64_t seed) {
-  for (const StageParameter& p : layout_.parameters) {
-    const Box& box = p.held.box;
-    // Rows of the box are contiguous in the whole tensor too.
-    const std::int64_t columns = box.extent.back();
-    const std::int64_t rows = box.extent.size() > 1 ? box.extent.front() : 1;
-    const std::int64_t first_row = box.extent.size() > 1 ? box.offset.front() : 0;
-    for (std::int64_t row = 0; row < rows; ++row)
-      initial_values(p.spec, seed, (first_row + row) * p.spec.shape.back() + box.offset.back(),
-                     values().subspan(static_cast<std::size_t>(p.offset + row * columns),
-                                      static_cast<std::size_t>(columns)));
-  }
-}
+void CpuStage::initialise(std::uint64_t seed) { initial_stage_values(layout_, seed, values()); }
 
 const float* CpuStage::value(std::int64_t offset) const {
   return offset < 0 ? nullptr : values_.data() + offset;
@@ -111,15 +88,6 @@ StageSlot& CpuStage::slot_at(int slot) {
 void CpuStage::check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const {
   for (const std::int32_t token : tokens)
     TENAX_CHECK(token >= lowest && token < model_.vocabulary_size);
-}
-
-void CpuStage::check_positions(std::span<const std::int32_t> positions) const {
-  if (positions.empty()) return;
-  TENAX_CHECK(positions.size() == num_tokens(shape_));
-  for (std::size_t i = 0; i < positions.size(); ++i) {
-    const bool starts = i % static_cast<std::size_t>(shape_.sequence_length) == 0;
-    TENAX_CHECK(positions[i] == 0 || (!starts && positions[i] == positions[i - 1] + 1));
-  }
 }
 
 NormCall CpuStage::norm_call(const BatchShape& shape, const NormOffsets& at, const float* x,
@@ -174,8 +142,8 @@ void CpuStage::embed(const BatchShape& shape, const StageBatch& batch, float* ra
 }
 
 void CpuStage::drop_embedding(std::span<const std::int64_t> samples, float* x) {
-  if (!embedding_dropout_.active()) return;
-  drop_tokens(kernels_, embedding_dropout_, samples.data(), shape_.sequence_length,
+  if (!dropout_.embedding.active()) return;
+  drop_tokens(kernels_, dropout_.embedding, samples.data(), shape_.sequence_length,
               static_cast<std::int64_t>(num_tokens(shape_)), options_.width, x);
 }
 
@@ -228,7 +196,7 @@ void CpuStage::forward(int slot_index, const StageBatch& batch, std::span<const 
     std::ranges::copy(batch.targets, slot.targets.begin());
     slot.loss = {};
   }
-  check_positions(batch.positions);
+  check_positions(batch.positions, shape_);
   slot.has_positions = !batch.positions.empty();
   TENAX_CHECK(slot.samples.empty() || batch.samples.size() == slot.samples.size());
   if (!slot.samples.empty()) std::ranges::copy(batch.samples, slot.samples.begin());
@@ -247,7 +215,7 @@ void CpuStage::forward(int slot_index, const StageBatch& batch, std::span<const 
     LayerActivations& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
     block_forward(*context_,
                   {shape_, layout_.layers[i], values_.data(), slot.inputs[i], kept,
-                   batch.positions.data(), dropout_of(i), slot.samples.data(), layer_number(i)},
+                   batch.positions.data(), dropout_.of(i), slot.samples.data(), layer_number(i)},
                   stream(i + 1));
   }
 }
@@ -296,7 +264,7 @@ void CpuStage::run_backward(int slot_index, std::span<const float> output_grad,
     const BlockCall call{shape_,         layout_.layers[i],
                          values_.data(), slot.inputs[i],
                          kept,           slot.batch().positions.data(),
-                         dropout_of(i),  slot.samples.data(),
+                         dropout_.of(i), slot.samples.data(),
                          layer_number(i)};
     if (settings_.recompute == Recompute::kFull)
       block_forward(*context_, call, workspace_.stream[0]);
@@ -343,7 +311,7 @@ LossSum CpuStage::evaluate(const StageBatch& batch, std::span<const float> input
                            std::span<float> output, std::span<double> sample_losses) {
   TENAX_CHECK(spec_.has_embedding ? batch.tokens.size() == num_tokens(shape_)
                                   : input.size() == boundary_size());
-  check_positions(batch.positions);
+  check_positions(batch.positions, shape_);
   const float* x = run_layers(shape_, batch, input);
   if (!spec_.has_head) {
     TENAX_CHECK(output.size() == boundary_size());

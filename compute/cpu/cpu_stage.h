@@ -52,9 +52,6 @@ class CpuStage final : public Stage {
   std::int32_t layer_number(std::size_t layer) const {
     return spec_.first_layer + static_cast<std::int32_t>(layer);
   }
-  const LayerDropout* dropout_of(std::size_t layer) const {
-    return layer_dropout_.empty() ? nullptr : &layer_dropout_[layer];
-  }
   void embed_backward(const StageSlot& slot, float* grad, float* gradient);
   /// Embedding and layers without a slot; returns the residual stream, in the workspace.
   float* run_layers(const BatchShape& shape, const StageBatch& batch, std::span<const float> input);
@@ -64,7 +61,6 @@ class CpuStage final : public Stage {
                      float* rstd) const;
   StageSlot& slot_at(int slot);
   void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
-  void check_positions(std::span<const std::int32_t> positions) const;
 
   /// Of this rank's part of the vocabulary.
   std::int64_t first_token() const { return options_.padded_vocabulary_size * spec_.tensor.index; }
@@ -87,8 +83,7 @@ class CpuStage final : public Stage {
   AlignedBuffer slot_buffer_;
   std::vector<StageSlot> slots_;
   std::unique_ptr<BlockContext> context_;
-  DropoutSite embedding_dropout_;
-  std::vector<LayerDropout> layer_dropout_;  ///< empty without dropout
+  StageDropout dropout_;
 };
 
 }  // namespace tenax::compute::cpu

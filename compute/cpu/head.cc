@@ -58,16 +58,8 @@ class SharedLoss {
     chunk.loss[r] = 0;
     chunk.z_term[r] = 0;
     if (chunk.targets[r] < 0) return;  // its gradient is zero already
-    const auto sums_of = [&](int m) { return w_.all_row_sums + 2 * (m * chunk.rows + r); };
-    double largest = -std::numeric_limits<double>::infinity();
-    for (int m = 0; m < members; ++m) largest = std::max(largest, sums_of(m)[0]);
-    double total = 0;
-    double at_target = 0;
-    for (int m = 0; m < members; ++m) {
-      total += std::exp(sums_of(m)[0] - largest);
-      at_target += sums_of(m)[1];
-    }
-    const double log_sum = largest + std::log(total);
+    const std::span all(w_.all_row_sums, static_cast<std::size_t>(2 * chunk.rows * members));
+    const auto [log_sum, at_target] = whole_vocabulary(all, chunk.rows, r);
     chunk.loss[r] = log_sum - at_target;
     chunk.z_term[r] = chunk.z_loss * log_sum * log_sum;
     if (!chunk.with_gradient || chunk.n == 0) return;

@@ -94,7 +94,8 @@ __global__ void rope_kernel(tenax_cuda_rope c) {
   const std::int64_t row = at / width;
   const std::int64_t column = at % width;
   const std::int64_t half = c.head_dim / 2;
-  const std::int64_t entry = row % c.length * half + column % c.head_dim / 2;
+  const std::int64_t place = c.places != nullptr ? c.places[row] : row % c.length;
+  const std::int64_t entry = place * half + column % c.head_dim / 2;
   const float direction = c.inverse != 0 ? -1.0f : 1.0f;
   T* p = static_cast<T*>(c.x) + row * c.ld + column;
   auto x = load<T, N>(p);

@@ -8,6 +8,7 @@
 // every fourth one, beginning with t % 4. What it accumulates in shared memory no other thread
 // touches.
 #include "compute/cuda/device_code.h"
+#include "compute/cuda/dropout_mask.h"
 #include "compute/cuda/kernels.h"
 #include "compute/cuda/packed.h"
 
@@ -84,6 +85,37 @@ __device__ inline void dot_rows(const float* a, const float* b, std::int64_t hea
   }
 }
 
+/// The first key that a query sees: where its document begins.
+__device__ inline std::int64_t first_seen(const tenax_cuda_attention& c, std::int64_t batch,
+                                          std::int64_t query) {
+  if (c.places == nullptr || query >= c.length) return 0;
+  return query - c.places[batch * c.length + query];
+}
+
+/// The first tile of keys that a tile of queries sees. Later queries see no earlier keys.
+__device__ inline std::int64_t first_key_tile(const tenax_cuda_attention& c, std::int64_t batch,
+                                              std::int64_t first_query) {
+  return first_seen(c, batch, first_query) / kTile * kTile;
+}
+
+/// What a query's probabilities are multiplied by. Of a query behind the end of the sequence
+/// nothing is kept by the caller.
+struct Kept {
+  __device__ Kept(const tenax_cuda_attention& c, const Head& at, std::int64_t query)
+      : all_(c.dropout_threshold == 0) {
+    if (!all_)
+      row_ = dropout_row(c.dropout_key, c.dropout_threshold, c.dropout_scale, c.samples[at.batch],
+                         (c.first_head + at.head) * c.length + query);
+  }
+  __device__ float factor(std::int64_t key) const {
+    return all_ ? 1.0f : dropout_factor(row_, static_cast<std::uint32_t>(key));
+  }
+
+ private:
+  bool all_;
+  compute::DropoutRow row_{};
+};
+
 /// Score of a query and a key that it sees, from their dot product.
 __device__ inline float score(const tenax_cuda_attention& c, std::int64_t head, std::int64_t query,
                               std::int64_t key, float dot) {
@@ -124,11 +156,14 @@ __global__ void attention_kernel(tenax_cuda_attention c) {
   const int row = threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
   const std::int64_t query = first + row;
+  const std::int64_t begin = first_seen(c, at.batch, query);
+  const Kept kept(c, at, query);
   load_tile<T>(c, c.q, at.batch, at.head, c.ld, first, q);
   clear_tile(out, c.head_dim);
   float largest = -INFINITY;
   float total = 0;
-  for (std::int64_t key_first = 0; key_first <= first; key_first += kTile) {
+  for (std::int64_t key_first = first_key_tile(c, at.batch, first); key_first <= first;
+       key_first += kTile) {
     load_tile<T>(c, c.k, at.batch, at.kv_head, c.ld, key_first, kv);
     __syncthreads();
     float s[kScores];
@@ -137,17 +172,19 @@ __global__ void attention_kernel(tenax_cuda_attention c) {
 #pragma unroll
     for (int j = 0; j < kScores; ++j) {
       const std::int64_t key = key_first + lane + j * kLanes;
-      s[j] = key <= query ? score(c, at.head, query, key, s[j]) : -INFINITY;
+      s[j] = key <= query && key >= begin ? score(c, at.head, query, key, s[j]) : -INFINITY;
       top = fmaxf(top, s[j]);
     }
-    // Every row sees the first key of its first tile, so `top` is finite.
     top = row_max(top);
-    const float shrink = expf(largest - top);
+    // A row whose document begins in a later tile has seen nothing yet.
+    const bool sees = top > -INFINITY;
+    const float shrink = sees ? expf(largest - top) : 1.0f;
     float sum = 0;
 #pragma unroll
     for (int j = 0; j < kScores; ++j) {
-      const float e = expf(s[j] - top);
-      p[row * kScoreStride + lane + j * kLanes] = e;
+      const std::int64_t key = key_first + lane + j * kLanes;
+      const float e = sees ? expf(s[j] - top) : 0.0f;
+      p[row * kScoreStride + lane + j * kLanes] = e * kept.factor(key);
       sum += e;
     }
     total = total * shrink + row_sum(sum);
@@ -203,17 +240,21 @@ __device__ inline void score_gradients(const tenax_cuda_attention& c, const floa
   dot_rows(tiles.q, tiles.k, c.head_dim, row, lane, s);
   dot_rows(tiles.dout, tiles.v, c.head_dim, row, lane, dp);
   const bool exists = query < c.length;
+  const std::int64_t begin = first_seen(c, at.batch, query);
+  const Kept kept(c, at, query);
   const std::int64_t i = (at.batch * c.heads + at.head) * c.length + query;
   const float log_sum = exists ? c.log_sum[i] : 0.0f;
   const float d = exists ? delta[i] : 0.0f;
 #pragma unroll
   for (int j = 0; j < kScores; ++j) {
     const std::int64_t key = key_first + lane + j * kLanes;
-    const float p =
-        exists && key <= query ? expf(score(c, at.head, query, key, s[j]) - log_sum) : 0.0f;
+    const float p = exists && key <= query && key >= begin
+                        ? expf(score(c, at.head, query, key, s[j]) - log_sum)
+                        : 0.0f;
+    const float factor = kept.factor(key);
     const int place = row * kScoreStride + lane + j * kLanes;
-    if (tiles.p != nullptr) tiles.p[place] = p;
-    tiles.ds[place] = p * (dp[j] - d) * c.scale;
+    if (tiles.p != nullptr) tiles.p[place] = p * factor;
+    tiles.ds[place] = p * (dp[j] * factor - d) * c.scale;
   }
 }
 
@@ -243,6 +284,8 @@ __global__ void key_value_gradient_kernel(tenax_cuda_attention c, const float* d
   clear_tile(dv, c.head_dim);
   for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (std::int64_t query_first = first; query_first < c.length; query_first += kTile) {
+      // Later documents see none of these keys; the whole block leaves.
+      if (first_seen(c, batch, query_first) >= first + kTile) break;
       __syncthreads();
       load_tile<T>(c, c.q, batch, head, c.ld, query_first, q);
       load_tile<T>(c, c.dout, batch, head, c.ld_out, query_first, dout);
@@ -276,7 +319,8 @@ __global__ void query_gradient_kernel(tenax_cuda_attention c, const float* delta
   load_tile<T>(c, c.q, at.batch, at.head, c.ld, first, q);
   load_tile<T>(c, c.dout, at.batch, at.head, c.ld_out, first, dout);
   clear_tile(dq, c.head_dim);
-  for (std::int64_t key_first = 0; key_first <= first; key_first += kTile) {
+  for (std::int64_t key_first = first_key_tile(c, at.batch, first); key_first <= first;
+       key_first += kTile) {
     __syncthreads();
     load_tile<T>(c, c.k, at.batch, at.kv_head, c.ld, key_first, k);
     load_tile<T>(c, c.v, at.batch, at.kv_head, c.ld, key_first, v);

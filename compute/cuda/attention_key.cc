@@ -8,6 +8,8 @@ std::string attention_refusal(const tenax_cuda_attention& c) {
   if (c.kernels == TENAX_CUDA_ATTENTION_PLAIN) return "plain kernels were asked for";
   if (c.type != TENAX_CUDA_BF16) return "cuDNN's fused attention computes in BF16 only";
   if (c.slopes != nullptr) return "ALiBi biases are done by the plain kernels";
+  if (c.places != nullptr) return "packed documents are done by the plain kernels";
+  if (c.dropout_threshold > 0) return "dropout is done by the plain kernels";
   if (c.head_dim % 8 != 0) return "head_dim is not a multiple of 8";
   if (c.ld % 8 != 0 || c.ld_out % 8 != 0) return "rows are not multiples of 16 bytes";
   for (const void* p : {c.q, c.k, c.v, static_cast<const void*>(c.out)})

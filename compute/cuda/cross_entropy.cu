@@ -45,30 +45,45 @@ __global__ void cross_entropy_kernel(tenax_cuda_cross_entropy c) {
   __shared__ LogSum shared[kWarps];
   const std::int64_t row = blockIdx.x;
   T* logits = static_cast<T*>(c.logits) + row * c.ld;
-  const std::int32_t target = c.targets[row];
-  if (target < 0) {  // the whole block
+  if (c.targets[row] < 0) {  // the whole block
     if (threadIdx.x == 0) {
-      c.loss[row] = 0;
-      c.z_term[row] = 0;
+      if (c.loss != nullptr) c.loss[row] = c.z_term[row] = 0;
+      if (c.parts != nullptr) c.parts[2 * row] = c.parts[2 * row + 1] = 0;
     }
     if (c.with_gradient == 0) return;
     for (std::int64_t i = threadIdx.x * N; i < c.ld; i += kThreads * N)
       store<T, N>(logits + i, Packed<T, N>{});
     return;
   }
-  LogSum mine{-INFINITY, 0.0f};
-  for (std::int64_t i = threadIdx.x * N; i < c.n; i += kThreads * N) {
-    const auto x = load<T, N>(logits + i);
+  const std::int64_t target = c.targets[row] - c.first_token;
+  const bool has_target = target >= 0 && target < c.n;
+  double log_sum;
+  LogSum all;
+  if (c.log_sums != nullptr) {
+    log_sum = c.log_sums[row];
+    all.largest = static_cast<float>(log_sum);
+    all.sum = static_cast<float>(exp(log_sum - static_cast<double>(all.largest)));
+  } else {
+    LogSum mine{-INFINITY, 0.0f};
+    for (std::int64_t i = threadIdx.x * N; i < c.n; i += kThreads * N) {
+      const auto x = load<T, N>(logits + i);
 #pragma unroll
-    for (int j = 0; j < N; ++j)
-      if (i + j < c.n) mine = combine(mine, {x.values[j] * c.logit_scale, 1.0f});
-  }
-  const LogSum all = combine_block(mine, shared);
-  const double log_sum = static_cast<double>(all.largest) + log(static_cast<double>(all.sum));
-  if (threadIdx.x == 0) {
-    const float at_target = to_float(logits[target]) * c.logit_scale;
-    c.loss[row] = log_sum - static_cast<double>(at_target);
-    c.z_term[row] = c.z_loss * log_sum * log_sum;
+      for (int j = 0; j < N; ++j)
+        if (i + j < c.n) mine = combine(mine, {x.values[j] * c.logit_scale, 1.0f});
+    }
+    all = combine_block(mine, shared);
+    log_sum = static_cast<double>(all.largest) + log(static_cast<double>(all.sum));
+    if (threadIdx.x == 0) {
+      const double at_target =
+          has_target ? static_cast<double>(to_float(logits[target]) * c.logit_scale) : 0.0;
+      if (c.parts != nullptr) {
+        c.parts[2 * row] = log_sum;
+        c.parts[2 * row + 1] = at_target;
+      } else {
+        c.loss[row] = log_sum - at_target;
+        c.z_term[row] = c.z_loss * log_sum * log_sum;
+      }
+    }
   }
   if (c.with_gradient == 0) return;
   const float factor =

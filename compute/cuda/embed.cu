@@ -16,12 +16,15 @@ __global__ void embed_kernel(tenax_cuda_embed c) {
   if (at >= c.rows * c.width) return;
   const std::int64_t row = at / c.width;
   const std::int64_t column = at % c.width;
-  auto x = load<T, N>(static_cast<const T*>(c.table) + c.tokens[row] * c.width + column);
+  const std::int64_t token = c.tokens[row] - c.first_token;
+  Packed<T, N> x{};
+  if (token >= 0 && token < c.num_tokens)
+    x = load<T, N>(static_cast<const T*>(c.table) + token * c.width + column);
 #pragma unroll
   for (int i = 0; i < N; ++i) x.values[i] *= c.scale;
   if (c.position != nullptr) {
-    const auto p =
-        load<T, N>(static_cast<const T*>(c.position) + row % c.length * c.width + column);
+    const std::int64_t place = c.places != nullptr ? c.places[row] : row % c.length;
+    const auto p = load<T, N>(static_cast<const T*>(c.position) + place * c.width + column);
 #pragma unroll
     for (int i = 0; i < N; ++i) x.values[i] += p.values[i];
   }

@@ -26,6 +26,8 @@ void launch_column_sums(const tenax_cuda_column_sums& call, float* scratch, Stre
 void launch_activation(const tenax_cuda_activation& call, Stream stream);
 void launch_activation_backward(const tenax_cuda_activation& call, Stream stream);
 void launch_rope(const tenax_cuda_rope& call, Stream stream);
+void launch_dropout(const tenax_cuda_dropout& call, Stream stream);
+void launch_residual(const tenax_cuda_residual& call, Stream stream);
 
 /// Bytes of dynamic shared memory of the largest block of the plain attention kernels.
 std::int64_t attention_shared_bytes(std::int64_t head_dim, bool backward);

@@ -24,6 +24,15 @@ class Arguments {
     return require(type == TENAX_CUDA_F32 || type == TENAX_CUDA_BF16, "type",
                    "is neither F32 nor BF16");
   }
+  /// The fields of a struct with dropout.
+  template <class Call>
+  Arguments& dropout(const Call& c, std::int64_t num_samples) {
+    constexpr std::int32_t kAll = 1 << 24;
+    require(c.dropout_threshold >= 0 && c.dropout_threshold < kAll, "dropout_threshold",
+            "is not in [0, 2^24)");
+    return require(c.dropout_threshold == 0 || (c.samples != nullptr && num_samples > 0), "samples",
+                   "is null where there is dropout");
+  }
   Arguments& require(bool holds, const char* name, const char* what) {
     if (!holds && wrong_.empty()) wrong_ = std::string(operation_) + ": " + name + " " + what;
     return *this;
@@ -76,7 +85,8 @@ Arguments attention_arguments(tenax_cuda_context* context, const tenax_cuda_atte
       .pointer("k", c.k)
       .pointer("v", c.v)
       .pointer("out", c.out)
-      .pointer("log_sum", c.log_sum);
+      .pointer("log_sum", c.log_sum)
+      .dropout(c, c.batch);
   return arguments;
 }
 
@@ -115,6 +125,7 @@ tenax_cuda_status tenax_cuda_run_embed(tenax_cuda_context* context, const tenax_
                              .positive("length", c->length)
                              .positive("width", c->width)
                              .pointer("tokens", c->tokens)
+                             .positive("num_tokens", c->num_tokens)
                              .pointer("table", c->table)
                              .pointer("out", c->out)
                              .status());
@@ -284,6 +295,35 @@ tenax_cuda_status tenax_cuda_run_rope(tenax_cuda_context* context, const tenax_c
   return context->check_launch("rope");
 }
 
+tenax_cuda_status tenax_cuda_run_dropout(tenax_cuda_context* context, const tenax_cuda_dropout* c) {
+  TENAX_RETURN_UNLESS_OK(Arguments(context, "dropout")
+                             .type(c->type)
+                             .positive("rows", c->rows)
+                             .positive("n", c->n)
+                             .positive("length", c->length)
+                             .pointer("x", c->x)
+                             .pointer("out", c->out)
+                             .dropout(*c, c->rows)
+                             .status());
+  tenax::cuda::launch_dropout(*c, context->stream);
+  return context->check_launch("dropout");
+}
+
+tenax_cuda_status tenax_cuda_run_residual(tenax_cuda_context* context,
+                                          const tenax_cuda_residual* c) {
+  TENAX_RETURN_UNLESS_OK(Arguments(context, "residual")
+                             .type(c->type)
+                             .positive("rows", c->rows)
+                             .positive("n", c->n)
+                             .positive("length", c->length)
+                             .pointer("sum", c->sum)
+                             .pointer("out", c->out)
+                             .dropout(*c, c->rows)
+                             .status());
+  tenax::cuda::launch_residual(*c, context->stream);
+  return context->check_launch("residual");
+}
+
 tenax_cuda_status tenax_cuda_run_attention(tenax_cuda_context* context,
                                            const tenax_cuda_attention* c) {
   TENAX_RETURN_UNLESS_OK(attention_arguments(context, *c, "attention").status());
@@ -315,16 +355,19 @@ tenax_cuda_status tenax_cuda_run_attention_backward(tenax_cuda_context* context,
 
 tenax_cuda_status tenax_cuda_run_cross_entropy(tenax_cuda_context* context,
                                                const tenax_cuda_cross_entropy* c) {
-  TENAX_RETURN_UNLESS_OK(Arguments(context, "cross_entropy")
-                             .type(c->type)
-                             .positive("rows", c->rows)
-                             .positive("n", c->n)
-                             .require(c->ld >= c->n, "ld", "is less than n")
-                             .pointer("logits", c->logits)
-                             .pointer("targets", c->targets)
-                             .pointer("loss", c->loss)
-                             .pointer("z_term", c->z_term)
-                             .status());
+  const bool shared = c->parts != nullptr || c->log_sums != nullptr;
+  TENAX_RETURN_UNLESS_OK(
+      Arguments(context, "cross_entropy")
+          .type(c->type)
+          .positive("rows", c->rows)
+          .require(c->n > 0 || (shared && c->n == 0), "n", "must be positive")
+          .require(c->ld >= c->n && c->ld > 0, "ld", "is less than n")
+          .pointer("logits", c->logits)
+          .pointer("targets", c->targets)
+          .require(c->parts == nullptr || (c->log_sums == nullptr && c->with_gradient == 0),
+                   "parts", "goes with neither log_sums nor a gradient")
+          .require(shared || (c->loss != nullptr && c->z_term != nullptr), "loss", "is null")
+          .status());
   tenax::cuda::launch_cross_entropy(*c, context->stream);
   return context->check_launch("cross_entropy");
 }

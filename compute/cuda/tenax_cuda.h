@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a struct changes; program and plugin must have the same. */
-#define TENAX_CUDA_ABI_VERSION 3
+#define TENAX_CUDA_ABI_VERSION 4
 
 typedef int32_t tenax_cuda_status;
 enum {
@@ -85,22 +85,26 @@ typedef struct tenax_cuda_options {
   int64_t workspace_bytes; /* for matrix products; 0: 32 MiB */
 } tenax_cuda_options;
 
-/* out (rows, C) = scale * table[tokens[r]] + position[r % length]. */
+/* out (rows, C) = scale * table[tokens[r] - first_token] + position[place of r]; of a token that is
+ * not in the table the position alone. */
 typedef struct tenax_cuda_embed {
   int32_t type;
   float scale;
   int64_t rows;
   int64_t length;
   int64_t width;
-  const int32_t* tokens;
-  const void* table;    /* (V, C) of type */
-  const void* position; /* (>= length, C) of type, or null */
-  void* out;            /* (rows, C) of type */
+  int64_t first_token;
+  int64_t num_tokens;    /* rows of the table */
+  const int32_t* tokens; /* (rows) */
+  const int32_t* places; /* (rows): of a row in its document, or null: r % length */
+  const void* table;     /* (num_tokens, C) of type */
+  const void* position;  /* (>= length, C) of type, or null */
+  void* out;             /* (rows, C) of type */
 } tenax_cuda_embed;
 
-/* dtable[token] += scale * dout rows of that token in ascending order; dposition[t] += dout rows of
- * t. Tokens come sorted: bucket i holds rows order[begins[i]] to order[begins[i + 1] - 1] of token
- * tokens[i]. */
+/* dtable[token] += scale * dout rows of that token in ascending order; dposition[t] += dout rows r
+ * with r % length = t. Tokens come sorted: bucket i holds rows order[begins[i]] to order[begins[i +
+ * 1] - 1] of token tokens[i]. */
 typedef struct tenax_cuda_embed_backward {
   int32_t type;
   float scale;
@@ -218,18 +222,57 @@ typedef struct tenax_cuda_rope {
   int32_t type;
   int32_t inverse;
   int64_t rows;
-  int64_t length; /* row r stands at position r % length */
+  int64_t length; /* row r stands at place r % length */
   int64_t heads;
   int64_t head_dim;
   int64_t ld;
   void* x;
-  const float* cosine; /* (>= length, D / 2) */
+  const int32_t* places; /* (rows): where each stands instead, or null */
+  const float* cosine;   /* (>= length, D / 2) */
   const float* sine;
 } tenax_cuda_rope;
 
+/* Dropout, in the structs that have these fields: compute/dropout.h's factors of row (sample,
+ * index of the row in it) and column, by the site's key; threshold 0: none. */
+
+/* out = factor * x: rows of n, row r the one of index r % length of samples[r / length]; x may be
+ * out. */
+typedef struct tenax_cuda_dropout {
+  int32_t type;
+  int32_t dropout_threshold;
+  float dropout_scale;
+  float reserved;
+  uint64_t dropout_key;
+  int64_t rows;
+  int64_t n;
+  int64_t length;
+  const int64_t* samples; /* (rows / length) */
+  const void* x;          /* (rows, n) of type */
+  void* out;
+} tenax_cuda_dropout;
+
+/* out = added + factor * (sum + bias), rounded once: what a map that was summed in float32 (over
+ * ranks, or because dropout follows) adds to the residual stream. */
+typedef struct tenax_cuda_residual {
+  int32_t type;
+  int32_t dropout_threshold;
+  float dropout_scale;
+  float reserved;
+  uint64_t dropout_key;
+  int64_t rows;
+  int64_t n;
+  int64_t length;
+  const int64_t* samples; /* (rows / length), or null without dropout */
+  const float* sum;       /* (rows, n) */
+  const float* bias;      /* (n) or null */
+  const void* added;      /* (rows, n) of type, may be out; or null */
+  void* out;              /* (rows, n) of type */
+} tenax_cuda_residual;
+
 /* Causal attention. Element (b, t, h, d) of q lies at q[(b * T + t) * ld + h * D + d]; k, v and
  * their gradients share ld, so that q, k and v may be parts of one packed buffer; out and dout have
- * ld_out. */
+ * ld_out. Dropout is that of the probabilities: row (first_head + h) * T + t, the key its column.
+ */
 typedef struct tenax_cuda_attention {
   int32_t type;
   int32_t kernels; /* TENAX_CUDA_ATTENTION_... */
@@ -241,8 +284,15 @@ typedef struct tenax_cuda_attention {
   int64_t ld;
   int64_t ld_out;
   float scale;
-  float reserved;
-  const float* slopes; /* (heads) of ALiBi: slope * (key - query) is added; or null */
+  float dropout_scale;
+  uint64_t dropout_key;
+  int32_t dropout_threshold;
+  int32_t reserved;
+  int64_t first_head;     /* of the whole model */
+  const int64_t* samples; /* (B), or null without dropout */
+  const int32_t* places;  /* (B, T): a query at place p of its document sees p keys before its own;
+                             or  null */
+  const float* slopes;    /* (heads) of ALiBi: slope * (key - query) is added; or null */
   const void* q;
   const void* k;
   const void* v;
@@ -255,20 +305,26 @@ typedef struct tenax_cuda_attention {
 } tenax_cuda_attention;
 
 /* Rows of logits become their gradient in place; loss[r] and z_term[r] in double; a target of -1 is
- * masked. Columns from n to ld become 0. */
+ * masked. Columns from n to ld become 0. Where the vocabulary is shared: column 0 is first_token;
+ * a first call with `parts` makes of each row the log-sum of its own columns (-inf of none) and the
+ * scaled logit of its target (0 where that is another's) and no loss; a second one with `log_sums`,
+ * those of the whole vocabulary, makes the gradient alone. */
 typedef struct tenax_cuda_cross_entropy {
   int32_t type;
   int32_t with_gradient;
   int64_t rows;
-  int64_t n;
+  int64_t n; /* 0 only with parts or log_sums */
   int64_t ld;
   double z_loss;
   float logit_scale;
   float reserved;
+  int64_t first_token;
   void* logits;
   const int32_t* targets;
   double* loss;
   double* z_term;
+  double* parts;          /* (rows, 2) or null */
+  const double* log_sums; /* (rows) or null */
 } tenax_cuda_cross_entropy;
 
 /* One AdamW update (compute/adamw.h) of float32 values, in the CPU's arithmetic to the bit; `copy`
@@ -366,6 +422,10 @@ tenax_cuda_status tenax_cuda_run_activation(tenax_cuda_context* context,
 tenax_cuda_status tenax_cuda_run_activation_backward(tenax_cuda_context* context,
                                                      const tenax_cuda_activation* call);
 tenax_cuda_status tenax_cuda_run_rope(tenax_cuda_context* context, const tenax_cuda_rope* call);
+tenax_cuda_status tenax_cuda_run_dropout(tenax_cuda_context* context,
+                                         const tenax_cuda_dropout* call);
+tenax_cuda_status tenax_cuda_run_residual(tenax_cuda_context* context,
+                                          const tenax_cuda_residual* call);
 tenax_cuda_status tenax_cuda_run_attention(tenax_cuda_context* context,
                                            const tenax_cuda_attention* call);
 tenax_cuda_status tenax_cuda_run_attention_backward(tenax_cuda_context* context,

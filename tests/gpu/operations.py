@@ -49,10 +49,43 @@ class Case:
         return self.plugin.array(numpy.zeros(shape, numpy.float32), F32)
 
     def check(self, name, array, reference):
-        actual = torch.tensor(array.numpy().astype(numpy.float64)).reshape(reference.shape)
+        actual = array.detach() if torch.is_tensor(array) else torch.tensor(array.numpy().astype(numpy.float64))
+        actual = actual.reshape(reference.shape)
         reference = reference.detach()
         error = ((actual - reference).norm() / (reference.norm() + 1e-30)).item()
         self.errors[name] = error if math.isfinite(error) else math.inf
+
+
+def places_of(lengths):
+    """Of every token in its document."""
+    return numpy.concatenate([numpy.arange(n) for n in lengths]).astype(numpy.int32)
+
+
+def dropout_factors(key, rate, samples, rows, columns):
+    """(samples, rows, columns) of 0 or 1 / (1 - rate): Philox4x32-10 names each row, a finaliser each column."""
+    low, high = numpy.uint64(0xFFFFFFFF), numpy.uint64(32)
+    sample, row = numpy.broadcast_arrays(numpy.array(samples, numpy.uint64)[:, None], numpy.array(rows, numpy.uint64)[None, :])
+    c = [row & low, row >> high, sample & low, sample >> high]
+    k = [numpy.uint64(key & 0xFFFFFFFF), numpy.uint64(key >> 32)]
+    for _ in range(10):
+        p0, p1 = numpy.uint64(0xD2511F53) * c[0], numpy.uint64(0xCD9E8D57) * c[2]
+        c = [(p1 >> high) ^ c[1] ^ k[0], p1 & low, (p0 >> high) ^ c[3] ^ k[1], p0 & low]
+        k = [(k[0] + numpy.uint64(0x9E3779B9)) & low, (k[1] + numpy.uint64(0xBB67AE85)) & low]
+    x = (c[0][..., None] + numpy.arange(columns, dtype=numpy.uint64)) & low
+    x ^= x >> numpy.uint64(16)
+    x = (x * numpy.uint64(0x7FEB352D) + c[1][..., None]) & low
+    x ^= x >> numpy.uint64(15)
+    x = (x * numpy.uint64(0x846CA68B)) & low
+    x ^= x >> numpy.uint64(16)
+    return torch.tensor(((x >> numpy.uint64(8)) >= round(rate * 2**24)) / (1 - rate))
+
+
+def dropout_fields(case, rate, samples, key=0x0123456789ABCDEF):
+    return dict(dropout_key=key, dropout_threshold=round(rate * 2**24), dropout_scale=1 / (1 - rate),
+                samples=case.plugin.array(numpy.array(samples, numpy.int64)))
+
+
+SAMPLES = (7, 2**35 + 1)
 
 
 def norm(case, rows=70, n=96, rms=False, group=1):
@@ -135,23 +168,25 @@ def activations(case, rows=50, n=72):
             case.check(f"d{name}{' gated' if gated else ''}", dhidden, hidden64.grad)
 
 
-def rope(case, batch=2, length=20, heads=5, head_dim=16):
+def rope(case, batch=2, length=20, heads=5, head_dim=16, documents=None):
     ld = (heads + 2) * head_dim
     x, x64 = case.random(batch * length, ld)
     angles = numpy.arange(length)[:, None] * 10000.0 ** (-2.0 * numpy.arange(head_dim // 2) / head_dim)
     cosine, sine = (case.plugin.array(f(angles).astype(numpy.float32)) for f in (numpy.cos, numpy.sin))
     pairs = x64[:, : heads * head_dim].reshape(batch, length, heads, head_dim // 2, 2)
-    c, s = torch.tensor(numpy.cos(angles))[None, :, None], torch.tensor(numpy.sin(angles))[None, :, None]
+    places = numpy.tile(numpy.arange(length), batch) if documents is None else places_of(documents)
+    c, s = (torch.tensor(f(angles)[places].reshape(batch, length, 1, head_dim // 2)) for f in (numpy.cos, numpy.sin))
     turned = torch.stack((pairs[..., 0] * c - pairs[..., 1] * s, pairs[..., 1] * c + pairs[..., 0] * s), -1)
     expected = torch.cat((turned.reshape(batch * length, -1), x64[:, heads * head_dim :]), 1)
-    fields = dict(type=case.dtype, rows=batch * length, length=length, heads=heads, head_dim=head_dim, ld=ld, x=x, cosine=cosine, sine=sine)
+    fields = dict(type=case.dtype, rows=batch * length, length=length, heads=heads, head_dim=head_dim, ld=ld, x=x, cosine=cosine, sine=sine,
+                  places=0 if documents is None else case.plugin.array(places))
     case.plugin.run("run_rope", "rope", **fields)
     case.check("x", x, expected)
     case.plugin.run("run_rope", "rope", **fields, inverse=1)
     case.check("back", x, x64)
 
 
-def attention(case, batch=2, length=70, heads=4, kv_heads=2, head_dim=16, alibi=False, kernels="AUTO"):
+def attention(case, batch=2, length=70, heads=4, kv_heads=2, head_dim=16, alibi=False, kernels="AUTO", documents=None, rate=0.0):
     ld, ld_out = (heads + 2 * kv_heads) * head_dim, heads * head_dim
     qkv, qkv64 = case.random(batch * length, ld)
     dout, dout64 = case.random(batch * length, ld_out)
@@ -164,20 +199,75 @@ def attention(case, batch=2, length=70, heads=4, kv_heads=2, head_dim=16, alibi=
     position = torch.arange(length)
     if alibi:
         scores = scores + slopes64[:, None, None] * (position[None, :] - position[:, None])
-    scores = scores.masked_fill(position[None, :] > position[:, None], -math.inf)
-    out64 = (scores.softmax(-1) @ v).permute(0, 2, 1, 3).reshape(batch * length, ld_out)
+    unseen = (position[None, :] > position[:, None])[None, None]
+    if documents is not None:
+        begins = position - torch.tensor(places_of(documents)).reshape(batch, 1, length)
+        unseen = unseen | (position[None, None, None, :] < begins[..., None])
+    scores = scores.masked_fill(unseen, -math.inf)
+    first_head = 3 if rate > 0 else 0
+    kept = 1.0
+    if rate > 0:
+        rows = range(first_head * length, (first_head + heads) * length)
+        kept = dropout_factors(0x0123456789ABCDEF, rate, SAMPLES, rows, length).reshape(batch, heads, length, length)
+    out64 = ((scores.softmax(-1) * kept) @ v).permute(0, 2, 1, 3).reshape(batch * length, ld_out)
     at = heads * head_dim
     fields = dict(type=case.dtype, kernels=CONSTANTS["TENAX_CUDA_ATTENTION_" + kernels], batch=batch, length=length, heads=heads,
                   kv_heads=kv_heads, head_dim=head_dim, ld=ld, ld_out=ld_out, scale=1 / math.sqrt(head_dim),
                   slopes=case.plugin.array(slopes64.numpy().astype(numpy.float32)) if alibi else 0, q=qkv, k=qkv.at(at),
                   v=qkv.at(at + kv_heads * head_dim), out=out, log_sum=log_sum, dout=dout, dq=dqkv, dk=dqkv.at(at),
-                  dv=dqkv.at(at + kv_heads * head_dim))
+                  dv=dqkv.at(at + kv_heads * head_dim), first_head=first_head,
+                  places=0 if documents is None else case.plugin.array(places_of(documents)))
+    if rate > 0:
+        fields.update(dropout_fields(case, rate, SAMPLES))
     case.plugin.run("run_attention", "attention", **fields)
     case.check("out", out, out64)
     case.check("log_sum", log_sum, scores.logsumexp(-1))
     case.plugin.run("run_attention_backward", "attention", **fields)
     out64.backward(dout64.detach())
     case.check("dqkv", dqkv, qkv64.grad)
+
+
+def dropout(case, length=9, n=40, rate=0.3):
+    rows = 2 * length
+    kept = dropout_factors(0x0123456789ABCDEF, rate, SAMPLES, range(length), n).reshape(rows, n)
+    x, x64 = case.random(rows, n)
+    shared = dict(type=case.dtype, rows=rows, n=n, length=length, **dropout_fields(case, rate, SAMPLES))
+    out = case.out(rows, n)
+    case.plugin.run("run_dropout", "dropout", **shared, x=x, out=out)
+    case.check("out", out, x64 * kept)
+    total, total64 = case.random(rows, n, dtype=F32)
+    bias, bias64 = case.random(n, dtype=F32)
+    out = case.out(rows, n)
+    case.plugin.run("run_residual", "residual", **shared, sum=total, bias=bias, added=x, out=out)
+    case.check("residual", out, x64 + kept * (total64 + bias64))
+    case.plugin.run("run_residual", "residual", type=case.dtype, rows=rows, n=n, length=length, sum=total, added=out, out=out)
+    case.check("residual twice", out, x64 + kept * (total64 + bias64) + total64)
+
+
+def shared_cross_entropy(case, rows=30, parts=((0, 40), (40, 50), (90, 7), (97, 0)), ld=56):
+    """Columns on several ranks: what each knows is put together on the host."""
+    n = parts[-1][0]
+    logits = [case.random(rows, ld, scale=3) for _ in parts]
+    targets = case.rng.integers(-1, n, rows).astype(numpy.int32)
+    whole = torch.cat([x64[:, :count] for (_, x64), (_, count) in zip(logits, parts)], 1) * 0.7
+    log_sum = whole.logsumexp(1)
+    seen = torch.tensor(targets >= 0)
+    picked = whole[torch.arange(rows), torch.tensor(numpy.maximum(targets, 0)).long()]
+    sums, at_target, on_device = [], 0, case.plugin.array(targets)
+    for (x, _), (first, count) in zip(logits, parts):
+        found = case.plugin.array(numpy.full((rows, 2), numpy.nan))
+        case.plugin.run("run_cross_entropy", "cross_entropy", type=case.dtype, rows=rows, n=count, ld=ld, first_token=first,
+                        logit_scale=0.7, logits=x, targets=on_device, parts=found)
+        sums.append(torch.tensor(found.numpy()[:, 0]))
+        at_target = at_target + torch.tensor(found.numpy()[:, 1])
+    found = torch.stack(sums).logsumexp(0)
+    case.check("log_sum", found, log_sum * seen + math.log(len(parts)) * ~seen)
+    case.check("target", at_target, picked * seen)
+    ((log_sum - picked) * seen + 0.01 * log_sum**2 * seen).sum().backward()
+    for i, ((x, x64), (first, count)) in enumerate(zip(logits, parts)):
+        case.plugin.run("run_cross_entropy", "cross_entropy", type=case.dtype, with_gradient=1, rows=rows, n=count, ld=ld, z_loss=0.01,
+                        first_token=first, logit_scale=0.7, logits=x, targets=on_device, log_sums=case.plugin.array(found.numpy()))
+        case.check(f"dlogits{i}", x, x64.grad)
 
 
 def cross_entropy(case, rows=30, n=97, ld=104):
@@ -197,6 +287,22 @@ def cross_entropy(case, rows=30, n=97, ld=104):
     case.check("dlogits", logits, logits64.grad)
 
 
+def part_of_embedding(case, documents=(5, 9, 14), length=14, width=40, first=3, held=4, vocabulary=11):
+    """A rank's rows of the table, and documents that begin in the middle of a sample."""
+    rows = sum(documents)
+    tokens = case.rng.integers(0, vocabulary, rows).astype(numpy.int32)
+    table, table64 = case.random(held, width)
+    position, position64 = case.random(length, width)
+    out = case.out(rows, width)
+    places = places_of(documents)
+    case.plugin.run("run_embed", "embed", type=case.dtype, scale=1.5, rows=rows, length=length, width=width, first_token=first,
+                    num_tokens=held, tokens=case.plugin.array(tokens), places=case.plugin.array(places), table=table, position=position,
+                    out=out)
+    mine = torch.tensor((tokens >= first) & (tokens < first + held))[:, None]
+    row = torch.tensor(numpy.clip(tokens - first, 0, held - 1)).long()
+    case.check("out", out, 1.5 * table64[row] * mine + position64[torch.tensor(places).long()])
+
+
 def embedding(case, batch=3, length=14, width=40, vocabulary=11):
     rows = batch * length
     tokens = case.rng.integers(0, vocabulary, rows).astype(numpy.int32)
@@ -204,7 +310,7 @@ def embedding(case, batch=3, length=14, width=40, vocabulary=11):
     position, position64 = case.random(length, width)
     out = case.out(rows, width)
     case.plugin.run("run_embed", "embed", type=case.dtype, scale=1.5, rows=rows, length=length, width=width,
-                    tokens=case.plugin.array(tokens), table=table, position=position, out=out)
+                    num_tokens=vocabulary, tokens=case.plugin.array(tokens), table=table, position=position, out=out)
     out64 = 1.5 * table64[torch.tensor(tokens).long()] + position64[torch.arange(rows) % length]
     case.check("out", out, out64)
     order = numpy.argsort(tokens, kind="stable").astype(numpy.int32)
@@ -248,14 +354,20 @@ def cases(large):
     yield "attention grouped", both, attention
     yield "attention alibi", both, lambda c: attention(c, alibi=True)
     yield "attention odd head", both, lambda c: attention(c, head_dim=10, length=33, kv_heads=1)
+    yield "attention documents", both, lambda c: attention(c, documents=(40, 2, 28, 64, 6))
+    yield "attention dropout", both, lambda c: attention(c, documents=(33, 37, 70), rate=0.2)
     yield "attention plain", half, lambda c: attention(c, kernels="PLAIN", head_dim=64)
     yield "layer norm", both, norm
     yield "rms norm of heads", both, lambda c: norm(c, rms=True, group=3, n=32)
     yield "norm odd rows", both, lambda c: norm(c, n=13)
     yield "activations", both, activations
     yield "rope", both, rope
+    yield "rope of documents", both, lambda c: rope(c, documents=(3, 17, 20))
+    yield "dropout", both, dropout
     yield "cross entropy", both, cross_entropy
+    yield "shared cross entropy", both, shared_cross_entropy
     yield "embedding", both, embedding
+    yield "part of embedding", both, part_of_embedding
     yield "adamw", (F32,), adamw
     if large:
         yield "attention 124M", half, lambda c: attention(c, batch=2, length=1024, heads=12, kv_heads=12, head_dim=64)

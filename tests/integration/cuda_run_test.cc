@@ -48,6 +48,16 @@ std::vector<double> losses(const RunUnderTest& run) {
   return values;
 }
 
+/// float32 with sums in another order: 1e-4 over the first steps.
+void expect_same_curve(const RunUnderTest& on_gpu, const RunUnderTest& on_cpu) {
+  const std::vector<double> expected = losses(on_cpu);
+  const std::vector<double> actual = losses(on_gpu);
+  ASSERT_EQ(expected.size(), 6u);
+  ASSERT_EQ(actual.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    EXPECT_NEAR(actual[i], expected[i], 1e-4 * expected[i]) << "step " << i + 1;
+}
+
 std::string text_of(const std::filesystem::path& file) {
   std::ifstream in(file);
   return {std::istreambuf_iterator<char>(in), {}};
@@ -68,15 +78,9 @@ TEST_F(CudaRun, HasTheLossesOfTheCpu) {
   RunUnderTest on_cpu(shapes().front(), short_run("cpu"));
   on_cpu.start();
   ASSERT_EQ(on_cpu.wait(), Ended({0, 0})) << on_cpu.output();
-  const std::vector<double> expected = losses(on_cpu);
-  const std::vector<double> actual = losses(on_gpu);
-  ASSERT_EQ(expected.size(), 6u);
-  ASSERT_EQ(actual.size(), expected.size());
-  // float32 with sums in another order: 1e-4 over the first steps.
-  for (std::size_t i = 0; i < expected.size(); ++i)
-    EXPECT_NEAR(actual[i], expected[i], 1e-4 * expected[i]) << "step " << i + 1;
-  EXPECT_NE(logs_of(on_gpu).find("gradients go through the hosts' memory, which is slower: ranks 0 "
-                                 "and 1 share the GPU 0000:00:00.0"),
+  expect_same_curve(on_gpu, on_cpu);
+  EXPECT_NE(logs_of(on_gpu).find("sums over ranks go through the hosts' memory, which is slower: "
+                                 "ranks 0 and 1 share the GPU 0000:00:00.0"),
             std::string::npos)
       << logs_of(on_gpu);
 }
@@ -96,6 +100,33 @@ TEST_F(CudaRun, OfWhichAWorkerDiesEndsWithTheUndisturbedWeights) {
 TEST_F(CudaRun, InAnotherLayoutEndsWithTheSameWeights) {  // T2
   const std::string hash = undisturbed_hash(shapes().front(), short_run("cuda"));
   EXPECT_EQ(undisturbed_hash({"1x1", 1, 1, 1, 2, 8}, short_run("cuda")), hash);
+}
+
+TEST_F(CudaRun, InPartsWithDropoutAndDocumentsIsTheCpusAndSurvivesAKill) {
+  const Shape in_parts{"2x1 in parts", 2, 1, 1, 2, 8};
+  const auto options = [](const std::string& device) {
+    std::vector<std::string> all = short_run(device);
+    for (const char* option : {"layout.tensor_parallel=2", "data.packing=\"documents\"",
+                               "train.dropout_embedding=0.1", "train.dropout_attention=0.1",
+                               "train.dropout_residual=0.1", "train.recompute=\"selective\""})
+      all.emplace_back(option);
+    return all;
+  };
+  RunUnderTest on_cpu(in_parts, options("cpu"));
+  on_cpu.start();
+  ASSERT_EQ(on_cpu.wait(), Ended({0, 0})) << on_cpu.output();
+  RunUnderTest undisturbed(in_parts, options("cuda"));
+  undisturbed.start();
+  ASSERT_EQ(undisturbed.wait(), Ended({0, 0})) << undisturbed.output();
+  expect_same_curve(undisturbed, on_cpu);
+  RunUnderTest run(in_parts, options("cuda"));
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(2));
+  const std::vector<RunProcess> workers = run.workers();
+  ASSERT_EQ(workers.size(), 4u);
+  ::kill(workers[1].pid, SIGKILL);
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), undisturbed.hash());
 }
 
 TEST_F(CudaRun, OfWhichADeviceIsLostEndsWithTheUndisturbedWeights) {

@@ -30,6 +30,8 @@ struct WorldOptions {
   int document_length = 0;  ///< tokens of each document of a sample; 0: a sample is one
   /// Called for each rank, in its thread. Without it every layer is a bucket of gradients.
   std::function<void(compute::EngineOptions& options)> change_options;
+  /// Called on each rank before it trains.
+  std::function<void(compute::Engine& engine)> use_peers;
   /// Called on each rank between its update and the sharing of weights.
   std::function<void(compute::Engine& engine)> after_update;
 };

@@ -1,53 +1,14 @@
 // Tensor-parallel engines against one process, for each way of building a decoder.
 #include <gtest/gtest.h>
 
-#include <functional>
-#include <string>
-#include <vector>
-
 #include "tests/support/grid_model.h"
+#include "tests/support/tiny_decoders.h"
 
 namespace tenax::test {
 namespace {
 
-struct NamedModel {
-  std::string name;
-  std::function<void(compute::ModelOptions&)> change;
-};
-
-std::vector<NamedModel> models() {
-  using namespace compute;
-  return {
-      {"gpt2", [](ModelOptions&) {}},
-      {"llama with fewer key heads than ranks",
-       [](ModelOptions& o) {
-         o.norm = NormKind::kRmsNorm;
-         o.positions = PositionKind::kRope;
-         o.activation = ActivationKind::kSwiglu;
-         o.biases = false;
-         o.tied_output = false;
-         o.qk_norm = true;
-       }},
-      {"bloom",
-       [](ModelOptions& o) {
-         o.positions = PositionKind::kAlibi;
-         o.embedding_norm = true;
-         o.num_kv_heads = 0;
-       }},
-      {"palm",
-       [](ModelOptions& o) {
-         o.num_kv_heads = 1;
-         o.parallel_block = true;
-         o.activation = ActivationKind::kSwiglu;
-         o.z_loss = 0.01;
-         o.logit_scale = 0.5;
-       }},
-      {"post norm", [](ModelOptions& o) { o.norm_placement = NormPlacement::kPost; }},
-  };
-}
-
 TEST(TensorParallel, RanksStartWithTheBitsOfOneProcess) {
-  for (const NamedModel& m : models()) {
+  for (const NamedModel& m : tiny_decoders()) {
     SCOPED_TRACE(m.name);
     WorldOptions o = world_options();
     m.change(o.config.model);
@@ -61,7 +22,7 @@ TEST(TensorParallel, RanksStartWithTheBitsOfOneProcess) {
 }
 
 TEST(TensorParallel, GradientsAreThoseOfOneProcessWithinTheBound) {
-  for (const NamedModel& m : models()) {
+  for (const NamedModel& m : tiny_decoders()) {
     SCOPED_TRACE(m.name);
     WorldOptions o = world_options();
     m.change(o.config.model);
@@ -123,7 +84,7 @@ TEST(TensorParallel, EightRanksOfWhichFourShareEachKeyHeadAreWithinTheBound) {
 }
 
 TEST(TensorParallel, OtherDegreesDoNotChangeTheBits) {
-  for (const NamedModel& m : models()) {
+  for (const NamedModel& m : tiny_decoders()) {
     SCOPED_TRACE(m.name);
     WorldOptions o = world_options();
     m.change(o.config.model);

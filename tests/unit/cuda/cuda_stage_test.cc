@@ -48,10 +48,13 @@ std::vector<Region> gradient_regions(const Stage& stage) {
 /// Compares loss and every tensor's gradient. `bound`: on the relative error of each tensor, or a
 /// hundredth of it on that of the largest one (the gradient of a key's bias is nothing but
 /// rounding: softmax does not feel it).
-void compare(const ModelOptions& options, const BatchShape& shape, const StageSettings& settings,
+void compare(const ModelOptions& options, const TestBatch& batch, const StageSettings& settings,
              double bound, float weight_scale = 1) {
-  const TestBatch batch(options, shape);
-  const auto reference = make_stage(options, whole_model(options), shape);
+  const BatchShape& shape = batch.shape;
+  StageSettings on_cpu;
+  on_cpu.dropout = settings.dropout;
+  on_cpu.dropout_seed = settings.dropout_seed;
+  const auto reference = make_stage(options, whole_model(options), shape, 1, on_cpu);
   const std::vector<float> values = device_test_values(*reference, weight_scale);
   std::ranges::copy(values, reference->values().begin());
   const Trained expected = train_once(*reference, batch);
@@ -87,16 +90,65 @@ constexpr double kFloatBound = 2e-5;
 constexpr double kBfloat16Bound = 8e-2;
 
 TEST_P(CudaStageModels, Float32EqualsTheCpuWithinRounding) {
-  compare(GetParam().options, {3, 7}, on_emulated_device(), kFloatBound);
+  const ModelOptions& options = GetParam().options;
+  compare(options, TestBatch(options, {3, 7}), on_emulated_device(), kFloatBound);
 }
 
 TEST_P(CudaStageModels, AlignedRowsAndSeveralTilesEqualTheCpuWithinRounding) {
-  compare(aligned(GetParam().options), {2, 70}, on_emulated_device(), kFloatBound);
+  const ModelOptions options = aligned(GetParam().options);
+  compare(options, TestBatch(options, {2, 70}), on_emulated_device(), kFloatBound);
 }
 
 TEST_P(CudaStageModels, Bfloat16IsNearTheCpu) {
   // Weights of a trained model's size: larger ones make attention too sharp for 8 bits.
-  compare(aligned(GetParam().options), {2, 40}, on_emulated_device(true), kBfloat16Bound, 0.3f);
+  const ModelOptions options = aligned(GetParam().options);
+  compare(options, TestBatch(options, {2, 40}), on_emulated_device(true), kBfloat16Bound, 0.3f);
+}
+
+/// Documents of these lengths, one after the other, which add up to the batch.
+TestBatch packed(const ModelOptions& options, const BatchShape& shape,
+                 const std::vector<std::int32_t>& lengths) {
+  TestBatch batch(options, shape);
+  for (const std::int32_t length : lengths)
+    for (std::int32_t i = 0; i < length; ++i) batch.positions.push_back(i);
+  if (batch.positions.size() != batch.tokens.size()) throw std::runtime_error("bad lengths");
+  return batch;
+}
+
+TEST_P(CudaStageModels, DocumentsOfASampleDoNotSeeEachOther) {
+  const ModelOptions& odd = GetParam().options;
+  compare(odd, packed(odd, {2, 7}, {3, 4, 1, 1, 5}), on_emulated_device(), kFloatBound);
+  // Documents within a tile of 32, over several, and one that begins where a tile does.
+  const ModelOptions options = aligned(odd);
+  const TestBatch batch = packed(options, {2, 70}, {40, 2, 28, 64, 6});
+  compare(options, batch, on_emulated_device(), kFloatBound);
+  const auto stage =
+      make_device_stage(options, whole_model(options), batch.shape, on_emulated_device());
+  const LossSum trained = train_on_device(*stage, batch).loss;
+  EXPECT_EQ(stage->evaluate(batch.inputs(), {}, {}).sum, trained.sum);
+}
+
+StageSettings with_dropout(StageSettings settings, const DropoutRates& rates) {
+  settings.dropout = rates;
+  settings.dropout_seed = 77;
+  return settings;
+}
+
+TEST_P(CudaStageModels, DropoutDropsWhatItDoesOnTheCpu) {
+  const auto with_samples = [](TestBatch batch) {
+    batch.samples = {5, (std::int64_t{1} << 33) + 1};
+    return batch;
+  };
+  const ModelOptions options = aligned(GetParam().options);
+  const TestBatch batch = with_samples(TestBatch(options, {2, 40}));
+  const TestBatch documents = with_samples(packed(options, {2, 40}, {33, 7, 40}));
+  const DropoutRates rates{0.1, 0.2, 0.3};
+  compare(options, batch, with_dropout(on_emulated_device(), rates), kFloatBound);
+  compare(options, documents, with_dropout(on_emulated_device(), rates), kFloatBound);
+  const ModelOptions& odd = GetParam().options;
+  compare(odd, with_samples(TestBatch(odd, {2, 7})), with_dropout(on_emulated_device(), rates),
+          kFloatBound);
+  compare(options, batch, with_dropout(on_emulated_device(true), rates), kBfloat16Bound, 0.3f);
 }
 
 TEST_P(CudaStageModels, EvaluationAndNextTokenAreThoseOfTraining) {
@@ -116,18 +168,41 @@ TEST_P(CudaStageModels, EvaluationAndNextTokenAreThoseOfTraining) {
   for (std::size_t v = 0; v < logits.size(); ++v) EXPECT_NEAR(logits[v], expected[v], 3e-5);
 }
 
-TEST_P(CudaStageModels, FullRecomputationGivesTheSameBits) {
+TEST_P(CudaStageModels, RecomputationGivesTheSameBitsWithLessMemory) {
   const ModelOptions& options = GetParam().options;
-  const TestBatch batch(options, {2, 7});
-  StageSettings settings = on_emulated_device(true);
-  const Trained kept =
-      train_on_device(*make_device_stage(options, whole_model(options), {2, 7}, settings), batch);
-  settings = on_emulated_device(true);
-  settings.recompute = Recompute::kFull;
-  const Trained recomputed =
-      train_on_device(*make_device_stage(options, whole_model(options), {2, 7}, settings), batch);
-  EXPECT_EQ(recomputed.loss.sum, kept.loss.sum);
-  EXPECT_EQ(recomputed.gradient, kept.gradient);
+  TestBatch batch = packed(options, {2, 7}, {3, 4, 7});
+  TestBatch other = packed(options, {2, 7}, {7, 7});
+  batch.samples = {3, 4};
+  other.samples = {8, 9};
+  const auto settings_of = [](Recompute recompute) {
+    StageSettings settings = with_dropout(on_emulated_device(true), {0.1, 0.2, 0.3});
+    settings.recompute = recompute;
+    return settings;
+  };
+  // Another microbatch has its forward in between: nothing of one may be left for the other.
+  const auto train = [&](Stage& stage) {
+    DeviceBuffer gradient = stage.device()->allocate(stage.gradient_size()).value();
+    stage.forward(0, batch.inputs(), {}, {});
+    stage.forward(1, other.inputs(), {}, {});
+    stage.backward(0, {}, {}, gradient.span());
+    stage.backward(1, {}, {}, gradient.span());
+    std::vector<float> host(gradient.size());
+    stage.device()->read(gradient.span(), host);
+    EXPECT_TRUE(stage.status());
+    return host;
+  };
+  const auto make = [&](Recompute recompute) {
+    return make_device_stage(options, whole_model(options), {2, 7}, settings_of(recompute), 2);
+  };
+  const auto all = make(Recompute::kNone);
+  const std::vector<float> kept = train(*all);
+  std::int64_t slot = all->memory().slot;
+  for (const Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
+    const auto stage = make(recompute);
+    EXPECT_EQ(train(*stage), kept);
+    EXPECT_LT(stage->memory().slot, slot);
+    slot = stage->memory().slot;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaStageModels, testing::ValuesIn(tiny_models()),
@@ -185,7 +260,8 @@ TEST(CudaStage, TheMemoryPlanIsWhatIsAllocated) {
   const auto allocated = emulation_function<std::size_t()>("tenax_emulation_allocated_bytes");
   for (const bool bfloat16 : {false, true}) {
     const ModelOptions options = aligned(tiny_llama());
-    const StageSettings settings = on_emulated_device(bfloat16);
+    const StageSettings settings =
+        bfloat16 ? with_dropout(on_emulated_device(true), {0, 0.1, 0.1}) : on_emulated_device();
     const std::size_t before = allocated();
     const auto stage =
         CudaStage::create(settings.cuda, options, whole_model(options), {2, 40}, 2, settings);
@@ -299,18 +375,6 @@ TEST(CudaStage, ValuesMayLieInABufferOfTheEngine) {
   EXPECT_EQ(train_on_device(*stage, batch).gradient, train_on_device(*own, batch).gradient);
 }
 
-TEST(CudaStage, TensorParallelismIsRefused) {
-  const ModelOptions options = tiny_gpt2();
-  StageSpec part = whole_model(options);
-  part.tensor = {3, 0};
-  const auto stage = Stage::create(options, part, {2, 7}, 1, on_emulated_device());
-  ASSERT_FALSE(stage);
-  EXPECT_EQ(stage.error().code, ErrorCode::kInvalidArgument);
-  EXPECT_NE(stage.error().message.find("tensor parallelism is not built on the GPU"),
-            std::string::npos)
-      << stage.error().message;
-}
-
 TEST(CudaStage, ItsDescriptionNamesTheAlgorithmsInUse) {
   const ModelOptions options = tiny_gpt2();
   const auto stage = make_device_stage(options, whole_model(options), {2, 7}, on_emulated_device());
@@ -321,10 +385,16 @@ TEST(CudaStage, ItsDescriptionNamesTheAlgorithmsInUse) {
 }
 
 TEST(TokenBuckets, HoldTheRowsOfEachTokenInOrder) {
-  const TokenBuckets b = token_buckets({5, 2, 5, 0, 2, 5});
+  const std::vector<std::int32_t> tokens = {5, 2, 5, 0, 2, 5};
+  const TokenBuckets b = token_buckets(tokens, 0, 6);
   EXPECT_EQ(b.tokens, (std::vector<std::int32_t>{0, 2, 5}));
   EXPECT_EQ(b.begins, (std::vector<std::int32_t>{0, 1, 3, 6}));
   EXPECT_EQ(b.order, (std::vector<std::int32_t>{3, 1, 4, 0, 2, 5}));
+  const TokenBuckets part = token_buckets(tokens, 2, 3);
+  EXPECT_EQ(part.tokens, (std::vector<std::int32_t>{0}));
+  EXPECT_EQ(part.begins, (std::vector<std::int32_t>{0, 2}));
+  EXPECT_EQ(part.order, (std::vector<std::int32_t>{1, 4}));
+  EXPECT_TRUE(token_buckets(tokens, 3, 2).tokens.empty());
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ inline std::unique_ptr<Stage> make_device_stage(const ModelOptions& options, con
 /// Forward and backward of the whole model, the gradient brought to the host.
 inline Trained train_on_device(Stage& stage, const TestBatch& batch, int slot = 0) {
   DeviceBuffer gradient = stage.device()->allocate(stage.gradient_size()).value();
-  stage.forward(slot, {batch.tokens, batch.targets}, {}, {});
+  stage.forward(slot, batch.inputs(), {}, {});
   stage.backward(slot, {}, {}, gradient.span());
   Trained result;
   result.gradient.resize(stage.gradient_size());
