@@ -56,7 +56,8 @@ std::string shared_gpu(std::span<const GpuPlace> places) {
 
 Result<GpuGroup> connect_gpus(std::shared_ptr<compute::CudaDevice> device,
                               compute::Communicator& comm, const compute::NcclOptions& options,
-                              compute::Rendezvous& rendezvous, std::stop_token stop) {
+                              const compute::PipelinePlace& place, compute::Rendezvous& rendezvous,
+                              std::stop_token stop) {
   GpuGroup group;
   TENAX_TRY(const auto hosts, gather_texts(comm, host_name()));
   TENAX_TRY(const auto buses, gather_texts(comm, device->info().bus_id));
@@ -72,8 +73,9 @@ Result<GpuGroup> connect_gpus(std::shared_ptr<compute::CudaDevice> device,
     group.why_staged = fmt::format("rank {} has no NCCL: {}", rank, missing[rank]);
     return group;
   }
-  TENAX_TRY(group.peers,
-            compute::NcclPeers::create(std::move(device), options, rendezvous, std::move(stop)));
+  TENAX_TRY(group.peers, compute::NcclPeers::create(device, options, rendezvous, stop));
+  TENAX_TRY(group.neighbours, compute::NcclPeers::connect_neighbours(
+                                  std::move(device), options, place, rendezvous, std::move(stop)));
   return group;
 }
 

@@ -26,12 +26,14 @@ std::string shared_gpu(std::span<const GpuPlace> places);
 
 struct GpuGroup {
   std::unique_ptr<compute::DevicePeers> peers;  ///< null: through the hosts' memory
-  std::string why_staged;                       ///< a sentence where peers is null
+  compute::NcclNeighbours neighbours;
+  std::string why_staged;  ///< a sentence where peers is null
 };
 
 /// Called by all ranks of the world.
 Result<GpuGroup> connect_gpus(std::shared_ptr<compute::CudaDevice> device,
                               compute::Communicator& comm, const compute::NcclOptions& options,
-                              compute::Rendezvous& rendezvous, std::stop_token stop);
+                              const compute::PipelinePlace& place, compute::Rendezvous& rendezvous,
+                              std::stop_token stop);
 
 }  // namespace tenax::actors

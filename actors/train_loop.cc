@@ -98,8 +98,8 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
   };
   const Status status = body();
   drop_snapshot();
-  if (engine_) engine_->use(nullptr);
-  peers_.reset();
+  if (engine_) static_cast<void>(engine_->use(nullptr));  // takes no memory
+  gpus_ = {};
   if (status) return std::nullopt;
   const bool lost = status.error().code == ErrorCode::kDeviceLost;
   return Stopped{
@@ -184,20 +184,21 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
 
 Status TrainLoop::connect_gpus(const Plan& plan, compute::Communicator& comm,
                                GenerationLink& link) {
-  if (!gpu_ || plan.degrees.dp < 2) return {};
+  if (!gpu_ || comm.world_size() < 2) return {};
   compute::NcclOptions options;
   options.rank = comm.rank();
   options.world_size = comm.world_size();
   options.form_timeout = scaled(config_, config_.supervision.form_timeout);
   options.key_prefix = fmt::format("generation{}", plan.generation);
-  TENAX_TRY(GpuGroup group, actors::connect_gpus(gpu_, comm, options, link, link.stop_token()));
-  peers_ = std::move(group.peers);
-  engine_->use(peers_.get());
-  if (!peers_ && comm.rank() == 0 && group.why_staged != staged_)
-    spdlog::warn("sums over ranks go through the hosts' memory, which is slower: {}",
-                 group.why_staged);
-  staged_ = group.why_staged;
-  return {};
+  const compute::EngineOptions& engine = engine_->options();
+  const compute::PipelinePlace place{engine.pp_group, engine.stage,
+                                     engine.stages.size() > engine.pp_group.size()};
+  TENAX_TRY(gpus_, actors::connect_gpus(gpu_, comm, options, place, link, link.stop_token()));
+  if (!gpus_.peers && comm.rank() == 0 && gpus_.why_staged != staged_)
+    spdlog::warn("what ranks exchange goes through the hosts' memory, which is slower: {}",
+                 gpus_.why_staged);
+  staged_ = gpus_.why_staged;
+  return engine_->use(gpus_.peers.get(), gpus_.neighbours.links);
 }
 
 Status TrainLoop::open_slots() {

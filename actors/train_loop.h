@@ -129,8 +129,8 @@ class TrainLoop {
   std::optional<GpuPlans> gpu_plans_;
   std::optional<GpuHealth> health_;
   Time health_read_{};
-  std::unique_ptr<compute::DevicePeers> peers_;  ///< of this generation; null: through the hosts
-  std::string staged_;                           ///< why, as last said
+  GpuGroup gpus_;       ///< of this generation
+  std::string staged_;  ///< why ranks' GPUs do not reach each other, as last said
   std::unique_ptr<compute::Engine> engine_;
   std::unique_ptr<SampleLog> samples_;  ///< where this rank computes losses
   Degrees degrees_;

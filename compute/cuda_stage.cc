@@ -175,20 +175,20 @@ CudaStage::Places CudaStage::bring(std::span<const std::int32_t> positions,
           samples.empty() ? nullptr : workspace_.samples};
 }
 
-// --- Boundaries: float32 on the host's side.
+// --- Boundaries: float32 on their way.
 
 std::span<float> CudaStage::boundary() const { return {workspace_.sum, boundary_size()}; }
 
-void CudaStage::boundary_in(std::span<const float> host, std::byte* to) {
-  TENAX_CHECK(host.size() == boundary_size());
-  device_->write(host, boundary());
-  cast(workspace_.sum, TENAX_CUDA_F32, to, type_);
+void CudaStage::boundary_in(std::span<const float> given, std::byte* to) {
+  TENAX_CHECK(given.size() == boundary_size());
+  if (!boundaries_on_device_) device_->write(given, boundary());
+  cast(boundaries_on_device_ ? given.data() : workspace_.sum, TENAX_CUDA_F32, to, type_);
 }
 
-void CudaStage::boundary_out(const std::byte* from, std::span<float> host) {
-  TENAX_CHECK(host.size() == boundary_size());
-  cast(from, type_, workspace_.sum, TENAX_CUDA_F32);
-  device_->read(boundary(), host);
+void CudaStage::boundary_out(const std::byte* from, std::span<float> given) {
+  TENAX_CHECK(given.size() == boundary_size());
+  cast(from, type_, boundaries_on_device_ ? given.data() : workspace_.sum, TENAX_CUDA_F32);
+  if (!boundaries_on_device_) device_->read(boundary(), given);
 }
 
 // --- Forward and backward
@@ -239,7 +239,7 @@ void CudaStage::forward(int slot_index, const StageBatch& batch, std::span<const
 
 void CudaStage::run_backward(int slot_index, std::span<const float> output_grad,
                              std::span<float> input_grad, std::span<float> gradient,
-                             [[maybe_unused]] BackwardWatcher* watcher) {
+                             BackwardWatcher* watcher) {
   CudaSlot& slot = slot_at(slot_index);
   TENAX_CHECK(gradient.size() == gradient_size());
   std::byte* const grad = workspace_.grad;
@@ -253,6 +253,10 @@ void CudaStage::run_backward(int slot_index, std::span<const float> output_grad,
   } else {
     boundary_in(output_grad, grad);
   }
+  const auto done = [&](std::size_t part) {
+    if (watcher != nullptr) watcher->part_done(static_cast<int>(part));
+  };
+  done(0);
   for (std::size_t i = layout_.layers.size(); i-- > 0;) {
     const CudaLayer& kept = slot.layers.empty() ? workspace_.layer : slot.layers[i];
     const CudaBlockCall call{shape_,    layout_.layers[i], slot.inputs[i], kept,
@@ -261,11 +265,13 @@ void CudaStage::run_backward(int slot_index, std::span<const float> output_grad,
       cuda_block_forward(*context_, call, workspace_.stream[0]);
     if (settings_.recompute == Recompute::kSelective) cuda_block_recompute(*context_, call);
     cuda_block_backward(*context_, call, grad, gradient.data());
+    done(layout_.layers.size() - i);
   }
   if (spec_.has_embedding)
     embed_backward(slot, at, grad, gradient.data());
   else
     boundary_out(grad, input_grad);
+  done(layout_.layers.size() + 1);
 }
 
 LossSum CudaStage::loss(int slot) const {

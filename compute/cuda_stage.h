@@ -1,8 +1,8 @@
 // The stage on a GPU, through the plugin: same models, shapes and meaning as
 // compute/cpu/cpu_stage.h. float32, or BF16 with float32 master weights: products read BF16 copies,
 // activations are BF16, gradients of parameters, norms' weights and every sum float32
-// (docs/numerics.md). Tokens, targets, boundary tensors and losses are the host's; values and
-// gradients the device's.
+// (docs/numerics.md). Tokens, targets and losses are the host's, as are boundary tensors unless
+// take_boundaries_on_device(); values and gradients the device's.
 //
 // A fault of the device is kept: losses and boundary tensors are NaN from then on, so that nothing
 // of it reaches a weight, and status() tells. Not thread safe: one engine thread.
@@ -38,6 +38,7 @@ class CudaStage final : public Stage {
     return static_cast<std::size_t>(layout_.gradient_size);
   }
   std::size_t boundary_size() const override;
+  void take_boundaries_on_device(bool on_device) override { boundaries_on_device_ = on_device; }
   StageMemory memory() const override;
   Status status() const override { return device_->status(); }
   std::string kernel_description() const override;
@@ -94,8 +95,8 @@ class CudaStage final : public Stage {
   /// Logits of `rows` rows of x into the workspace.
   void make_logits(std::byte* x, std::int64_t rows);
 
-  void boundary_in(std::span<const float> host, std::byte* to);
-  void boundary_out(const std::byte* from, std::span<float> host);
+  void boundary_in(std::span<const float> given, std::byte* to);
+  void boundary_out(const std::byte* from, std::span<float> given);
   std::span<float> boundary() const;
   void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
   template <class T>
@@ -132,6 +133,7 @@ class CudaStage final : public Stage {
   std::vector<CudaSlot> slots_;
   std::unique_ptr<CudaBlockContext> context_;
   StageDropout dropout_;
+  bool boundaries_on_device_ = false;
 };
 
 }  // namespace tenax::compute

@@ -7,19 +7,6 @@
 #include "compute/aligned_buffer.h"
 
 namespace tenax::compute {
-namespace {
-
-/// Floats of the segments that arrive at once.
-constexpr std::size_t kWorkspaceFloats = std::size_t{16} << 20;
-constexpr std::size_t kMinSegment = 4096;
-constexpr std::size_t kMaxSegment = std::size_t{4} << 20;
-
-struct Stretch {
-  std::size_t begin = 0;
-  std::size_t end = 0;
-};
-
-}  // namespace
 
 Status sum_subtrees_on(Device& device, std::span<const Subtree> trees,
                        std::span<const std::span<const float>> inputs,
@@ -62,73 +49,107 @@ Status sum_subtrees_on(Device& device, std::span<const Subtree> trees,
 DeviceTreeReducer::DeviceTreeReducer(std::shared_ptr<Device> device, TreeReduceOptions options)
     : device_(std::move(device)), options_(std::move(options)) {
   num_remote_ = plan_tree_sources(options_, trees_, sources_);
-  const std::size_t fitting =
-      kWorkspaceFloats / std::max<std::size_t>(num_remote_, 1) / kAlignFloats * kAlignFloats;
-  segment_elements_ = std::clamp(fitting, kMinSegment, kMaxSegment);
 }
 
-Status DeviceTreeReducer::reduce_segment(DevicePeers& peers, const Group& group,
-                                         const TreeAccumulator& mine,
-                                         std::span<const std::size_t> parts, std::size_t segment,
-                                         std::span<float> out) {
-  const auto stretch_of = [&](int member) {
-    const auto m = static_cast<std::size_t>(member);
-    const std::size_t begin = std::min(parts[m] + segment * segment_elements_, parts[m + 1]);
-    return Stretch{begin, std::min(begin + segment_elements_, parts[m + 1])};
-  };
-  const Stretch own = stretch_of(group.index);
-  const std::size_t begin = own.begin;
-  const std::size_t end = own.end;
-  const auto arrived = [&](std::size_t remote) {
-    return arrived_.span().subspan(remote * segment_elements_, end - begin);
-  };
-  std::vector<DeviceTransfer> transfers;
+void DeviceTreeReducer::abandon() {
+  flights_.clear();
+  num_summed_ = used_ = 0;
+}
+
+Status DeviceTreeReducer::start(DevicePeers& peers, const Group& group, const TreeReduction& r) {
+  TENAX_CHECK(group.index == options_.index && r.pieces.size() == options_.ranges.size());
+  TENAX_CHECK(r.out.size() == r.mine->num_elements());
+  const GradientPiece& own = own_piece(r);
+  const std::size_t wanted = num_remote_ * own.size();
+  if (used_ + wanted > arrived_.size()) {
+    // What is begun from here on waits for these sums, so their room is free.
+    TENAX_RETURN_IF_ERROR(sum_arrived(peers, group));
+    used_ = 0;
+  }
+  if (wanted > arrived_.size()) {
+    arrived_ = {};
+    TENAX_TRY(arrived_, device_->allocate(std::max(wanted, wanted_floats_)));
+  }
+  Flight flight{&r, used_, {}};
+  if (options_.trace != nullptr) flight.started = options_.trace->clock().now();
+  used_ += wanted;
+  transfers_.clear();
   for (const TreeSource& source : sources_) {
-    if (begin == end || source.member == group.index) continue;
-    transfers.push_back({TransferKind::kRecv, group.ranks[static_cast<std::size_t>(source.member)],
-                         arrived(source.remote)});
+    if (own.size() == 0 || source.member == group.index) continue;
+    transfers_.push_back({TransferKind::kRecv, group.ranks[static_cast<std::size_t>(source.member)],
+                          arrived(flight, source.remote)});
   }
   for (int i = 1; i < group.size(); ++i) {
-    const int member = (group.index + i) % group.size();
-    const auto [from, to] = stretch_of(member);
-    if (from == to) continue;
-    for (std::size_t t = 0; t < mine.subtrees().size(); ++t)
-      transfers.push_back({TransferKind::kSend, group.ranks[static_cast<std::size_t>(member)],
-                           mine.on_device(t).subspan(from, to - from)});
+    const auto member = static_cast<std::size_t>((group.index + i) % group.size());
+    const GradientPiece& piece = r.pieces[member];
+    if (piece.size() == 0) continue;
+    for (const TreeSource& source : sources_) {
+      if (source.member != group.index) continue;
+      transfers_.push_back({TransferKind::kSend, group.ranks[member],
+                            r.mine->on_device(source.local).subspan(piece.begin, piece.size())});
+    }
   }
-  TENAX_RETURN_IF_ERROR(peers.exchange(transfers));
-  if (begin == end) return {};
-  std::vector<std::span<const float>> inputs;
-  for (const TreeSource& source : sources_) {
-    if (source.member == group.index)
-      inputs.push_back(mine.on_device(source.local).subspan(begin, end - begin));
-    else
-      inputs.push_back(arrived(source.remote));
-  }
-  return sum_subtrees_on(*device_, trees_, inputs, scratch_, out.subspan(begin, end - begin));
+  flights_.push_back(flight);
+  return peers.begin(transfers_);
 }
 
-Status DeviceTreeReducer::reduce_scatter(DevicePeers& peers, const Group& group,
-                                         const TreeAccumulator& mine,
-                                         std::span<const std::size_t> parts, std::span<float> out) {
-  TENAX_CHECK(mine.complete() && group.index == options_.index);
-  TENAX_CHECK(parts.size() == static_cast<std::size_t>(group.size()) + 1);
-  if (arrived_.size() == 0 && num_remote_ > 0) {
-    TENAX_TRY(arrived_, device_->allocate(num_remote_ * segment_elements_));
+Status DeviceTreeReducer::sum_arrived(DevicePeers& peers, const Group& group) {
+  if (num_summed_ == flights_.size()) return {};
+  TENAX_RETURN_IF_ERROR(peers.join());
+  std::vector<std::span<const float>> inputs;
+  for (; num_summed_ < flights_.size(); ++num_summed_) {
+    const Flight& flight = flights_[num_summed_];
+    const TreeReduction& r = *flight.reduction;
+    const GradientPiece& own = own_piece(r);
+    if (own.size() == 0) continue;
+    inputs.clear();
+    for (const TreeSource& source : sources_) {
+      if (source.member == group.index)
+        inputs.push_back(r.mine->on_device(source.local).subspan(own.begin, own.size()));
+      else
+        inputs.push_back(arrived(flight, source.remote));
+    }
+    TENAX_RETURN_IF_ERROR(
+        sum_subtrees_on(*device_, trees_, inputs, scratch_, r.out.subspan(own.begin, own.size())));
   }
-  std::size_t longest = 0;
-  for (std::size_t i = 0; i + 1 < parts.size(); ++i)
-    longest = std::max(longest, parts[i + 1] - parts[i]);
-  for (std::size_t s = 0; s * segment_elements_ < longest; ++s)
-    TENAX_RETURN_IF_ERROR(reduce_segment(peers, group, mine, parts, s, out));
   return {};
 }
 
-Status DeviceTreeReducer::all_reduce(DevicePeers& peers, const Group& group,
-                                     const TreeAccumulator& mine,
-                                     std::span<const std::size_t> parts, std::span<float> out) {
-  TENAX_RETURN_IF_ERROR(reduce_scatter(peers, group, mine, parts, out));
-  return all_gather_on(peers, group, parts, out);
+Status DeviceTreeReducer::gather(DevicePeers& peers, const Group& group) {
+  transfers_.clear();
+  for (const Flight& flight : flights_) {
+    const TreeReduction& r = *flight.reduction;
+    if (!r.gather) continue;
+    const auto add = [&](TransferKind kind, int peer, int owner) {
+      const GradientPiece& piece = r.pieces[static_cast<std::size_t>(owner)];
+      if (piece.size() > 0)
+        transfers_.push_back({kind, group.ranks[static_cast<std::size_t>(peer)],
+                              r.out.subspan(piece.begin, piece.size())});
+    };
+    for (int i = 1; i < group.size(); ++i) {
+      const int from = (group.index + group.size() - i) % group.size();
+      add(TransferKind::kSend, (group.index + i) % group.size(), group.index);
+      add(TransferKind::kRecv, from, from);
+    }
+  }
+  return transfers_.empty() ? Status() : peers.exchange(transfers_);
+}
+
+Status DeviceTreeReducer::finish(DevicePeers& peers, const Group& group) {
+  const auto end_all = [&]() -> Status {
+    TENAX_RETURN_IF_ERROR(sum_arrived(peers, group));
+    TENAX_RETURN_IF_ERROR(gather(peers, group));
+    if (options_.trace == nullptr) return {};
+    for (const Flight& flight : flights_)
+      options_.trace->add({.index = flight.reduction->number,
+                           .bytes = reduction_bytes(*flight.reduction),
+                           .kind = TraceKind::kReduce,
+                           .begin = flight.started});
+    return {};
+  };
+  const Status status = end_all();
+  abandon();
+  return status;
 }
 
 Status all_gather_on(DevicePeers& peers, const Group& group, std::span<const std::size_t> parts,

@@ -233,11 +233,11 @@ Status Engine::build_buffers() {
     const std::size_t boundary = chunk.stage->boundary_size();
     const bool first = chunk.virtual_stage == 0;
     const bool last = chunk.virtual_stage + 1 == o.stages.size();
-    if (!first) chunk.inbox_forward = AlignedBuffer(boundary);
-    if (!last) chunk.inbox_backward = AlignedBuffer(boundary);
+    if (!first) chunk.inbox_forward.on_host = AlignedBuffer(boundary);
+    if (!last) chunk.inbox_backward.on_host = AlignedBuffer(boundary);
     for (int i = 0; i < o.num_outboxes; ++i) {
-      if (!last) chunk.forward_boxes.push_back({AlignedBuffer(boundary), nullptr});
-      if (!first) chunk.backward_boxes.push_back({AlignedBuffer(boundary), nullptr});
+      if (!last) chunk.forward_boxes.push_back({{AlignedBuffer(boundary), {}}});
+      if (!first) chunk.backward_boxes.push_back({{AlignedBuffer(boundary), {}}});
     }
   }
   std::vector<std::size_t> first_parameters;
@@ -279,6 +279,27 @@ Status Engine::build_buffers() {
   if (keeps_sample_losses())
     sample_losses_.resize(static_cast<std::size_t>(range.size()) *
                           static_cast<std::size_t>(options_.shape.microbatch_size));
+  return {};
+}
+
+Status Engine::use(DevicePeers* peers, const NeighbourPeers& neighbours) {
+  peers_ = peers;
+  neighbours_ = neighbours;
+  if (tensor_group_) tensor_group_->use(peers);
+  for (Chunk& chunk : chunks_) {
+    chunk.stage->take_boundaries_on_device(neighbours.any());
+    std::vector<Boundary*> all = {&chunk.inbox_forward, &chunk.inbox_backward};
+    for (auto* const boxes : {&chunk.forward_boxes, &chunk.backward_boxes})
+      for (Outbox& box : *boxes) {
+        box.link = nullptr;
+        all.push_back(&box.buffer);
+      }
+    for (Boundary* boundary : all) {
+      const std::size_t size = boundary->on_host.size();
+      if (!neighbours.any() || size == 0 || boundary->on_device.size() > 0) continue;
+      TENAX_TRY(boundary->on_device, device_->allocate(size));
+    }
+  }
   return {};
 }
 

@@ -101,13 +101,10 @@ class Engine {
   /// stay.
   Status set_batch(Batch batch);
 
-  /// From now on gradients of replicas and the weights that ZeRO shares go from GPU to GPU; null:
-  /// through the hosts' memory. The bits are the same. Called by all ranks or none; `peers`
-  /// outlives the generation's calls.
-  void use(DevicePeers* peers) {
-    peers_ = peers;
-    if (tensor_group_) tensor_group_->use(peers);
-  }
+  /// From now on what ranks add up or share goes from GPU to GPU, and with neighbours what stages
+  /// send each other; null: through the hosts' memory. The bits are the same. Called by all ranks
+  /// or none; both outlive the generation's calls. kNoSpace.
+  Status use(DevicePeers* peers, const NeighbourPeers& neighbours = {});
 
   /// Forward and backward of this rank's microbatches (given in order), then the reduction over
   /// replicas. On success the summed gradients of `step` are kept until the next call.
@@ -185,11 +182,17 @@ class Engine {
   explicit Engine(EngineOptions options);
   class GradientSettler;
 
+  /// Room for a boundary tensor, on the host or, where neighbours are linked, on the device.
+  struct Boundary {
+    AlignedBuffer on_host;
+    DeviceBuffer on_device;
+  };
   /// A boundary tensor on its way to a neighbour stage; the buffer is reused when the transfer has
   /// ended.
   struct Outbox {
-    AlignedBuffer buffer;
-    std::unique_ptr<Transfer> transfer;
+    Boundary buffer;
+    std::unique_ptr<Transfer> transfer = nullptr;
+    DevicePeers* link = nullptr;  ///< that it goes through
   };
   /// Consecutive layers that run as one virtual stage.
   struct Chunk {
@@ -203,8 +206,8 @@ class Engine {
     std::vector<TreeReduction> reductions;  ///< of its buckets, in the order of a backward
     std::vector<int> last_parts;            ///< of the backward, by reduction: it may start then
     std::size_t num_started = 0;            ///< reductions of this step
-    AlignedBuffer inbox_forward;
-    AlignedBuffer inbox_backward;
+    Boundary inbox_forward;
+    Boundary inbox_backward;
     std::vector<Outbox> forward_boxes;
     std::vector<Outbox> backward_boxes;
   };
@@ -218,6 +221,13 @@ class Engine {
   }
   const StageSpec& spec(const Chunk& chunk) const { return options_.stages[chunk.virtual_stage]; }
 
+  std::span<float> span_of(const Boundary& boundary) const {
+    return neighbours_.any() ? boundary.on_device.span() : boundary.on_host.span();
+  }
+  Status receive(Communicator& comm, DevicePeers* link, int peer, std::uint64_t tag,
+                 const Boundary& inbox);
+  Status send(Communicator& comm, DevicePeers* link, int peer, std::uint64_t tag, Outbox& box);
+  static Status wait_for(Outbox& box);
   Result<std::span<float>> free_outbox(std::vector<Outbox>& boxes, std::size_t index);
   Status drain(std::vector<Outbox>& boxes);
   using LossSink = std::function<void(std::int32_t microbatch, const LossSum& loss)>;
@@ -232,7 +242,6 @@ class Engine {
   /// Of buckets that are final once a backward has done `part`.
   Status start_reductions(Communicator& comm, Chunk& chunk, int part);
   Status reduce_gradients(Communicator& comm);
-  Status reduce_on_devices();
   Status reduce_through_host(Communicator& comm);
   Status combine_tied_embedding(Communicator& comm);
   Status combine_partial_gradients(Communicator& comm);
@@ -240,6 +249,8 @@ class Engine {
   std::span<float> gradients_of(const Chunk& chunk) {
     return reduced_.span().subspan(chunk.gradient_base, chunk.stage->gradient_size());
   }
+  /// Gradients of replicas, from GPU to GPU.
+  bool sums_go_between_devices() const { return peers_ != nullptr && options_.dp_group.size() > 1; }
   Group replicas() const { return {options_.dp_group, options_.replica}; }
 
   int previous() const { return neighbour(static_cast<int>(options_.pp_group.size()) - 1); }
@@ -263,6 +274,7 @@ class Engine {
   AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient, on the host
   std::unique_ptr<TreeReducer> reducer_;
   DevicePeers* peers_ = nullptr;
+  NeighbourPeers neighbours_;
   std::unique_ptr<DeviceTreeReducer> device_reducer_;  ///< where there are peers_
   std::unique_ptr<VerdictExchange> verdicts_;
   std::vector<UpdateRule> rules_;  ///< by parameter

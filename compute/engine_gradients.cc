@@ -60,28 +60,37 @@ void Engine::plan_reductions() {
     }
     all.insert(all.end(), chunk.reductions.begin(), chunk.reductions.end());
   }
-  reducer_->reserve(reducer_->wanted_bytes(all), all.size());
+  const std::size_t wanted = reducer_->wanted_bytes(all);
+  reducer_->reserve(wanted, all.size());
+  if (device_reducer_)
+    device_reducer_->reserve(std::min(wanted, TreeReduceOptions{}.max_workspace_bytes));
 }
 
 Status Engine::start_reductions(Communicator& comm, Chunk& chunk, int part) {
   for (; chunk.num_started < chunk.reductions.size(); ++chunk.num_started) {
     if (chunk.last_parts[chunk.num_started] > part) break;
-    TENAX_RETURN_IF_ERROR(reducer_->start(comm, replicas(), chunk.reductions[chunk.num_started]));
+    TreeReduction& reduction = chunk.reductions[chunk.num_started];
+    if (sums_go_between_devices()) {
+      reduction.out = gradients_of(chunk);
+      TENAX_RETURN_IF_ERROR(device_reducer_->start(*peers_, replicas(), reduction));
+    } else {
+      TENAX_RETURN_IF_ERROR(reducer_->start(comm, replicas(), reduction));
+    }
   }
   return {};
 }
 
 Status Engine::reduce_gradients(Communicator& comm) {
-  if (!device_->host_visible()) {
-    if (options_.dp_group.size() > 1)
-      return peers_ != nullptr ? reduce_on_devices() : reduce_through_host(comm);
+  if (!device_->host_visible() && !sums_go_between_devices()) {
+    if (options_.dp_group.size() > 1) return reduce_through_host(comm);
     for (const Chunk& chunk : chunks_) chunk.accumulator->total(gradients_of(chunk));
     return {};
   }
   // In the order in which backwards end, which is the same on all replicas.
   for (auto chunk = chunks_.rbegin(); chunk != chunks_.rend(); ++chunk)
     TENAX_RETURN_IF_ERROR(start_reductions(comm, *chunk, std::numeric_limits<int>::max()));
-  return reducer_->finish(comm, replicas());
+  return sums_go_between_devices() ? device_reducer_->finish(*peers_, replicas())
+                                   : reducer_->finish(comm, replicas());
 }
 
 Status Engine::reduce_through_host(Communicator& comm) {
@@ -101,28 +110,6 @@ Status Engine::reduce_through_host(Communicator& comm) {
         TENAX_RETURN_IF_ERROR(staging_.store(reduction.out.subspan(begin, end - begin),
                                              gradients_of(chunk).subspan(begin, end - begin)));
       }
-    }
-  }
-  return {};
-}
-
-Status Engine::reduce_on_devices() {
-  for (std::size_t c = 0; c < chunks_.size(); ++c) {
-    const TreeAccumulator& accumulator = *chunks_[c].accumulator;
-    const std::span<float> sums = gradients_of(chunks_[c]);
-    if (options_.zero == 0) {
-      const auto parts =
-          even_parts(sums.size(), static_cast<int>(options_.dp_group.size()), kAlignFloats);
-      TENAX_RETURN_IF_ERROR(
-          device_reducer_->all_reduce(*peers_, replicas(), accumulator, parts, sums));
-      continue;
-    }
-    for (const GradientSection& section : shards_.sections) {
-      if (section.chunk != c) continue;
-      std::vector<std::size_t> cuts = section.cuts;
-      for (std::size_t& cut : cuts) cut -= chunks_[c].gradient_base;
-      TENAX_RETURN_IF_ERROR(
-          device_reducer_->reduce_scatter(*peers_, replicas(), accumulator, cuts, sums));
     }
   }
   return {};

@@ -19,7 +19,9 @@ class Engine::GradientSettler final : public BackwardWatcher {
   void part_done(int part) override {
     const Device& device = engine_.device();
     TreeAccumulator& sums = *chunk_.accumulator;
-    if (!device.host_visible() && num_settled_ == 0) {
+    const bool overlaps = engine_.options_.overlap == Overlap::kOn && sums.at_last();
+    if (!device.host_visible() && num_settled_ == 0 &&
+        !(overlaps && engine_.sums_go_between_devices())) {
       // One addition, since nothing waits for its parts.
       if (part != std::numeric_limits<int>::max()) return;
       for (const GradientExtent& e : chunk_.backward_order) inject_faults(e);
@@ -33,8 +35,7 @@ class Engine::GradientSettler final : public BackwardWatcher {
       inject_faults(e);
       sums.settle(static_cast<std::size_t>(e.begin), static_cast<std::size_t>(e.end));
     }
-    const bool may_start = engine_.options_.overlap == Overlap::kOn && sums.at_last();
-    if (may_start && status_) status_ = engine_.start_reductions(comm_, chunk_, part);
+    if (overlaps && status_) status_ = engine_.start_reductions(comm_, chunk_, part);
   }
   const Status& status() const { return status_; }
 
@@ -72,16 +73,40 @@ class Engine::GradientSettler final : public BackwardWatcher {
   Status status_;
 };
 
+Status Engine::receive(Communicator& comm, DevicePeers* link, int peer, std::uint64_t tag,
+                       const Boundary& inbox) {
+  const std::span<float> buffer = span_of(inbox);
+  if (link == nullptr) return comm.recv(peer, tag, writable_bytes_of(buffer))->wait();
+  const DeviceTransfer transfer{TransferKind::kRecv, 0, buffer};
+  return link->exchange({&transfer, 1});
+}
+
+Status Engine::send(Communicator& comm, DevicePeers* link, int peer, std::uint64_t tag,
+                    Outbox& box) {
+  const std::span<float> buffer = span_of(box.buffer);
+  if (link == nullptr) {
+    box.transfer = comm.send(peer, tag, bytes_of(buffer));
+    return {};
+  }
+  box.link = link;
+  const DeviceTransfer transfer{TransferKind::kSend, 1, buffer};
+  return link->begin({&transfer, 1});
+}
+
+Status Engine::wait_for(Outbox& box) {
+  if (DevicePeers* const link = std::exchange(box.link, nullptr); link != nullptr)
+    return link->join();
+  return box.transfer ? std::exchange(box.transfer, nullptr)->wait() : Status();
+}
+
 Result<std::span<float>> Engine::free_outbox(std::vector<Outbox>& boxes, std::size_t index) {
   Outbox& box = boxes[index % boxes.size()];
-  if (box.transfer) TENAX_RETURN_IF_ERROR(std::exchange(box.transfer, nullptr)->wait());
-  return box.buffer.span();
+  TENAX_RETURN_IF_ERROR(wait_for(box));
+  return span_of(box.buffer);
 }
 
 Status Engine::drain(std::vector<Outbox>& boxes) {
-  for (Outbox& box : boxes) {
-    if (box.transfer) TENAX_RETURN_IF_ERROR(std::exchange(box.transfer, nullptr)->wait());
-  }
+  for (Outbox& box : boxes) TENAX_RETURN_IF_ERROR(wait_for(box));
   return {};
 }
 
@@ -93,8 +118,11 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
   // Transfers left over from a failed step belong to a dead communicator.
   for (Chunk& chunk : chunks_) {
     chunk.stage->begin_step();
-    for (Outbox& box : chunk.forward_boxes) box.transfer.reset();
-    for (Outbox& box : chunk.backward_boxes) box.transfer.reset();
+    for (auto* const boxes : {&chunk.forward_boxes, &chunk.backward_boxes})
+      for (Outbox& box : *boxes) {
+        box.transfer.reset();
+        box.link = nullptr;
+      }
   }
   for (const Action& action : schedule) {
     const TraceSpan span(train ? options_.trace : nullptr, static_cast<TraceKind>(action.kind),
@@ -105,31 +133,27 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
     const std::uint64_t v = chunk.virtual_stage;
     switch (action.kind) {
       case ActionKind::kRecvForward:
-        TENAX_RETURN_IF_ERROR(comm.recv(previous(), kForwardTag | (v - 1),
-                                        writable_bytes_of(chunk.inbox_forward.span()))
-                                  ->wait());
+        TENAX_RETURN_IF_ERROR(receive(comm, neighbours_.forward_in, previous(),
+                                      kForwardTag | (v - 1), chunk.inbox_forward));
         break;
       case ActionKind::kForward:
         TENAX_RETURN_IF_ERROR(forward(chunk, action, microbatches[mb], train, on_loss));
         break;
-      case ActionKind::kSendForward: {
-        Outbox& box = chunk.forward_boxes[mb % chunk.forward_boxes.size()];
-        box.transfer = comm.send(next(), kForwardTag | v, bytes_of(box.buffer.span()));
+      case ActionKind::kSendForward:
+        TENAX_RETURN_IF_ERROR(send(comm, neighbours_.forward_out, next(), kForwardTag | v,
+                                   chunk.forward_boxes[mb % chunk.forward_boxes.size()]));
         break;
-      }
       case ActionKind::kRecvBackward:
-        TENAX_RETURN_IF_ERROR(comm.recv(next(), kBackwardTag | (v + 1),
-                                        writable_bytes_of(chunk.inbox_backward.span()))
-                                  ->wait());
+        TENAX_RETURN_IF_ERROR(receive(comm, neighbours_.backward_in, next(), kBackwardTag | (v + 1),
+                                      chunk.inbox_backward));
         break;
       case ActionKind::kBackward:
         TENAX_RETURN_IF_ERROR(backward(comm, chunk, action, microbatches[mb], on_loss));
         break;
-      case ActionKind::kSendBackward: {
-        Outbox& box = chunk.backward_boxes[mb % chunk.backward_boxes.size()];
-        box.transfer = comm.send(previous(), kBackwardTag | v, bytes_of(box.buffer.span()));
+      case ActionKind::kSendBackward:
+        TENAX_RETURN_IF_ERROR(send(comm, neighbours_.backward_out, previous(), kBackwardTag | v,
+                                   chunk.backward_boxes[mb % chunk.backward_boxes.size()]));
         break;
-      }
     }
   }
   for (Chunk& chunk : chunks_) {
@@ -137,6 +161,9 @@ Status Engine::run_schedule(Communicator& comm, const PipelineSchedule& schedule
     TENAX_RETURN_IF_ERROR(drain(chunk.backward_boxes));
     TENAX_RETURN_IF_ERROR(chunk.stage->status());
   }
+  for (DevicePeers* const link : {neighbours_.forward_in, neighbours_.forward_out,
+                                  neighbours_.backward_in, neighbours_.backward_out})
+    if (link != nullptr) TENAX_RETURN_IF_ERROR(link->status());
   return {};
 }
 
@@ -149,10 +176,10 @@ Status Engine::forward(Chunk& chunk, const Action& action, const Microbatch& bat
   }
   if (train) {
     chunk.stage->forward(action.slot, {batch.tokens, batch.targets, batch.positions, batch.samples},
-                         chunk.inbox_forward.span(), output);
+                         span_of(chunk.inbox_forward), output);
   } else {
     const LossSum loss = chunk.stage->evaluate({batch.tokens, batch.targets, batch.positions},
-                                               chunk.inbox_forward.span(), output);
+                                               span_of(chunk.inbox_forward), output);
     if (spec(chunk).has_head) on_loss(action.microbatch, loss);
   }
   return tensor_group_ ? tensor_group_->status() : Status{};
@@ -168,7 +195,7 @@ Status Engine::backward(Communicator& comm, Chunk& chunk, const Action& action,
   const std::span<float> gradient = chunk.accumulator->next();
   device_->zero(gradient);
   GradientSettler settler(*this, comm, chunk, batch);
-  chunk.stage->backward(action.slot, chunk.inbox_backward.span(), input_grad, gradient, &settler);
+  chunk.stage->backward(action.slot, span_of(chunk.inbox_backward), input_grad, gradient, &settler);
   if (tensor_group_) TENAX_RETURN_IF_ERROR(tensor_group_->status());
   settler.part_done(std::numeric_limits<int>::max());
   TENAX_RETURN_IF_ERROR(settler.status());
@@ -193,6 +220,7 @@ Status Engine::compute_gradients(Communicator& comm, std::span<const Microbatch>
   std::fill(loss_sums_.begin(), loss_sums_.end(), 0.0);
   std::fill(target_counts_.begin(), target_counts_.end(), 0);
   reducer_->abandon();
+  if (device_reducer_) device_reducer_->abandon();
   for (Chunk& chunk : chunks_) {
     chunk.accumulator->restart();
     chunk.num_started = 0;

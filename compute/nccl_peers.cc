@@ -69,6 +69,37 @@ Result<std::unique_ptr<DevicePeers>> NcclPeers::create(std::shared_ptr<CudaDevic
   return std::unique_ptr<DevicePeers>(std::move(peers));
 }
 
+Result<NcclNeighbours> NcclPeers::connect_neighbours(std::shared_ptr<CudaDevice> device,
+                                                     const NcclOptions& options,
+                                                     const PipelinePlace& place,
+                                                     Rendezvous& rendezvous, std::stop_token stop) {
+  NcclNeighbours mine;
+  const int n = static_cast<int>(place.ranks.size());
+  // Each forms when both are there; in ascending order nobody waits in a circle.
+  const auto connect = [&](std::string_view way, int from, int to, DevicePeers*& out,
+                           DevicePeers*& in) -> Status {
+    if (place.stage != from && place.stage != to) return {};
+    NcclOptions link = options;
+    link.rank = place.stage == from ? 0 : 1;
+    link.world_size = 2;
+    link.key_prefix = fmt::format("{}/{} {}-{}", options.key_prefix, way,
+                                  place.ranks[static_cast<std::size_t>(from)],
+                                  place.ranks[static_cast<std::size_t>(to)]);
+    TENAX_TRY(auto peers, create(device, link, rendezvous, stop));
+    (place.stage == from ? out : in) = peers.get();
+    mine.owners.push_back(std::move(peers));
+    return {};
+  };
+  for (int stage = 0; stage < (place.wraps ? n : n - 1); ++stage) {
+    const int next = (stage + 1) % n;
+    TENAX_RETURN_IF_ERROR(
+        connect("forward", stage, next, mine.links.forward_out, mine.links.forward_in));
+    TENAX_RETURN_IF_ERROR(
+        connect("backward", next, stage, mine.links.backward_out, mine.links.backward_in));
+  }
+  return mine;
+}
+
 Status NcclPeers::form(const NcclOptions& options, Rendezvous& rendezvous,
                        const std::stop_token& stop) {
   const CudaPlugin& plugin = device_->plugin();
@@ -113,7 +144,7 @@ Status NcclPeers::outcome(tenax_cuda_status status) {
   return cuda_status(status, fmt::format("NCCL: {}", device_->plugin().nccl_message(comm_)));
 }
 
-Status NcclPeers::exchange(std::span<const DeviceTransfer> transfers) {
+Status NcclPeers::begin(std::span<const DeviceTransfer> transfers) {
   if (transfers.empty()) return {};
   std::vector<tenax_cuda_transfer> calls;
   for (const DeviceTransfer& t : transfers) {
@@ -127,11 +158,17 @@ Status NcclPeers::exchange(std::span<const DeviceTransfer> transfers) {
   }
   const CudaPlugin& plugin = device_->plugin();
   const auto count = static_cast<std::int32_t>(calls.size());
-  tenax_cuda_status status = plugin.nccl_exchange(comm_, calls.data(), count);
-  if (status == TENAX_CUDA_OK || status == TENAX_CUDA_IN_PROGRESS) status = plugin.nccl_join(comm_);
-  TENAX_RETURN_IF_ERROR(outcome(status));
+  const tenax_cuda_status status = plugin.nccl_exchange(comm_, calls.data(), count);
+  if (status != TENAX_CUDA_IN_PROGRESS) TENAX_RETURN_IF_ERROR(outcome(status));
   for (const DeviceTransfer& t : transfers)
-    if (t.kind == TransferKind::kRecv) device_->changed(t.buffer);
+    if (t.kind == TransferKind::kRecv) arriving_.push_back(t.buffer);
+  return {};
+}
+
+Status NcclPeers::join() {
+  TENAX_RETURN_IF_ERROR(outcome(device_->plugin().nccl_join(comm_)));
+  for (const std::span<float> buffer : arriving_) device_->changed(buffer);
+  arriving_.clear();
   return {};
 }
 

@@ -10,6 +10,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "common/annotations.h"
 #include "common/clock.h"
@@ -26,6 +27,19 @@ struct NcclOptions {
   std::string key_prefix;  ///< the generation: equal on all ranks, never used twice in a run
 };
 
+/// Where a rank stands in its pipeline.
+struct PipelinePlace {
+  std::vector<int> ranks;  ///< of the world, in stage order
+  int stage = 0;
+  bool wraps = false;  ///< the last stage sends to the first: virtual stages
+};
+
+/// The links of a rank and their owners.
+struct NcclNeighbours {
+  NeighbourPeers links;
+  std::vector<std::unique_ptr<DevicePeers>> owners;
+};
+
 class NcclPeers final : public DevicePeers {
  public:
   /// Empty where NCCL can be opened, else what is missing.
@@ -37,9 +51,16 @@ class NcclPeers final : public DevicePeers {
                                                      const NcclOptions& options,
                                                      Rendezvous& rendezvous,
                                                      std::stop_token stop = {});
+  /// Called by all ranks of a pipeline. Of the options rank and size are not looked at.
+  static Result<NcclNeighbours> connect_neighbours(std::shared_ptr<CudaDevice> device,
+                                                   const NcclOptions& options,
+                                                   const PipelinePlace& place,
+                                                   Rendezvous& rendezvous,
+                                                   std::stop_token stop = {});
   ~NcclPeers() override;
 
-  Status exchange(std::span<const DeviceTransfer> transfers) override;
+  Status begin(std::span<const DeviceTransfer> transfers) override;
+  Status join() override;
   Status status() override;
   void abort(std::string reason) override;
 
@@ -50,6 +71,7 @@ class NcclPeers final : public DevicePeers {
 
   const std::shared_ptr<CudaDevice> device_;
   tenax_cuda_nccl* comm_ = nullptr;
+  std::vector<std::span<float>> arriving_;  ///< since the last join()
   mutable Mutex mutex_;
   std::string reason_ TENAX_GUARDED_BY(mutex_);
   std::optional<std::stop_callback<std::function<void()>>> abort_on_stop_;

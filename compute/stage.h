@@ -165,6 +165,8 @@ class Stage {
   /// The first fault of the device that computes; kDeviceLost: only a new process helps. After it
   /// losses and gradients are NaN.
   virtual Status status() const { return {}; }
+  /// From now on boundary tensors that are given lie on the device; else on the host.
+  virtual void take_boundaries_on_device(bool on_device) = 0;
   /// Floats of a gradient buffer for backward().
   virtual std::size_t gradient_size() const = 0;
   /// Floats of a boundary tensor (B, T, C): what input, output and their gradients hold.

@@ -16,6 +16,12 @@ constexpr std::size_t kMaxPiece = std::size_t{1} << 22;
 
 }  // namespace
 
+std::uint64_t reduction_bytes(const TreeReduction& reduction) {
+  std::uint64_t floats = 0;
+  for (const GradientPiece& piece : reduction.pieces) floats += piece.size();
+  return floats * sizeof(float);
+}
+
 Result<TreeReducer> TreeReducer::create(TreeReduceOptions options) {
   std::vector<MicrobatchRange> sorted;
   for (const MicrobatchRange range : options.ranges) {
@@ -214,7 +220,7 @@ Status TreeReducer::finish(Communicator& comm, const Group& group) {
       for (auto& transfer : flight.transfers) TENAX_RETURN_IF_ERROR(transfer->wait());
       if (options_.trace != nullptr)
         options_.trace->add({.index = flight.reduction->number,
-                             .bytes = flight.reduction_bytes(),
+                             .bytes = reduction_bytes(*flight.reduction),
                              .kind = TraceKind::kReduce,
                              .begin = flight.started});
       record.succeed();

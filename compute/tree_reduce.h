@@ -55,6 +55,9 @@ struct TreeReduction {
   std::int32_t number = -1;               ///< for the trace
 };
 
+/// Of all its pieces, for the trace.
+std::uint64_t reduction_bytes(const TreeReduction& reduction);
+
 /// A subtree of the whole tree: whose it is.
 struct TreeSource {
   int member = 0;
@@ -98,11 +101,6 @@ class TreeReducer {
     std::size_t end = 0;
     Time started{};
     std::vector<std::unique_ptr<Transfer>> transfers;
-    std::uint64_t reduction_bytes() const {
-      std::uint64_t floats = 0;
-      for (const GradientPiece& piece : reduction->pieces) floats += piece.size();
-      return floats * sizeof(float);
-    }
   };
   /// Flights of a step in the order of their start. Clearing keeps their memory.
   struct Flights {

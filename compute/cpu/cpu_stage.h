@@ -29,6 +29,7 @@ class CpuStage final : public Stage {
     return static_cast<std::size_t>(layout_.gradient_size);
   }
   std::size_t boundary_size() const override;
+  void take_boundaries_on_device(bool) override {}  // it is the host
   StageMemory memory() const override;
   std::string kernel_description() const override;
   void initialise(std::uint64_t seed) override;

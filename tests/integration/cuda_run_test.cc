@@ -79,9 +79,10 @@ TEST_F(CudaRun, HasTheLossesOfTheCpu) {
   on_cpu.start();
   ASSERT_EQ(on_cpu.wait(), Ended({0, 0})) << on_cpu.output();
   expect_same_curve(on_gpu, on_cpu);
-  EXPECT_NE(logs_of(on_gpu).find("sums over ranks go through the hosts' memory, which is slower: "
-                                 "ranks 0 and 1 share the GPU 0000:00:00.0"),
-            std::string::npos)
+  EXPECT_NE(
+      logs_of(on_gpu).find("what ranks exchange goes through the hosts' memory, which is slower: "
+                           "ranks 0 and 1 share the GPU 0000:00:00.0"),
+      std::string::npos)
       << logs_of(on_gpu);
 }
 

@@ -83,7 +83,7 @@ void train_rank(const WorldOptions& options, compute::Communicator& comm, RankRe
   auto created = compute::Engine::create(std::move(engine_options));
   ASSERT_TRUE(created) << created.error().message;
   compute::Engine& engine = **created;
-  if (options.use_peers) options.use_peers(engine);
+  if (options.connect) options.connect(engine);
   engine.initialise(static_cast<std::uint64_t>(options.config.run.seed));
   const compute::EngineOptions& o = engine.options();
   const compute::MicrobatchRange mine = o.ranges[static_cast<std::size_t>(o.replica)];

@@ -31,7 +31,7 @@ struct WorldOptions {
   /// Called for each rank, in its thread. Without it every layer is a bucket of gradients.
   std::function<void(compute::EngineOptions& options)> change_options;
   /// Called on each rank before it trains.
-  std::function<void(compute::Engine& engine)> use_peers;
+  std::function<void(compute::Engine& engine)> connect;
   /// Called on each rank between its update and the sharing of weights.
   std::function<void(compute::Engine& engine)> after_update;
 };

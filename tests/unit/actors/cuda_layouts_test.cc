@@ -2,6 +2,8 @@
 // that share matrices exchange, through their hosts or from GPU to GPU.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <iterator>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -10,6 +12,7 @@
 #include "tests/support/grid_model.h"
 #include "tests/support/in_memory_rendezvous.h"
 #include "tests/support/tiny_decoders.h"
+#include "tests/support/traced_world.h"
 #include "tests/unit/cuda/emulated_device.h"
 
 namespace tenax::test {
@@ -94,28 +97,76 @@ TEST(CudaLayouts, OtherDegreesDoNotChangeTheBits) {  // T2
   }
 }
 
-TEST(CudaLayouts, SumsFromGpuToGpuHaveTheBitsOfThoseThroughTheHosts) {  // T2
+/// Ranks whose GPUs reach each other through NCCL, a stub of it.
+class CudaPeers : public testing::Test {
+ protected:
+  CudaPeers() { setenv("TENAX_CUDA_LIBS", TENAX_STUB_LIBRARIES, 1); }
+  ~CudaPeers() override { unsetenv("TENAX_CUDA_LIBS"); }
+
+  WorldOptions connected(WorldOptions o) {
+    o = on_gpus(std::move(o));
+    ++num_worlds_;
+    o.connect = [this](compute::Engine& engine) {
+      const compute::EngineOptions& options = engine.options();
+      const compute::NcclOptions nccl{options.rank, options.world_size, std::chrono::seconds(60),
+                                      "world " + std::to_string(num_worlds_)};
+      auto peers = compute::NcclPeers::create(options.settings.cuda, nccl, rendezvous_);
+      ASSERT_TRUE(peers) << peers.error().message;
+      auto neighbours = compute::NcclPeers::connect_neighbours(
+          options.settings.cuda, nccl,
+          {options.pp_group, options.stage, options.stages.size() > options.pp_group.size()},
+          rendezvous_);
+      ASSERT_TRUE(neighbours) << neighbours.error().message;
+      EXPECT_EQ(neighbours->links.any(), options.pp_group.size() > 1);
+      ASSERT_TRUE(engine.use(peers->get(), neighbours->links));
+      const std::scoped_lock lock(mutex_);
+      owners_.push_back(*std::move(peers));
+      std::ranges::move(neighbours->owners, std::back_inserter(owners_));
+    };
+    return o;
+  }
+
+ private:
+  InMemoryRendezvous rendezvous_;
+  std::mutex mutex_;
+  int num_worlds_ = 0;
+  std::vector<std::unique_ptr<compute::DevicePeers>> owners_;
+};
+
+struct Degrees {
+  int dp, tp, pp, chunks, zero;
+};
+
+WorldOptions in_layout(const Degrees& degrees) {
   WorldOptions o = small_world();
-  o.config.layout.tensor_parallel = 4;
-  const TrainedWorld through_hosts = train_world(on_gpus(o));
-  setenv("TENAX_CUDA_LIBS", TENAX_STUB_LIBRARIES, 1);
-  o = on_gpus(o);
-  InMemoryRendezvous rendezvous;
-  std::mutex mutex;
-  std::vector<std::unique_ptr<compute::DevicePeers>> peers;
-  o.use_peers = [&](compute::Engine& engine) {
-    const compute::EngineOptions& options = engine.options();
-    auto formed = compute::NcclPeers::create(
-        options.settings.cuda,
-        {options.rank, options.world_size, std::chrono::seconds(60), "engines"}, rendezvous);
-    ASSERT_TRUE(formed) << formed.error().message;
-    engine.use(formed->get());
-    const std::scoped_lock lock(mutex);
-    peers.push_back(*std::move(formed));
-  };
-  expect_same_bits(train_world(o), through_hosts);
-  EXPECT_EQ(peers.size(), 4U);
-  unsetenv("TENAX_CUDA_LIBS");
+  o.config.model.num_layers = 4;
+  o.config.layout.data_parallel = degrees.dp;
+  o.config.layout.tensor_parallel = degrees.tp;
+  o.config.layout.pipeline_parallel = degrees.pp;
+  o.config.layout.virtual_stages = degrees.chunks;
+  o.config.layout.zero = degrees.zero;
+  return o;
+}
+
+TEST_F(CudaPeers, WhatGoesFromGpuToGpuHasTheBitsOfWhatGoesThroughTheHosts) {  // T2
+  for (const Degrees& degrees :
+       {Degrees{1, 4, 1, 1, 0}, Degrees{3, 1, 1, 1, 1}, Degrees{1, 1, 4, 1, 0},
+        Degrees{1, 1, 2, 2, 0}, Degrees{2, 2, 2, 1, 0}}) {
+    SCOPED_TRACE(testing::Message() << "dp " << degrees.dp << " tp " << degrees.tp << " pp "
+                                    << degrees.pp << " chunks " << degrees.chunks);
+    const WorldOptions o = in_layout(degrees);
+    expect_same_bits(train_world(connected(o)), train_world(on_gpus(o)));
+  }
+}
+
+TEST_F(CudaPeers, TheFirstBucketIsOnItsWayBeforeTheLastBackwardEnds) {
+  for (const auto overlap : {compute::Overlap::kOn, compute::Overlap::kOff}) {
+    for (const auto& events : traces_of(connected(in_layout({2, 1, 1, 1, 0})), overlap)) {
+      const ReductionTimes times(events);
+      EXPECT_GE(times.num_reductions, 5u) << "a bucket a layer, and embedding or head";
+      EXPECT_EQ(times.first_reduction < times.last_backward, overlap == compute::Overlap::kOn);
+    }
+  }
 }
 
 }  // namespace

@@ -23,28 +23,12 @@ WorldOptions layout(int dp, int pp, int chunks, int zero) {
   return o;
 }
 
-/// When a rank's last backward ends, and when its first reduction begins.
-struct Times {
-  Time last_backward{};
-  Time first_reduction = Time::max();
-  std::size_t num_reductions = 0;
-
-  explicit Times(const std::vector<TraceEvent>& events) {
-    for (const TraceEvent& e : events) {
-      if (e.kind == TraceKind::kBackward) last_backward = std::max(last_backward, e.end);
-      if (e.kind != TraceKind::kReduce) continue;
-      first_reduction = std::min(first_reduction, e.begin);
-      ++num_reductions;
-    }
-  }
-};
-
 TEST(Overlap, TheFirstBucketIsReducedBeforeTheLastBackwardEnds) {
   for (const int zero : {0, 1}) {
     for (const int pp : {1, 2}) {
       SCOPED_TRACE(testing::Message() << "zero " << zero << " pp " << pp);
       for (const auto& events : traces_of(layout(2, pp, 1, zero), Overlap::kOn)) {
-        const Times times(events);
+        const ReductionTimes times(events);
         EXPECT_GE(times.num_reductions, 3u) << "a bucket a layer, and embedding or head";
         EXPECT_LT(times.first_reduction, times.last_backward);
       }
@@ -54,7 +38,7 @@ TEST(Overlap, TheFirstBucketIsReducedBeforeTheLastBackwardEnds) {
 
 TEST(Overlap, OffMeansThatReductionsBeginBehindTheLastBackward) {
   for (const auto& events : traces_of(layout(2, 1, 1, 0), Overlap::kOff)) {
-    const Times times(events);
+    const ReductionTimes times(events);
     EXPECT_GE(times.num_reductions, 5u);
     EXPECT_GE(times.first_reduction, times.last_backward);
   }

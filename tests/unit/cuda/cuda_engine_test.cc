@@ -162,7 +162,7 @@ Trained train(const ModelOptions& model, const Layout& layout, int num_steps,
       ASSERT_TRUE(formed) << formed.error().message;
       peers = *std::move(formed);
     }
-    (*engine)->use(peers.get());
+    ASSERT_TRUE((*engine)->use(peers.get()));
     (*engine)->initialise(kSeed);
     std::vector<StepResult> steps;
     for (int step = 1; step <= num_steps; ++step) steps.push_back(train_step(**engine, comm, step));

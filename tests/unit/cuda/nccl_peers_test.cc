@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <latch>
 #include <numeric>
 #include <thread>
 
@@ -161,7 +162,9 @@ TEST_F(NcclPeersTest, AnErrorOfAPeerIsFoundByPolling) {
   const std::string file = testing::TempDir() + "/nccl_error";
   std::filesystem::remove(file);
   setenv("TENAX_STUB_NCCL_ERROR", file.c_str(), 1);
+  std::latch formed(2);
   run(2, [&](Rank& rank) {
+    formed.arrive_and_wait();
     if (rank.index == 1) return;
     const DeviceBuffer buffer = filled(*rank.device, 8, 0);
     const DeviceTransfer transfer{TransferKind::kRecv, 1, buffer.span()};
@@ -214,17 +217,32 @@ TEST_F(NcclPeersTest, ASumOverReplicasHasTheBitsOfTheTree) {
       reduce.ranges = ranges;
       reduce.num_microbatches = num_microbatches;
       reduce.index = rank.index;
-      DeviceTreeReducer reducer(rank.device, reduce);
       std::vector<int> ranks(ranges.size());
       std::iota(ranks.begin(), ranks.end(), 0);
       const DeviceBuffer out = rank.device->allocate(kElements).value();
-      // Twice: what was left of a step before changes nothing.
-      for (int repeat = 0; repeat < 2; ++repeat) {
-        const Status reduced =
-            reducer.all_reduce(*rank.peers, {ranks, rank.index}, *mine,
-                               even_parts(kElements, n, kAlignFloats), out.span());
-        ASSERT_TRUE(reduced) << reduced.error().message;
-        EXPECT_EQ(read(*rank.device, out.span()), expected);
+      // Three on their way at once, of elements that each member has a piece of.
+      constexpr std::size_t kBuckets = 3;
+      std::vector<TreeReduction> reductions(kBuckets);
+      for (std::size_t b = 0; b < kBuckets; ++b) {
+        const std::size_t begin = kElements * b / kBuckets;
+        const std::size_t size = kElements * (b + 1) / kBuckets - begin;
+        const auto parts = even_parts(size, n, kAlignFloats);
+        reductions[b] = {mine.get(), out.span(), {}, true, b, static_cast<std::int32_t>(b)};
+        for (std::size_t m = 0; m + 1 < parts.size(); ++m)
+          reductions[b].pieces.push_back({begin + parts[m], begin + parts[m + 1]});
+      }
+      // Room for all, then for one at a time; what was left of a step before changes nothing.
+      for (const bool is_roomy : {true, false}) {
+        DeviceTreeReducer reducer(rank.device, reduce);
+        reducer.reserve(is_roomy ? 100 * kElements * sizeof(float) : 0);
+        for (int repeat = 0; repeat < 2; ++repeat) {
+          rank.device->zero(out.span());
+          for (const TreeReduction& r : reductions)
+            ASSERT_TRUE(reducer.start(*rank.peers, {ranks, rank.index}, r));
+          const Status reduced = reducer.finish(*rank.peers, {ranks, rank.index});
+          ASSERT_TRUE(reduced) << reduced.error().message;
+          EXPECT_EQ(read(*rank.device, out.span()), expected);
+        }
       }
     });
   }
