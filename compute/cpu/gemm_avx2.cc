@@ -11,23 +11,25 @@ struct Avx2Kernel {
   static constexpr int kRows = 6;
   static constexpr int kColumns = 16;
 
-  static inline void tile(std::int64_t depth, const float* a, const float* b, float* c,
-                          std::int64_t c_stride, bool add) {
+  template <class A>
+  [[gnu::noinline]] static void tile(std::int64_t depth, A a, const float* b, float* c,
+                                     std::int64_t c_stride, bool add, Ahead& ahead) {
     __m256 sum[kRows][2];
 #pragma GCC unroll 6
     for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
-    for (std::int64_t k = 0; k < depth; ++k) {
-      const __m256 b0 = _mm256_load_ps(b);
-      const __m256 b1 = _mm256_load_ps(b + 8);
+    steps(
+        depth, ahead, [&]() __attribute__((always_inline)) {
+          const __m256 b0 = _mm256_load_ps(b);
+          const __m256 b1 = _mm256_load_ps(b + 8);
 #pragma GCC unroll 6
-      for (int i = 0; i < kRows; ++i) {
-        const __m256 ai = _mm256_set1_ps(a[i]);
-        sum[i][0] = _mm256_fmadd_ps(ai, b0, sum[i][0]);
-        sum[i][1] = _mm256_fmadd_ps(ai, b1, sum[i][1]);
-      }
-      a += kRows;
-      b += kColumns;
-    }
+          for (int i = 0; i < kRows; ++i) {
+            const __m256 ai = _mm256_set1_ps(a[i]);
+            sum[i][0] = _mm256_fmadd_ps(ai, b0, sum[i][0]);
+            sum[i][1] = _mm256_fmadd_ps(ai, b1, sum[i][1]);
+          }
+          a.next();
+          b += kColumns;
+        });
 #pragma GCC unroll 6
     for (int i = 0; i < kRows; ++i) {
       float* row = c + i * c_stride;

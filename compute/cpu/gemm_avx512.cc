@@ -10,8 +10,9 @@ struct Avx512Kernel {
   static constexpr int kRows = 12;
   static constexpr int kColumns = 32;
 
-  static inline void tile(std::int64_t depth, const float* a, const float* b, float* c,
-                          std::int64_t c_stride, bool add) {
+  template <class A>
+  [[gnu::noinline]] static void tile(std::int64_t depth, A a, const float* b, float* c,
+                                     std::int64_t c_stride, bool add, Ahead& ahead) {
     __m512 sum[kRows][2];
 #pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
@@ -21,18 +22,19 @@ struct Avx512Kernel {
       __builtin_prefetch(c + i * c_stride, 1);
       __builtin_prefetch(c + i * c_stride + 16, 1);
     }
-    for (std::int64_t k = 0; k < depth; ++k) {
-      const __m512 b0 = _mm512_load_ps(b);
-      const __m512 b1 = _mm512_load_ps(b + 16);
+    steps(
+        depth, ahead, [&]() __attribute__((always_inline)) {
+          const __m512 b0 = _mm512_load_ps(b);
+          const __m512 b1 = _mm512_load_ps(b + 16);
 #pragma GCC unroll 12
-      for (int i = 0; i < kRows; ++i) {
-        const __m512 ai = _mm512_set1_ps(a[i]);
-        sum[i][0] = _mm512_fmadd_ps(ai, b0, sum[i][0]);
-        sum[i][1] = _mm512_fmadd_ps(ai, b1, sum[i][1]);
-      }
-      a += kRows;
-      b += kColumns;
-    }
+          for (int i = 0; i < kRows; ++i) {
+            const __m512 ai = _mm512_set1_ps(a[i]);
+            sum[i][0] = _mm512_fmadd_ps(ai, b0, sum[i][0]);
+            sum[i][1] = _mm512_fmadd_ps(ai, b1, sum[i][1]);
+          }
+          a.next();
+          b += kColumns;
+        });
 #pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i) {
       float* row = c + i * c_stride;

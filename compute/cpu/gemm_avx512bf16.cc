@@ -11,8 +11,9 @@ struct Avx512Bf16Kernel {
   static constexpr int kRows = 12;
   static constexpr int kColumns = 32;
 
-  static inline void tile(std::int64_t depth, const float* a, const float* b, float* c,
-                          std::int64_t c_stride, bool add) {
+  template <class A>
+  [[gnu::noinline]] static void tile(std::int64_t depth, A a, const float* b, float* c,
+                                     std::int64_t c_stride, bool add, Ahead& ahead) {
     __m512 sum[kRows][2];
 #pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
@@ -22,7 +23,7 @@ struct Avx512Bf16Kernel {
       __builtin_prefetch(c + i * c_stride, 1);
       __builtin_prefetch(c + i * c_stride + 16, 1);
     }
-    for (std::int64_t k = 0; k < depth; k += 2) {
+    steps((depth + 1) / 2, ahead, [&]() __attribute__((always_inline)) {
       const __m512bh b0 = (__m512bh)_mm512_load_ps(b);
       const __m512bh b1 = (__m512bh)_mm512_load_ps(b + 16);
 #pragma GCC unroll 12
@@ -31,9 +32,9 @@ struct Avx512Bf16Kernel {
         sum[i][0] = _mm512_dpbf16_ps(sum[i][0], ai, b0);
         sum[i][1] = _mm512_dpbf16_ps(sum[i][1], ai, b1);
       }
-      a += kRows;
+      a.next();
       b += kColumns;
-    }
+    });
 #pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i) {
       float* row = c + i * c_stride;

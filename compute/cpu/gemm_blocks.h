@@ -5,9 +5,13 @@
 // Each element of C is summed over k in ascending order within blocks of kBlockK, and the blocks
 // are added in ascending order; where tiles begin or end has no influence on a single bit. With
 // bfloat16 factors the terms come in pairs, the second of each pair first: the order of the
-// instruction vdpbf16ps, which every build follows. Included
-// only by the kernel builds (gemm_*.cc); everything here has internal linkage, since each build has
-// its own instruction set.
+// instruction vdpbf16ps, which every build follows.
+//
+// B is always packed. A is read where it lies if that is as it is multiplied (float32) and a tile's
+// rows are whole; the memory of the next blocks of A and B is fetched while tiles are made.
+//
+// Included only by the kernel builds (gemm_*.cc); everything here has internal linkage, since each
+// build has its own instruction set.
 #pragma once
 
 #include "compute/cpu/gemm_call.h"
@@ -81,14 +85,89 @@ inline std::uint32_t rounded_to_bf16(std::uint32_t x) {
   return (magnitude < 0x00800000u ? x & 0x80000000u : rounded) & 0xffff0000u;
 }
 
+/// A column after the other of a tile's rows of A: in a packed panel of kRows, or where A lies with
+/// its columns or its rows contiguous, `stride` apart.
+template <int kRows>
+struct PackedColumns {
+  const float* at;
+  float operator[](int i) const { return at[i]; }
+  void next() { at += kRows; }
+};
+struct SpacedColumns {
+  const float* at;
+  std::int64_t stride;
+  float operator[](int i) const { return at[i]; }
+  void next() {
+    constexpr std::int64_t kColumnsAhead = 8;
+    at += stride;
+    __builtin_prefetch(at + kColumnsAhead * stride);
+  }
+};
+struct SpacedRows {
+  const float* at;
+  std::int64_t stride;
+  float operator[](int i) const { return at[i * stride]; }
+  void next() { ++at; }
+};
+
+/// Memory that will be read soon: rows of `length` bytes, `stride` bytes apart, from `row` to
+/// `end`. A tile fetches a line every kFetchEvery steps, into the second cache.
+inline constexpr std::int64_t kFetchEvery = 4;
+struct Ahead {
+  const char* row = nullptr;
+  const char* end = nullptr;
+  std::int64_t stride = 0;
+  std::int64_t length = 1;
+  std::int64_t at = 0;
+  bool done() const { return row >= end; }
+  void fetch_line() {
+    constexpr std::int64_t kLine = 64;
+    __builtin_prefetch(row + at, 0, 2);
+    at += kLine;
+    // Without a branch: a row may be a few lines long.
+    const std::int64_t wraps = -static_cast<std::int64_t>(at >= length);
+    row += stride & wraps;
+    at &= ~wraps;
+  }
+};
+
+/// A block of `width` x `depth` numbers.
+inline Ahead block_ahead(const float* p, std::int64_t stride_width, std::int64_t stride_depth,
+                         std::int64_t width, std::int64_t depth) {
+  constexpr std::int64_t kBytes = sizeof(float);
+  Ahead a;
+  a.row = reinterpret_cast<const char*>(p);
+  const bool along_width = stride_width == 1;
+  a.stride = kBytes * (along_width ? stride_depth : stride_width);
+  a.length = kBytes * (along_width ? width : depth);
+  a.end = a.row + a.stride * (along_width ? depth : width);
+  return a;
+}
+
+/// step() `depth` times, fetching ahead in between.
+template <class Step>
+inline void steps(std::int64_t depth, Ahead& ahead, Step&& step) {
+  Ahead mine = ahead;
+  std::int64_t k = 0;
+  for (; k + kFetchEvery <= depth; k += kFetchEvery) {
+    mine.fetch_line();
+#pragma GCC unroll 4
+    for (std::int64_t i = 0; i < kFetchEvery; ++i) step();
+  }
+  for (; k < depth; ++k) step();
+  ahead = mine;
+}
+
 /// How a packed panel (depth, kWidth) is made ready for the kernel.
 struct Fp32Factors {
+  static constexpr bool kAsTheyAre = true;
   template <int kWidth>
   static inline void finish(float*, std::int64_t) {}
 };
 
 /// Rounded to bfloat16 in fp32; the rows of each pair of k change places.
 struct Bf16InFp32Factors {
+  static constexpr bool kAsTheyAre = false;
   template <int kWidth>
   static inline void finish(float* panel, std::int64_t depth) {
     Bits* row = reinterpret_cast<Bits*>(panel);
@@ -106,6 +185,7 @@ struct Bf16InFp32Factors {
 
 /// The pairs of k as bfloat16 in one 32-bit word, (depth / 2, kWidth) of them.
 struct Bf16PairFactors {
+  static constexpr bool kAsTheyAre = false;
   template <int kWidth>
   static inline void finish(float* panel, std::int64_t depth) {
     Bits* pairs = reinterpret_cast<Bits*>(panel);
@@ -141,17 +221,17 @@ inline void pack(const float* src, std::int64_t stride_width, std::int64_t strid
     Factors::template finish<kWidth>(dst + i * depth, depth);
 }
 
-/// Kernel::tile(depth, a_panel, b_panel, c, c_stride, add) makes a full kRows x kColumns tile.
-template <class Kernel>
-inline void multiply_tile(std::int64_t rows, std::int64_t columns, std::int64_t depth,
-                          const float* a, const float* b, float* c, std::int64_t c_stride,
-                          bool add) {
+/// Kernel::tile(depth, a, b_panel, c, c_stride, add, ahead) makes a full kRows x kColumns tile. Not
+/// inlined, so that its loop has all registers.
+template <class Kernel, class A>
+inline void multiply_tile(std::int64_t rows, std::int64_t columns, std::int64_t depth, A a,
+                          const float* b, float* c, std::int64_t c_stride, bool add, Ahead& ahead) {
   if (rows == Kernel::kRows && columns == Kernel::kColumns) {
-    Kernel::tile(depth, a, b, c, c_stride, add);
+    Kernel::tile(depth, a, b, c, c_stride, add, ahead);
     return;
   }
   alignas(64) float edge[Kernel::kRows * Kernel::kColumns];
-  Kernel::tile(depth, a, b, edge, Kernel::kColumns, false);
+  Kernel::tile(depth, a, b, edge, Kernel::kColumns, false, ahead);
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t j = 0; j < columns; ++j) {
       const float value = edge[i * Kernel::kColumns + j];
@@ -160,25 +240,88 @@ inline void multiply_tile(std::int64_t rows, std::int64_t columns, std::int64_t 
     }
 }
 
+/// A block of the product: rows [m, m + rows), columns [n, n + columns), terms [k, k + depth).
+struct Block {
+  std::int64_t m, n, k, rows, columns, depth;
+};
+
+/// The tiles of a block whose columns of B are packed; rows_at(i) is A from row i of the block on.
+template <class Kernel, class RowsAt>
+inline void multiply_block(const GemmCall& g, const Block& block, Ahead& next_a, Ahead& next_b,
+                           RowsAt&& rows_at) {
+  const bool add = g.add || block.k > 0;
+  Ahead nothing;  // its one line, again and again
+  nothing.row = reinterpret_cast<const char*>(g.pack_b);
+  for (std::int64_t j = 0; j < block.columns; j += Kernel::kColumns)
+    for (std::int64_t i = 0; i < block.rows; i += Kernel::kRows)
+      multiply_tile<Kernel>(smaller(Kernel::kRows, block.rows - i),
+                            smaller(Kernel::kColumns, block.columns - j), block.depth, rows_at(i),
+                            g.pack_b + j * block.depth,
+                            g.c + (block.m + i) * g.c_stride + block.n + j, g.c_stride, add,
+                            !next_a.done()   ? next_a
+                            : !next_b.done() ? next_b
+                                             : nothing);
+}
+
+/// Whether a block of A is read where it lies. Columns that lie a multiple of 4096 bytes apart
+/// share a set of the first cache and push each other out.
+template <class Kernel, class Factors>
+inline bool is_read_in_place(const GemmCall& g, std::int64_t rows) {
+  constexpr std::int64_t kSetPeriod = 4096 / sizeof(float);
+  return Factors::kAsTheyAre && rows % Kernel::kRows == 0 &&
+         (g.a_stride_k == 1 || g.a_stride_k % kSetPeriod != 0);
+}
+
 template <class Kernel, class Factors>
 inline void multiply(const GemmCall& g) {
   static_assert(kBlockM % Kernel::kRows == 0 && kBlockN % Kernel::kColumns == 0);
-  for (std::int64_t jc = 0; jc < g.n; jc += kBlockN) {
-    const std::int64_t nc = smaller(kBlockN, g.n - jc);
-    for (std::int64_t pc = 0; pc < g.k; pc += kBlockK) {
-      const std::int64_t kc = smaller(kBlockK, g.k - pc);
-      const bool add = g.add || pc > 0;
-      pack<Kernel::kColumns, Factors>(g.b + pc * g.b_stride_k + jc * g.b_stride_n, g.b_stride_n,
-                                      g.b_stride_k, nc, kc, g.pack_b);
-      for (std::int64_t ic = 0; ic < g.m; ic += kBlockM) {
-        const std::int64_t mc = smaller(kBlockM, g.m - ic);
-        pack<Kernel::kRows, Factors>(g.a + ic * g.a_stride_m + pc * g.a_stride_k, g.a_stride_m,
-                                     g.a_stride_k, mc, kc, g.pack_a);
-        for (std::int64_t j = 0; j < nc; j += Kernel::kColumns)
-          for (std::int64_t i = 0; i < mc; i += Kernel::kRows)
-            multiply_tile<Kernel>(smaller(Kernel::kRows, mc - i), smaller(Kernel::kColumns, nc - j),
-                                  kc, g.pack_a + i * kc, g.pack_b + j * kc,
-                                  g.c + (ic + i) * g.c_stride + jc + j, g.c_stride, add);
+  const auto a_at = [&](std::int64_t m, std::int64_t k) {
+    return g.a + m * g.a_stride_m + k * g.a_stride_k;
+  };
+  const auto b_at = [&](std::int64_t k, std::int64_t n) {
+    return g.b + k * g.b_stride_k + n * g.b_stride_n;
+  };
+  Block block{};
+  for (block.n = 0; block.n < g.n; block.n += kBlockN) {
+    block.columns = smaller(kBlockN, g.n - block.n);
+    for (block.k = 0; block.k < g.k; block.k += kBlockK) {
+      block.depth = smaller(kBlockK, g.k - block.k);
+      pack<Kernel::kColumns, Factors>(b_at(block.k, block.n), g.b_stride_n, g.b_stride_k,
+                                      block.columns, block.depth, g.pack_b);
+      // What comes behind this block of B.
+      const bool last_k = block.k + kBlockK >= g.k;
+      const std::int64_t next_k = last_k ? 0 : block.k + kBlockK;
+      const std::int64_t next_n = last_k ? block.n + kBlockN : block.n;
+      Ahead next_b;
+      if (next_n < g.n)
+        next_b = block_ahead(b_at(next_k, next_n), g.b_stride_n, g.b_stride_k,
+                             smaller(kBlockN, g.n - next_n), smaller(kBlockK, g.k - next_k));
+      for (block.m = 0; block.m < g.m; block.m += kBlockM) {
+        block.rows = smaller(kBlockM, g.m - block.m);
+        const bool last_m = block.m + kBlockM >= g.m;
+        Ahead next_a;
+        if (!last_m || next_n < g.n) {
+          const std::int64_t m = last_m ? 0 : block.m + kBlockM;
+          const std::int64_t k = last_m ? next_k : block.k;
+          next_a = block_ahead(a_at(m, k), g.a_stride_m, g.a_stride_k, smaller(kBlockM, g.m - m),
+                               smaller(kBlockK, g.k - k));
+        }
+        const float* const a = a_at(block.m, block.k);
+        if (!is_read_in_place<Kernel, Factors>(g, block.rows)) {
+          pack<Kernel::kRows, Factors>(a, g.a_stride_m, g.a_stride_k, block.rows, block.depth,
+                                       g.pack_a);
+          multiply_block<Kernel>(g, block, next_a, next_b, [&](std::int64_t i) {
+            return PackedColumns<Kernel::kRows>{g.pack_a + i * block.depth};
+          });
+        } else if (g.a_stride_k == 1) {
+          multiply_block<Kernel>(g, block, next_a, next_b, [&](std::int64_t i) {
+            return SpacedRows{a + i * g.a_stride_m, g.a_stride_m};
+          });
+        } else {
+          multiply_block<Kernel>(g, block, next_a, next_b, [&](std::int64_t i) {
+            return SpacedColumns{a + i, g.a_stride_k};
+          });
+        }
       }
     }
   }
@@ -186,8 +329,11 @@ inline void multiply(const GemmCall& g) {
 
 template <class Kernel>
 inline double repeat_tile(const TileLoop& loop) {
+  Ahead nothing;
+  nothing.row = reinterpret_cast<const char*>(loop.b);
   for (std::int64_t i = 0; i < loop.repeats; ++i)
-    Kernel::tile(kBlockK, loop.a, loop.b, loop.c, Kernel::kColumns, true);
+    Kernel::tile(kBlockK, PackedColumns<Kernel::kRows>{loop.a}, loop.b, loop.c, Kernel::kColumns,
+                 true, nothing);
   return 2.0 * Kernel::kRows * Kernel::kColumns * static_cast<double>(kBlockK) *
          static_cast<double>(loop.repeats);
 }

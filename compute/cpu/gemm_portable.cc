@@ -9,20 +9,22 @@ struct PortableKernel {
   static constexpr int kRows = 4;
   static constexpr int kColumns = 8;
 
-  static inline void tile(std::int64_t depth, const float* a, const float* b, float* c,
-                          std::int64_t c_stride, bool add) {
+  template <class A>
+  [[gnu::noinline]] static void tile(std::int64_t depth, A a, const float* b, float* c,
+                                     std::int64_t c_stride, bool add, Ahead& ahead) {
     Vec4 sum[kRows][2] = {};
-    for (std::int64_t k = 0; k < depth; ++k) {
-      const Vec4 b0 = *reinterpret_cast<const Vec4*>(b);
-      const Vec4 b1 = *reinterpret_cast<const Vec4*>(b + 4);
+    steps(
+        depth, ahead, [&]() __attribute__((always_inline)) {
+          const Vec4 b0 = *reinterpret_cast<const Vec4*>(b);
+          const Vec4 b1 = *reinterpret_cast<const Vec4*>(b + 4);
 #pragma GCC unroll 4
-      for (int i = 0; i < kRows; ++i) {
-        sum[i][0] += a[i] * b0;
-        sum[i][1] += a[i] * b1;
-      }
-      a += kRows;
-      b += kColumns;
-    }
+          for (int i = 0; i < kRows; ++i) {
+            sum[i][0] += a[i] * b0;
+            sum[i][1] += a[i] * b1;
+          }
+          a.next();
+          b += kColumns;
+        });
 #pragma GCC unroll 4
     for (int i = 0; i < kRows; ++i) {
       Vec4* row0 = reinterpret_cast<Vec4*>(c + i * c_stride);
