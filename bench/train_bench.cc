@@ -171,7 +171,6 @@ class Trainer {
       targets[i] = static_cast<std::int32_t>(
           rng.bits(2 * i + 1) % static_cast<std::uint64_t>(case_.model.vocabulary_size));
     }
-    device_.zero(gradient_.span());
     stage_->forward(0, {inputs, targets}, {}, {});
     stage_->backward(0, {}, {}, gradient_.span());
     for (const StageParameter& p : stage_->parameters()) {

@@ -244,6 +244,7 @@ void CudaStage::run_backward(int slot_index, std::span<const float> output_grad,
   TENAX_CHECK(gradient.size() == gradient_size());
   std::byte* const grad = workspace_.grad;
   const Places at = bring(slot.places, slot.samples);
+  device_->zero(gradient);
   if (spec_.has_head) {
     const CudaOps ops(*context_, shape_);
     std::byte* const x = slot.inputs.back();

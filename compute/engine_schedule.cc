@@ -193,7 +193,6 @@ Status Engine::backward(Communicator& comm, Chunk& chunk, const Action& action,
               free_outbox(chunk.backward_boxes, static_cast<std::size_t>(action.microbatch)));
   }
   const std::span<float> gradient = chunk.accumulator->next();
-  device_->zero(gradient);
   GradientSettler settler(*this, comm, chunk, batch);
   chunk.stage->backward(action.slot, span_of(chunk.inbox_backward), input_grad, gradient, &settler);
   if (tensor_group_) TENAX_RETURN_IF_ERROR(tensor_group_->status());

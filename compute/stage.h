@@ -184,10 +184,11 @@ class Stage {
   virtual void forward(int slot, const StageBatch& batch, std::span<const float> input,
                        std::span<float> output) = 0;
 
-  /// Adds the gradient of the plain sum of losses over the microbatch's targets to `gradient`
-  /// (gradient_size() floats on the device). output_grad (B, T, C): empty at the head. input_grad
-  /// (B, T, C): overwritten; empty at the embedding. Tensors that this microbatch does not touch
-  /// get nothing. The slot is free afterwards; loss(slot) stays readable until its next use.
+  /// Writes the gradient of the plain sum of losses over the microbatch's targets into `gradient`
+  /// (gradient_size() floats on the device, overwritten). output_grad (B, T, C): empty at the head.
+  /// input_grad (B, T, C): overwritten; empty at the embedding. Tensors that this microbatch does
+  /// not touch get zeros. The slot is free afterwards; loss(slot) stays readable until its next
+  /// use.
   void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,
                 std::span<float> gradient, BackwardWatcher* watcher = nullptr) {
     run_backward(slot, output_grad, input_grad, gradient, watcher);

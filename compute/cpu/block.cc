@@ -185,7 +185,8 @@ class Block {
   }
   void linear_weight_gradient(const float* dy, const float* x, const LinearOffsets& at,
                               std::int64_t in, std::int64_t out) const {
-    linear_backward_weight(k_, {tokens_, in, out}, dy, x, gradient(at.weight), gradient(at.bias));
+    linear_backward_weight(k_, {tokens_, in, out}, dy, x, gradient(at.weight), gradient(at.bias),
+                           Write::kOverwrite);
   }
   void linear_input_gradient(const float* dy, const LinearOffsets& at, std::int64_t in,
                              std::int64_t out, float* dx, Write write) const {

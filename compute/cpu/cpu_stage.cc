@@ -64,6 +64,31 @@ CpuStage::CpuStage(const ModelOptions& options, const StageSpec& spec, const Bat
                                                          settings.tensor_group, settings.trace});
   dropout_ =
       stage_dropout(settings_.dropout, settings_.dropout_seed, spec_.first_layer, spec_.end_layer);
+  added_to_ = extents_added_to();
+}
+
+std::vector<std::pair<std::int64_t, std::int64_t>> CpuStage::extents_added_to() const {
+  const ModelOptions& o = options_;
+  std::vector<std::pair<std::int64_t, std::int64_t>> products;  // offset and size
+  const std::int64_t query = o.num_heads * o.head_dim;
+  const std::int64_t kv = o.num_kv_heads * o.head_dim;
+  for (const LayerOffsets& at : layout_.layers) {
+    for (const auto& [map, rows] :
+         {std::pair(at.query, query), std::pair(at.key, kv), std::pair(at.value, kv),
+          std::pair(at.output, query), std::pair(at.gate, o.ffn_width),
+          std::pair(at.up, o.ffn_width), std::pair(at.down, o.ffn_width)})
+      if (map.weight >= 0) products.emplace_back(map.weight, rows * o.width);
+  }
+  if (spec_.has_head) products.emplace_back(layout_.output_gradient, o.vocabulary_size * o.width);
+  std::ranges::sort(products);
+  std::vector<std::pair<std::int64_t, std::int64_t>> between;
+  std::int64_t end = 0;
+  for (const auto& [offset, floats] : products) {
+    if (offset > end) between.emplace_back(end, offset);
+    end = offset + floats;
+  }
+  if (end < layout_.gradient_size) between.emplace_back(end, layout_.gradient_size);
+  return between;
 }
 
 std::size_t CpuStage::boundary_size() const { return stream_size(options_, shape_); }
@@ -228,6 +253,13 @@ void CpuStage::run_backward(int slot_index, std::span<const float> output_grad,
   TENAX_CHECK(spec_.has_head || output_grad.size() == boundary_size());
   TENAX_CHECK(spec_.has_embedding || input_grad.size() == boundary_size());
   float* grad = workspace_.grad;
+  for (const auto& [begin, end] : added_to_) {
+    constexpr std::int64_t kGrain = 1 << 16;
+    float* const base = gradient.data() + begin;
+    kernels_.for_ranges(end - begin, kGrain, [&](std::int64_t from, std::int64_t to) {
+      std::fill(base + from, base + to, 0.0f);
+    });
+  }
   if (spec_.has_head) {
     HeadCall call;
     call.shape = shape_;

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compute/aligned_buffer.h"
@@ -61,6 +62,8 @@ class CpuStage final : public Stage {
   NormCall norm_call(const BatchShape& shape, const NormOffsets& at, const float* x, float* mean,
                      float* rstd) const;
   StageSlot& slot_at(int slot);
+  /// Extents of the gradient that backward adds to; what lies between is written by one product.
+  std::vector<std::pair<std::int64_t, std::int64_t>> extents_added_to() const;
   void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
 
   /// Of this rank's part of the vocabulary.
@@ -85,6 +88,7 @@ class CpuStage final : public Stage {
   std::vector<StageSlot> slots_;
   std::unique_ptr<BlockContext> context_;
   StageDropout dropout_;
+  std::vector<std::pair<std::int64_t, std::int64_t>> added_to_;  ///< gradients that start from 0
 };
 
 }  // namespace tenax::compute::cpu

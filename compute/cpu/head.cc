@@ -145,7 +145,8 @@ LossSum head_loss(Kernels& kernels, const ModelOptions& o, const HeadCall& call,
     } else if (call.dx != nullptr) {
       linear_backward_input(kernels, shape, w.logits, call.weight, call.dx + first * o.width,
                             Write::kOverwrite);
-      linear_backward_weight(kernels, shape, w.logits, x, call.dweight, nullptr);
+      linear_backward_weight(kernels, shape, w.logits, x, call.dweight, nullptr,
+                             first == 0 ? Write::kOverwrite : Write::kAdd);
     }
     for (std::int64_t r = 0; r < rows; ++r) {
       sample += w.loss[r];

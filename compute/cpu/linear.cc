@@ -62,12 +62,12 @@ void linear_backward_input(Kernels& kernels, const LinearShape& shape, const flo
 }
 
 void linear_backward_weight(Kernels& kernels, const LinearShape& shape, const float* dy,
-                            const float* x, float* dweight, float* dbias) {
+                            const float* x, float* dweight, float* dbias, Write write) {
   const std::int64_t in = shape.in;
   const std::int64_t out = shape.out;
   for_parts(kernels, {out, in, shape.rows}, [&](Gemm& gemm, const Part& p) {
     gemm.tn({p.rows, p.columns, shape.rows}, {dy + p.row, out}, {x + p.column, in},
-            {dweight + p.row * in + p.column, in}, Write::kAdd);
+            {dweight + p.row * in + p.column, in}, write);
     if (dbias == nullptr || p.column != 0) return;
     for (std::int64_t r = 0; r < shape.rows; ++r)
       kernels.ops.add(p.rows, dy + r * out + p.row, dbias + p.row);

@@ -49,7 +49,7 @@ void linear_backward_input(Kernels& kernels, const LinearShape& shape, const flo
 
 /// dweight (out, in) += dy^T x; dbias (out) += column sums of dy, unless nullptr.
 void linear_backward_weight(Kernels& kernels, const LinearShape& shape, const float* dy,
-                            const float* x, float* dweight, float* dbias);
+                            const float* x, float* dweight, float* dbias, Write write);
 
 /// Drops numbers of x (tokens, width) in place: token i is row i % length of sample samples[i /
 /// length].

@@ -195,7 +195,6 @@ Trained train_by_hand(const ModelOptions& model, int num_steps, Precision precis
     std::int64_t targets = 0;
     for (int mb = 0; mb < kMicrobatches; ++mb) {
       const TestBatch batch = batch_of(model, step, mb);
-      device.zero(on_device.span());
       (*stage)->forward(0, {batch.tokens, batch.targets}, {}, {});
       (*stage)->backward(0, {}, {}, on_device.span());
       gradients.emplace_back(on_device.size());
