@@ -167,12 +167,7 @@ class Block : private CudaOps {
     all_reduce();
     tenax_cuda_residual call = residual_call(added, out);
     call.bias = value(map.at.bias);
-    if (drops(site)) {
-      call.dropout_threshold = static_cast<std::int32_t>(site->threshold);
-      call.dropout_scale = site->scale;
-      call.dropout_key = site->key;
-      call.samples = call_.samples;
-    }
+    if (drops(site)) set_dropout(call, *site, call_.samples);
     c_.device.run(c_.device.plugin().run_residual, call);
   }
   /// The gradient of a projection's output from that of the residual stream.
@@ -297,12 +292,8 @@ class Block : private CudaOps {
     call.scale = 1.0f / std::sqrt(static_cast<float>(s_.head_dim));
     call.slopes = w_.slopes;
     call.places = call_.places;
-    if (call_.dropout != nullptr && call_.dropout->probabilities.active()) {
-      const DropoutSite& site = call_.dropout->probabilities;
-      call.dropout_threshold = static_cast<std::int32_t>(site.threshold);
-      call.dropout_scale = site.scale;
-      call.dropout_key = site.key;
-      call.samples = call_.samples;
+    if (call_.dropout != nullptr && drops(&call_.dropout->probabilities)) {
+      set_dropout(call, call_.dropout->probabilities, call_.samples);
       if (c_.tensor_group != nullptr) call.first_head = s_.heads * c_.tensor_group->part().index;
     }
     call.q = a_.qkv;

@@ -84,13 +84,10 @@ void CudaOps::drop(const DropoutSite& site, const std::int64_t* samples, const s
                    std::byte* out) const {
   tenax_cuda_dropout call{};
   call.type = c_.type;
-  call.dropout_threshold = static_cast<std::int32_t>(site.threshold);
-  call.dropout_scale = site.scale;
-  call.dropout_key = site.key;
   call.rows = s_.tokens;
   call.n = s_.width;
   call.length = s_.length;
-  call.samples = samples;
+  set_dropout(call, site, samples);
   call.x = x;
   call.out = out;
   c_.device.run(c_.device.plugin().run_dropout, call);

@@ -35,6 +35,15 @@ struct CudaRows {
   std::int64_t ld = 0;
 };
 
+/// Into the fields of a call that has dropout.
+template <class Call>
+void set_dropout(Call& call, const DropoutSite& site, const std::int64_t* samples) {
+  call.dropout_threshold = static_cast<std::int32_t>(site.threshold);
+  call.dropout_scale = site.scale;
+  call.dropout_key = site.key;
+  call.samples = samples;
+}
+
 /// The maps of a stage, on `tokens` rows.
 class CudaOps {
  public:

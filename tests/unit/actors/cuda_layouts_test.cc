@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compute/nccl_peers.h"
+#include "configs/model_card.h"
 #include "tests/support/grid_model.h"
 #include "tests/support/in_memory_rendezvous.h"
 #include "tests/support/tiny_decoders.h"
@@ -51,6 +52,21 @@ TEST(CudaLayouts, ModelsInPartsStartAndTrainLikeThoseOfTheCpu) {
       expect_within_bound(on_cpu, train_world(on_gpus(o)),
                           rounding_bound(o.config, o.vocabulary_size));
     }
+  }
+}
+
+TEST(CudaLayouts, EveryTinyCardTrainsLikeOnTheCpu) {
+  for (const std::string& name : configs::model_card_names()) {
+    if (!name.ends_with("-tiny")) continue;
+    SCOPED_TRACE(name);
+    const auto card = configs::load_model_card(name, {});
+    ASSERT_TRUE(card) << card.error().message;
+    WorldOptions o = small_world();
+    configs::apply_model_card(*card, o.config.model);
+    o.config.train.global_batch_size = 2;
+    o.steps = 1;
+    expect_within_bound(train_world(o), train_world(on_gpus(o)),
+                        rounding_bound(o.config, o.vocabulary_size));
   }
 }
 
