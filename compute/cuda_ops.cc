@@ -93,9 +93,9 @@ void CudaOps::drop(const DropoutSite& site, const std::int64_t* samples, const s
   c_.device.run(c_.device.plugin().run_dropout, call);
 }
 
-void CudaOps::linear(const Linear& map, CudaRows x, CudaRows y, const std::byte* added) const {
+tenax_cuda_matmul CudaOps::forward_product(const Linear& map, CudaRows x) const {
   tenax_cuda_matmul call{};
-  call.type = call.out_type = c_.type;
+  call.type = c_.type;
   call.transpose_b = 1;
   call.m = s_.tokens;
   call.n = map.out;
@@ -103,6 +103,12 @@ void CudaOps::linear(const Linear& map, CudaRows x, CudaRows y, const std::byte*
   call.a = x.data;
   call.lda = x.ld;
   call.b = weight(map.at.weight);
+  return call;
+}
+
+void CudaOps::linear(const Linear& map, CudaRows x, CudaRows y, const std::byte* added) const {
+  tenax_cuda_matmul call = forward_product(map, x);
+  call.out_type = c_.type;
   call.bias = weight(map.at.bias);
   call.c = added;
   call.ldc = call.ldd = y.ld;
@@ -111,16 +117,9 @@ void CudaOps::linear(const Linear& map, CudaRows x, CudaRows y, const std::byte*
 }
 
 void CudaOps::linear_sum(const Linear& map, CudaRows x, float* y) const {
-  tenax_cuda_matmul call{};
-  call.type = c_.type;
+  tenax_cuda_matmul call = forward_product(map, x);
   call.out_type = TENAX_CUDA_F32;
-  call.transpose_b = 1;
-  call.m = s_.tokens;
-  call.n = call.ldc = call.ldd = map.out;
-  call.k = call.ldb = map.in;
-  call.a = x.data;
-  call.lda = x.ld;
-  call.b = weight(map.at.weight);
+  call.ldd = map.out;
   call.d = y;
   c_.device.run(c_.device.plugin().run_matmul, call);
 }

@@ -98,6 +98,10 @@ class CudaOps {
   /// dW += dy^T x; db += column sums of dy.
   void linear_backward_weight(const Linear& map, CudaRows dy, CudaRows x, float* gradient) const;
 
+ private:
+  /// x W^T; where it goes and what is added is left open.
+  tenax_cuda_matmul forward_product(const Linear& map, CudaRows x) const;
+
  protected:
   const CudaBlockContext& c_;
   BatchShape shape_;
