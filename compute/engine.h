@@ -3,8 +3,8 @@
 // step, which samples, which learning rate, and what happens after an error are the caller's.
 //
 // Weights, moments, gradients and their sums lie on the stage's device (compute/device.h). On a GPU
-// the host sees of a step the losses and the partial sums of the norm, and what crosses to other
-// ranks: tensors between stages, gradients of replicas, weights that others updated.
+// the host sees of a step the losses and the partial sums of the norm, and what crosses to ranks
+// whose GPUs it does not reach: tensors between stages, gradients, weights that others updated.
 // Confined to the engine's thread; Communicator::abort ends any call from outside.
 #pragma once
 
