@@ -2,21 +2,17 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <new>
 
 #include "checkpoint/files.h"
+#include "common/huge_pages.h"
 
 namespace tenax::checkpoint {
 
 namespace {
-
-/// A request to the disk has a few hundred places for stretches of memory, each a page where pages
-/// are small: a buffer of huge pages is read or written in one request, and a third faster.
-constexpr std::size_t kHugePage = 2 << 20;
 
 std::uint64_t round_up(std::uint64_t bytes, std::uint64_t alignment = kDirectAlignment) {
   return (bytes + alignment - 1) / alignment * alignment;
@@ -25,11 +21,13 @@ std::uint64_t round_up(std::uint64_t bytes, std::uint64_t alignment = kDirectAli
 }  // namespace
 
 AlignedBuffer::AlignedBuffer(std::size_t bytes) {
+  // A request to the disk has a few hundred places for stretches of memory, each a page where pages
+  // are small: a buffer of huge pages is read or written in one request, and a third faster.
   const std::size_t alignment = bytes >= kHugePage ? kHugePage : kDirectAlignment;
   bytes_ = round_up(bytes, alignment);
   data_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, bytes_)));
   if (!data_) throw std::bad_alloc();
-  if (alignment == kHugePage) ::madvise(data_.get(), bytes_, MADV_HUGEPAGE);  // a wish
+  if (alignment == kHugePage) want_huge_pages(data_.get(), bytes_);
 }
 
 int open_direct(const std::string& path, int flags, int mode) {

@@ -20,6 +20,7 @@
 
 #include "checkpoint/files.h"
 #include "common/check.h"
+#include "common/huge_pages.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -78,7 +79,7 @@ class Fd {
 
 /// Touches every page for writing without dying of SIGBUS where the shared memory ends.
 int populate(std::byte* data, std::size_t bytes, int fd) {
-  ::madvise(data, bytes, MADV_HUGEPAGE);  // only advice; EINVAL where not built in
+  want_huge_pages(data, bytes);
   if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return 0;
   if (errno != EINVAL) return errno;
   // A kernel before 5.14: reserving first makes the touches safe.

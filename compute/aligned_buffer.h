@@ -1,13 +1,16 @@
 // A block of floats on a 64-byte boundary (a cache line, an AVX-512 register), zeroed, of fixed
-// size. Owner of its memory; movable; no locking.
+// size; a large one in huge pages. Owner of its memory; movable; no locking.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <span>
+
+#include "common/huge_pages.h"
 
 namespace tenax::compute {
 
@@ -24,9 +27,12 @@ class AlignedBuffer {
   /// Throws std::bad_alloc when the machine has not that much.
   explicit AlignedBuffer(std::size_t num_floats) : size_(num_floats) {
     if (num_floats == 0) return;
-    const std::size_t bytes = align_floats(num_floats) * sizeof(float);
-    data_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+    std::size_t bytes = align_floats(num_floats) * sizeof(float);
+    const bool large = bytes >= kHugePage / 2;
+    if (large) bytes = std::max(bytes, kHugePage);
+    data_.reset(static_cast<float*>(std::aligned_alloc(large ? kHugePage : 64, bytes)));
     if (!data_) throw std::bad_alloc();
+    if (large) want_huge_pages(data_.get(), bytes);
     std::memset(data_.get(), 0, bytes);
   }
   AlignedBuffer(AlignedBuffer&&) noexcept = default;

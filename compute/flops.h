@@ -17,4 +17,8 @@ double flops_per_token(const ModelOptions& options, int sequence_length);
 /// cache: the best of a few bursts of about 2 ms. What MFU is a share of, times threads.
 double measure_peak_flops(cpu::Isa isa, Precision precision);
 
+/// The same of `num_threads` together that all work for about 50 ms: the mean, at the clock that
+/// the processor then keeps. What a step on as many threads can be compared with.
+double measure_sustained_flops(cpu::Isa isa, Precision precision, int num_threads);
+
 }  // namespace tenax::compute

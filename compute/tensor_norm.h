@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <span>
 
+#include "compute/cpu/isa.h"
+
 namespace tenax::compute {
 
 inline constexpr std::size_t kNormChunk = 4096;
@@ -14,8 +16,10 @@ constexpr std::size_t num_norm_chunks(std::size_t num_elements) {
   return (num_elements + kNormChunk - 1) / kNormChunk;
 }
 
-/// sums[i] = sum of squares of chunk i. `sums` has num_norm_chunks(tensor.size()) elements.
-void chunk_sums_of_squares(std::span<const float> tensor, std::span<double> sums);
+/// sums[i] = sum of squares of chunk i; equal bits with every `isa`. `sums` has
+/// num_norm_chunks(tensor.size()) elements.
+void chunk_sums_of_squares(std::span<const float> tensor, std::span<double> sums,
+                           cpu::Isa isa = cpu::best_isa());
 
 /// The chunks' sums added in ascending order.
 double sum_of_squares(std::span<const float> tensor);

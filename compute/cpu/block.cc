@@ -1,7 +1,5 @@
 #include "compute/cpu/block.h"
 
-#include <algorithm>
-
 namespace tenax::compute::cpu {
 namespace {
 
@@ -24,20 +22,20 @@ class Block {
     if (pre) norm_forward(first_norm(call_.x, a_.attention_normed), call_.at.attention_norm);
     attend(pre ? a_.attention_normed : call_.x);
     if (o_.parallel_block) {
-      std::copy_n(call_.x, tokens_ * o_.width, out);
+      k_.copy(tokens_ * o_.width, call_.x, out);
       project(a_.attended, call_.at.output, query_width_, attention_site(), out);
       feed_forward(a_.attention_normed, out);
       return;
     }
-    std::copy_n(call_.x, tokens_ * o_.width, a_.middle);
+    k_.copy(tokens_ * o_.width, call_.x, a_.middle);
     project(a_.attended, call_.at.output, query_width_, attention_site(), a_.middle);
     if (pre) {
       norm_forward(second_norm(a_.middle, a_.ffn_normed), call_.at.ffn_norm);
-      std::copy_n(a_.middle, tokens_ * o_.width, out);
+      k_.copy(tokens_ * o_.width, a_.middle, out);
       feed_forward(a_.ffn_normed, out);
     } else {
       norm_forward(first_norm(a_.middle, a_.attention_normed), call_.at.attention_norm);
-      std::copy_n(a_.attention_normed, tokens_ * o_.width, a_.ffn_sum);
+      k_.copy(tokens_ * o_.width, a_.attention_normed, a_.ffn_sum);
       feed_forward(a_.attention_normed, a_.ffn_sum);
       norm_forward(second_norm(a_.ffn_sum, out), call_.at.ffn_norm);
     }
@@ -105,7 +103,7 @@ class Block {
     const KernelSpan span = traced(TraceKind::kNorm);
     call.weight = value(at.weight);
     call.bias = value(at.bias);
-    k_.ops.norm_forward(call);
+    k_.norm_forward(call);
   }
   void norm_backward(NormCall call, const NormOffsets& at, const float* dy, float* dx,
                      bool add_dx) const {
@@ -116,7 +114,7 @@ class Block {
     call.add_dx = add_dx;
     call.dweight = gradient(at.weight);
     call.dbias = gradient(at.bias);
-    k_.ops.norm_backward(call);
+    k_.norm_backward(call);
   }
 
   void linear(const float* x, const LinearOffsets& at, std::int64_t out, float* y) const {
@@ -154,17 +152,20 @@ class Block {
     all_reduce(w_.dropped);
     if (!alone) add_bias(at, w_.dropped);
     drop(*site, w_.dropped);
-    k_.ops.add(tokens_ * o_.width, w_.dropped, residual);
+    k_.add(tokens_ * o_.width, w_.dropped, residual);
   }
   void add_bias(const LinearOffsets& at, float* x) const {
     if (at.bias < 0) return;
-    for (std::int64_t r = 0; r < tokens_; ++r)
-      k_.ops.add(o_.width, value(at.bias), x + r * o_.width);
+    constexpr std::int64_t kRows = 64;
+    k_.for_ranges(tokens_, kRows, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r)
+        k_.ops.add(o_.width, value(at.bias), x + r * o_.width);
+    });
   }
   /// The gradient of a projection's output from that of the residual stream.
   const float* projection_gradient(const DropoutSite* site, const float* grad) const {
     if (!drops(site)) return grad;
-    std::copy_n(grad, tokens_ * o_.width, w_.dropped);
+    k_.copy(tokens_ * o_.width, grad, w_.dropped);
     drop(*site, w_.dropped);
     return w_.dropped;
   }
@@ -181,7 +182,7 @@ class Block {
     if (c_.tensor_group == nullptr) return f(sum, Write::kAdd);
     f(w_.dnormed, Write::kOverwrite);
     all_reduce(w_.dnormed);
-    k_.ops.add(tokens_ * o_.width, w_.dnormed, sum);
+    k_.add(tokens_ * o_.width, w_.dnormed, sum);
   }
   void linear_weight_gradient(const float* dy, const float* x, const LinearOffsets& at,
                               std::int64_t in, std::int64_t out) const {
@@ -201,8 +202,8 @@ class Block {
       linear(x, call_.at.value, kv_width_, a_.v);
     }
     if (o_.qk_norm) {
-      std::copy_n(a_.q, tokens_ * query_width_, a_.raw_q);
-      std::copy_n(a_.k, tokens_ * kv_width_, a_.raw_k);
+      k_.copy(tokens_ * query_width_, a_.q, a_.raw_q);
+      k_.copy(tokens_ * kv_width_, a_.k, a_.raw_k);
       norm_forward(head_norm(a_.raw_q, a_.q, a_.q_mean, a_.q_rstd, o_.num_heads),
                    call_.at.query_norm);
       norm_forward(head_norm(a_.raw_k, a_.k, a_.k_mean, a_.k_rstd, o_.num_kv_heads),

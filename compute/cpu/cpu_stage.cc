@@ -163,7 +163,7 @@ void CpuStage::embed(const BatchShape& shape, const StageBatch& batch, float* ra
   if (!options_.embedding_norm) return;
   NormCall call = norm_call(shape, layout_.embedding_norm, raw, mean, rstd);
   call.y = out;
-  kernels_.ops.norm_forward(call);
+  kernels_.norm_forward(call);
 }
 
 void CpuStage::drop_embedding(std::span<const std::int64_t> samples, float* x) {
@@ -183,7 +183,7 @@ void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradien
     call.dx = grad;
     call.dweight = gradient + at.weight;
     call.dbias = at.bias < 0 ? nullptr : gradient + at.bias;
-    kernels_.ops.norm_backward(call);
+    kernels_.norm_backward(call);
   }
   for (std::size_t i = 0; i < slot.tokens.size(); ++i) {
     float* row = grad + static_cast<std::int64_t>(i) * width;
@@ -203,7 +203,7 @@ const float* CpuStage::final_norm(const BatchShape& shape, const float* x) {
   const KernelSpan span(settings_.trace, TraceKind::kNorm);
   NormCall call = norm_call(shape, layout_.final_norm, x, workspace_.mean, workspace_.rstd);
   call.y = workspace_.normed;
-  kernels_.ops.norm_forward(call);
+  kernels_.norm_forward(call);
   return workspace_.normed;
 }
 
@@ -282,7 +282,7 @@ void CpuStage::run_backward(int slot_index, std::span<const float> output_grad,
       norm.dx = grad;
       norm.dweight = gradient.data() + at.weight;
       norm.dbias = at.bias < 0 ? nullptr : gradient.data() + at.bias;
-      kernels_.ops.norm_backward(norm);
+      kernels_.norm_backward(norm);
     }
   } else {
     std::ranges::copy(output_grad, grad);

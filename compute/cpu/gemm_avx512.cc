@@ -8,26 +8,22 @@ namespace {
 
 struct Avx512Kernel {
   static constexpr int kRows = 12;
+  static constexpr int kRowsLeast = 4;
   static constexpr int kColumns = 32;
 
-  template <class A>
+  template <int kTileRows, class A>
   [[gnu::noinline]] static void tile(std::int64_t depth, A a, const float* b, float* c,
                                      std::int64_t c_stride, bool add, Ahead& ahead) {
-    __m512 sum[kRows][2];
+    __m512 sum[kTileRows][2];
 #pragma GCC unroll 12
-    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-      // C lies far away; it is on its way while the sums are made.
-#pragma GCC unroll 12
-    for (int i = 0; i < kRows; ++i) {
-      __builtin_prefetch(c + i * c_stride, 1);
-      __builtin_prefetch(c + i * c_stride + 16, 1);
-    }
+    for (int i = 0; i < kTileRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
     steps(
-        depth, ahead, [&]() __attribute__((always_inline)) {
+        depth, TileLines<kTileRows, kColumns>{c, c_stride},
+        ahead, [&]() __attribute__((always_inline)) {
           const __m512 b0 = _mm512_load_ps(b);
           const __m512 b1 = _mm512_load_ps(b + 16);
 #pragma GCC unroll 12
-          for (int i = 0; i < kRows; ++i) {
+          for (int i = 0; i < kTileRows; ++i) {
             const __m512 ai = _mm512_set1_ps(a[i]);
             sum[i][0] = _mm512_fmadd_ps(ai, b0, sum[i][0]);
             sum[i][1] = _mm512_fmadd_ps(ai, b1, sum[i][1]);
@@ -36,7 +32,7 @@ struct Avx512Kernel {
           b += kColumns;
         });
 #pragma GCC unroll 12
-    for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kTileRows; ++i) {
       float* row = c + i * c_stride;
       if (add) {
         sum[i][0] = _mm512_add_ps(_mm512_loadu_ps(row), sum[i][0]);

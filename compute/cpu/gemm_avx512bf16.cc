@@ -9,34 +9,30 @@ namespace {
 
 struct Avx512Bf16Kernel {
   static constexpr int kRows = 12;
+  static constexpr int kRowsLeast = 4;
   static constexpr int kColumns = 32;
 
-  template <class A>
+  template <int kTileRows, class A>
   [[gnu::noinline]] static void tile(std::int64_t depth, A a, const float* b, float* c,
                                      std::int64_t c_stride, bool add, Ahead& ahead) {
-    __m512 sum[kRows][2];
+    __m512 sum[kTileRows][2];
 #pragma GCC unroll 12
-    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-      // C lies far away; it is on its way while the sums are made.
+    for (int i = 0; i < kTileRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    steps((depth + 1) / 2, TileLines<kTileRows, kColumns>{c, c_stride},
+          ahead, [&]() __attribute__((always_inline)) {
+            const __m512bh b0 = (__m512bh)_mm512_load_ps(b);
+            const __m512bh b1 = (__m512bh)_mm512_load_ps(b + 16);
 #pragma GCC unroll 12
-    for (int i = 0; i < kRows; ++i) {
-      __builtin_prefetch(c + i * c_stride, 1);
-      __builtin_prefetch(c + i * c_stride + 16, 1);
-    }
-    steps((depth + 1) / 2, ahead, [&]() __attribute__((always_inline)) {
-      const __m512bh b0 = (__m512bh)_mm512_load_ps(b);
-      const __m512bh b1 = (__m512bh)_mm512_load_ps(b + 16);
+            for (int i = 0; i < kTileRows; ++i) {
+              const __m512bh ai = (__m512bh)_mm512_set1_ps(a[i]);
+              sum[i][0] = _mm512_dpbf16_ps(sum[i][0], ai, b0);
+              sum[i][1] = _mm512_dpbf16_ps(sum[i][1], ai, b1);
+            }
+            a.next();
+            b += kColumns;
+          });
 #pragma GCC unroll 12
-      for (int i = 0; i < kRows; ++i) {
-        const __m512bh ai = (__m512bh)_mm512_set1_ps(a[i]);
-        sum[i][0] = _mm512_dpbf16_ps(sum[i][0], ai, b0);
-        sum[i][1] = _mm512_dpbf16_ps(sum[i][1], ai, b1);
-      }
-      a.next();
-      b += kColumns;
-    });
-#pragma GCC unroll 12
-    for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kTileRows; ++i) {
       float* row = c + i * c_stride;
       if (add) {
         sum[i][0] = _mm512_add_ps(_mm512_loadu_ps(row), sum[i][0]);

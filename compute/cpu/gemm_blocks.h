@@ -7,8 +7,9 @@
 // bfloat16 factors the terms come in pairs, the second of each pair first: the order of the
 // instruction vdpbf16ps, which every build follows.
 //
-// B is always packed. A is read where it lies if that is as it is multiplied (float32) and a tile's
-// rows are whole; the memory of the next blocks of A and B is fetched while tiles are made.
+// B is always packed. A is read where it lies if that is as it is multiplied (float32), but for
+// rows that make no whole tile; the memory of the next blocks of A and B is fetched while tiles are
+// made.
 //
 // Included only by the kernel builds (gemm_*.cc); everything here has internal linkage, since each
 // build has its own instruction set.
@@ -56,11 +57,74 @@ inline void transpose4(const float* src, std::int64_t stride, float* dst, std::i
       __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
 }
 
+#if defined(__AVX512F__)
+typedef float Vec16 __attribute__((vector_size(64), aligned(4), may_alias));
+
+/// Sixteen rows of sixteen floats, transposed: first within the quarters of the registers, then the
+/// quarters among each other.
+inline void transpose16(const float* src, std::int64_t stride, float* dst,
+                        std::int64_t dst_stride) {
+  Vec16 row[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) row[i] = *reinterpret_cast<const Vec16*>(src + i * stride);
+  Vec16 pair[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    pair[i] = __builtin_shufflevector(row[i], row[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25,
+                                      12, 28, 13, 29);
+    pair[i + 1] = __builtin_shufflevector(row[i], row[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26,
+                                          11, 27, 14, 30, 15, 31);
+  }
+  // four[i + j]: in quarter q, column 4 q + j of the rows from i to i + 3.
+  Vec16 four[16];
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      four[i + 2 * j] = __builtin_shufflevector(pair[i + j], pair[i + 2 + j], 0, 1, 16, 17, 4, 5,
+                                                20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+      four[i + 2 * j + 1] = __builtin_shufflevector(pair[i + j], pair[i + 2 + j], 2, 3, 18, 19, 6,
+                                                    7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const Vec16 front_low = __builtin_shufflevector(four[j], four[4 + j], 0, 1, 2, 3, 4, 5, 6, 7,
+                                                    16, 17, 18, 19, 20, 21, 22, 23);
+    const Vec16 back_low = __builtin_shufflevector(four[j], four[4 + j], 8, 9, 10, 11, 12, 13, 14,
+                                                   15, 24, 25, 26, 27, 28, 29, 30, 31);
+    const Vec16 front_high = __builtin_shufflevector(four[8 + j], four[12 + j], 0, 1, 2, 3, 4, 5, 6,
+                                                     7, 16, 17, 18, 19, 20, 21, 22, 23);
+    const Vec16 back_high = __builtin_shufflevector(four[8 + j], four[12 + j], 8, 9, 10, 11, 12, 13,
+                                                    14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    const auto out = [&](int column) -> Vec16& {
+      return *reinterpret_cast<Vec16*>(dst + column * dst_stride);
+    };
+    out(j) = __builtin_shufflevector(front_low, front_high, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18,
+                                     19, 24, 25, 26, 27);
+    out(4 + j) = __builtin_shufflevector(front_low, front_high, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21,
+                                         22, 23, 28, 29, 30, 31);
+    out(8 + j) = __builtin_shufflevector(back_low, back_high, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18,
+                                         19, 24, 25, 26, 27);
+    out(12 + j) = __builtin_shufflevector(back_low, back_high, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21,
+                                          22, 23, 28, 29, 30, 31);
+  }
+}
+#endif
+
 /// dst[k * kWidth + i] = src[i * stride + k] for i < width, 0 up to kWidth.
 template <int kWidth>
 inline void pack_columns(const float* src, std::int64_t stride, std::int64_t width,
                          std::int64_t depth, float* dst) {
   std::int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; kWidth % 16 == 0 && i + 16 <= width; i += 16) {
+    const float* rows = src + i * stride;
+    std::int64_t k = 0;
+    for (; k + 16 <= depth; k += 16) transpose16(rows + k, stride, dst + k * kWidth + i, kWidth);
+    for (; k < depth; ++k)
+      for (std::int64_t r = 0; r < 16; ++r) dst[k * kWidth + i + r] = rows[r * stride + k];
+  }
+#endif
   for (; i + 4 <= width && i + 4 <= kWidth; i += 4) {
     const float* rows = src + i * stride;
     std::int64_t k = 0;
@@ -144,13 +208,35 @@ inline Ahead block_ahead(const float* p, std::int64_t stride_width, std::int64_t
   return a;
 }
 
-/// step() `depth` times, fetching ahead in between.
-template <class Step>
-inline void steps(std::int64_t depth, Ahead& ahead, Step&& step) {
+/// The lines of a tile of C, which will be written.
+template <int kRows, int kColumns>
+struct TileLines {
+  static constexpr std::int64_t kLineFloats = 16;
+  static constexpr int kLinesInRow = kColumns > kLineFloats ? kColumns / kLineFloats : 1;
+  const float* row;
+  std::int64_t stride;
+  int at = 0;
+  bool done() const { return at == kRows * kLinesInRow; }
+  void fetch_line() {
+    __builtin_prefetch(row + at % kLinesInRow * kLineFloats, 1);
+    if (++at % kLinesInRow == 0) row += stride;
+  }
+};
+
+/// step() `depth` times, fetching in between: first the tile's own lines, then what comes later. A
+/// core waits for a dozen lines at a time, also those that the second cache will give at once: many
+/// lines from afar in one go would keep the factors out.
+template <class Lines, class Step>
+inline void steps(std::int64_t depth, Lines own, Ahead& ahead, Step&& step) {
   Ahead mine = ahead;
   std::int64_t k = 0;
   for (; k + kFetchEvery <= depth; k += kFetchEvery) {
-    mine.fetch_line();
+    if (own.done()) {
+      mine.fetch_line();
+      mine.fetch_line();
+    } else {
+      own.fetch_line();
+    }
 #pragma GCC unroll 4
     for (std::int64_t i = 0; i < kFetchEvery; ++i) step();
   }
@@ -221,17 +307,18 @@ inline void pack(const float* src, std::int64_t stride_width, std::int64_t strid
     Factors::template finish<kWidth>(dst + i * depth, depth);
 }
 
-/// Kernel::tile(depth, a, b_panel, c, c_stride, add, ahead) makes a full kRows x kColumns tile. Not
-/// inlined, so that its loop has all registers.
-template <class Kernel, class A>
+/// Kernel::tile<kTileRows>(depth, a, b_panel, c, c_stride, add, ahead) makes a whole kTileRows x
+/// kColumns tile. Not inlined, so that its loop has all registers. Of fewer rows than kRows there
+/// are tiles with multiples of Kernel::kRowsLeast.
+template <class Kernel, int kTileRows = Kernel::kRows, class A>
 inline void multiply_tile(std::int64_t rows, std::int64_t columns, std::int64_t depth, A a,
                           const float* b, float* c, std::int64_t c_stride, bool add, Ahead& ahead) {
-  if (rows == Kernel::kRows && columns == Kernel::kColumns) {
-    Kernel::tile(depth, a, b, c, c_stride, add, ahead);
+  if (rows == kTileRows && columns == Kernel::kColumns) {
+    Kernel::template tile<kTileRows>(depth, a, b, c, c_stride, add, ahead);
     return;
   }
-  alignas(64) float edge[Kernel::kRows * Kernel::kColumns];
-  Kernel::tile(depth, a, b, edge, Kernel::kColumns, false, ahead);
+  alignas(64) float edge[kTileRows * Kernel::kColumns];
+  Kernel::template tile<kTileRows>(depth, a, b, edge, Kernel::kColumns, false, ahead);
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t j = 0; j < columns; ++j) {
       const float value = edge[i * Kernel::kColumns + j];
@@ -240,36 +327,59 @@ inline void multiply_tile(std::int64_t rows, std::int64_t columns, std::int64_t 
     }
 }
 
+/// The last rows, too few for a whole tile, in the lowest that takes them.
+template <class Kernel, int kTileRows = Kernel::kRows, class... Rest>
+inline void multiply_last_rows(std::int64_t rows, Rest&&... rest) {
+  if constexpr (kTileRows > Kernel::kRowsLeast) {
+    constexpr int kLower = kTileRows - Kernel::kRowsLeast;
+    if (rows <= kLower) return multiply_last_rows<Kernel, kLower>(rows, rest...);
+  }
+  multiply_tile<Kernel, kTileRows>(rows, rest...);
+}
+
 /// A block of the product: rows [m, m + rows), columns [n, n + columns), terms [k, k + depth).
 struct Block {
   std::int64_t m, n, k, rows, columns, depth;
 };
 
-/// The tiles of a block whose columns of B are packed; rows_at(i) is A from row i of the block on.
-template <class Kernel, class RowsAt>
-inline void multiply_block(const GemmCall& g, const Block& block, Ahead& next_a, Ahead& next_b,
-                           RowsAt&& rows_at) {
-  const bool add = g.add || block.k > 0;
-  Ahead nothing;  // its one line, again and again
-  nothing.row = reinterpret_cast<const char*>(g.pack_b);
-  for (std::int64_t j = 0; j < block.columns; j += Kernel::kColumns)
-    for (std::int64_t i = 0; i < block.rows; i += Kernel::kRows)
-      multiply_tile<Kernel>(smaller(Kernel::kRows, block.rows - i),
-                            smaller(Kernel::kColumns, block.columns - j), block.depth, rows_at(i),
-                            g.pack_b + j * block.depth,
-                            g.c + (block.m + i) * g.c_stride + block.n + j, g.c_stride, add,
-                            !next_a.done()   ? next_a
-                            : !next_b.done() ? next_b
-                                             : nothing);
+/// The rows of a block that make whole tiles.
+template <class Kernel>
+inline std::int64_t whole_rows(const Block& block) {
+  return block.rows / Kernel::kRows * Kernel::kRows;
 }
 
-/// Whether a block of A is read where it lies. Columns that lie a multiple of 4096 bytes apart
-/// share a set of the first cache and push each other out.
-template <class Kernel, class Factors>
-inline bool is_read_in_place(const GemmCall& g, std::int64_t rows) {
+/// The tiles of a block whose columns of B are packed; rows_at(i) is A from row i of the block on,
+/// for whole tiles, and `last` a packed panel of the rows behind those.
+template <class Kernel, class RowsAt>
+inline void multiply_block(const GemmCall& g, const Block& block, Ahead& next_a, Ahead& next_b,
+                           RowsAt&& rows_at, const float* last) {
+  const bool add = g.add || block.k > 0;
+  const std::int64_t whole = whole_rows<Kernel>(block);
+  Ahead nothing;  // its one line, again and again
+  nothing.row = reinterpret_cast<const char*>(g.pack_b);
+  for (std::int64_t j = 0; j < block.columns; j += Kernel::kColumns) {
+    const std::int64_t columns = smaller(Kernel::kColumns, block.columns - j);
+    const float* const b = g.pack_b + j * block.depth;
+    float* const c = g.c + block.m * g.c_stride + block.n + j;
+    const auto ahead = [&]() -> Ahead& {
+      return !next_a.done() ? next_a : !next_b.done() ? next_b : nothing;
+    };
+    for (std::int64_t i = 0; i < whole; i += Kernel::kRows)
+      multiply_tile<Kernel>(Kernel::kRows, columns, block.depth, rows_at(i), b, c + i * g.c_stride,
+                            g.c_stride, add, ahead());
+    if (whole < block.rows)
+      multiply_last_rows<Kernel>(block.rows - whole, columns, block.depth,
+                                 PackedColumns<Kernel::kRows>{last}, b, c + whole * g.c_stride,
+                                 g.c_stride, add, ahead());
+  }
+}
+
+/// Whether whole tiles read A where it lies. Columns that lie a multiple of 4096 bytes apart share
+/// a set of the first cache and push each other out.
+template <class Factors>
+inline bool is_read_in_place(const GemmCall& g) {
   constexpr std::int64_t kSetPeriod = 4096 / sizeof(float);
-  return Factors::kAsTheyAre && rows % Kernel::kRows == 0 &&
-         (g.a_stride_k == 1 || g.a_stride_k % kSetPeriod != 0);
+  return Factors::kAsTheyAre && (g.a_stride_k == 1 || g.a_stride_k % kSetPeriod != 0);
 }
 
 template <class Kernel, class Factors>
@@ -307,20 +417,33 @@ inline void multiply(const GemmCall& g) {
                                smaller(kBlockK, g.k - k));
         }
         const float* const a = a_at(block.m, block.k);
-        if (!is_read_in_place<Kernel, Factors>(g, block.rows)) {
-          pack<Kernel::kRows, Factors>(a, g.a_stride_m, g.a_stride_k, block.rows, block.depth,
-                                       g.pack_a);
-          multiply_block<Kernel>(g, block, next_a, next_b, [&](std::int64_t i) {
-            return PackedColumns<Kernel::kRows>{g.pack_a + i * block.depth};
-          });
+        const bool in_place = is_read_in_place<Factors>(g);
+        const std::int64_t whole = whole_rows<Kernel>(block);
+        const std::int64_t packed = in_place ? whole : 0;  // from this row on
+        pack<Kernel::kRows, Factors>(a + packed * g.a_stride_m, g.a_stride_m, g.a_stride_k,
+                                     block.rows - packed, block.depth, g.pack_a);
+        const float* const last = g.pack_a + (whole - packed) * block.depth;
+        if (!in_place) {
+          multiply_block<Kernel>(
+              g, block, next_a, next_b,
+              [&](std::int64_t i) {
+                return PackedColumns<Kernel::kRows>{g.pack_a + i * block.depth};
+              },
+              last);
         } else if (g.a_stride_k == 1) {
-          multiply_block<Kernel>(g, block, next_a, next_b, [&](std::int64_t i) {
-            return SpacedRows{a + i * g.a_stride_m, g.a_stride_m};
-          });
+          multiply_block<Kernel>(
+              g, block, next_a, next_b,
+              [&](std::int64_t i) {
+                return SpacedRows{a + i * g.a_stride_m, g.a_stride_m};
+              },
+              last);
         } else {
-          multiply_block<Kernel>(g, block, next_a, next_b, [&](std::int64_t i) {
-            return SpacedColumns{a + i, g.a_stride_k};
-          });
+          multiply_block<Kernel>(
+              g, block, next_a, next_b,
+              [&](std::int64_t i) {
+                return SpacedColumns{a + i, g.a_stride_k};
+              },
+              last);
         }
       }
     }
@@ -332,8 +455,8 @@ inline double repeat_tile(const TileLoop& loop) {
   Ahead nothing;
   nothing.row = reinterpret_cast<const char*>(loop.b);
   for (std::int64_t i = 0; i < loop.repeats; ++i)
-    Kernel::tile(kBlockK, PackedColumns<Kernel::kRows>{loop.a}, loop.b, loop.c, Kernel::kColumns,
-                 true, nothing);
+    Kernel::template tile<Kernel::kRows>(kBlockK, PackedColumns<Kernel::kRows>{loop.a}, loop.b,
+                                         loop.c, Kernel::kColumns, true, nothing);
   return 2.0 * Kernel::kRows * Kernel::kColumns * static_cast<double>(kBlockK) *
          static_cast<double>(loop.repeats);
 }

@@ -10,7 +10,7 @@ namespace tenax::compute::cpu {
 /// Sizes of the packed blocks, equal in every build: the sum over k is cut at multiples of kBlockK,
 /// nowhere else.
 inline constexpr std::int64_t kBlockM = 72;
-inline constexpr std::int64_t kBlockN = 1024;
+inline constexpr std::int64_t kBlockN = 512;
 inline constexpr std::int64_t kBlockK = 256;
 /// Floats of the packing buffers; the slack takes the overhang of the last panel.
 inline constexpr std::int64_t kPackAFloats = kBlockM * kBlockK + 64;

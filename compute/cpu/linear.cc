@@ -12,25 +12,27 @@ struct Part {
 };
 
 /// Calls f(gemm, part) for parts of the (m, n) result of a product over k. The longer side is cut,
-/// into more parts than there are threads, so that a late thread gets fewer of them; small products
-/// stay whole.
+/// into more parts than there are threads, so that a late thread gets fewer of them, and as many
+/// for each; small products stay whole.
 template <class F>
 void for_parts(Kernels& kernels, const GemmShape& shape, F&& f) {
   constexpr std::int64_t kSmallProduct = std::int64_t{1} << 20;
   const std::int64_t threads = kernels.pool.num_threads();
   const bool by_rows = shape.m > shape.n;
   const std::int64_t length = by_rows ? shape.m : shape.n;
-  std::int64_t part = length;
+  std::int64_t parts = 1;
   if (threads > 1 && shape.m * shape.n * shape.k > kSmallProduct) {
-    // 96 is a multiple of every micro-kernel's rows and columns.
-    constexpr std::int64_t kGrain = 96;
-    part = (length / (4 * threads) + kGrain - 1) / kGrain * kGrain;
-    part = std::max(part, kGrain);
+    constexpr std::int64_t kLeast = 96;
+    parts = std::clamp<std::int64_t>(length / kLeast, 1, 4 * threads);
+    if (parts > threads) parts -= parts % threads;
   }
-  const std::int64_t parts = (length + part - 1) / part;
+  // A multiple of every micro-kernel's rows, or columns.
+  const std::int64_t grain = by_rows ? 12 : 32;
+  const std::int64_t grains = (length + grain - 1) / grain;
+  const auto cut = [&](std::int64_t i) { return std::min(i * grains / parts * grain, length); };
   kernels.pool.run(static_cast<std::uint32_t>(parts), [&](std::uint32_t i, int thread) {
-    const std::int64_t begin = i * part;
-    const std::int64_t size = std::min(part, length - begin);
+    const std::int64_t begin = cut(i);
+    const std::int64_t size = cut(i + 1) - begin;
     const Part p = by_rows ? Part{begin, size, 0, shape.n} : Part{0, shape.m, begin, size};
     f(kernels.gemms[static_cast<std::size_t>(thread)], p);
   });

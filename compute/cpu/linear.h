@@ -2,36 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
-#include "compute/cpu/vector_ops.h"
+#include "compute/cpu/kernels.h"
 #include "compute/dropout.h"
-#include "compute/gemm.h"
-#include "compute/thread_pool.h"
 
 namespace tenax::compute::cpu {
-
-/// The kernels that a stage computes with, and the threads that share their work. No result depends
-/// on how many there are: work is cut between elements, never inside a sum.
-struct Kernels {
-  Kernels(Isa isa, Precision precision, int num_threads) : ops(vector_ops(isa)), pool(num_threads) {
-    for (int i = 0; i < num_threads; ++i) gemms.emplace_back(isa, precision);
-  }
-
-  /// Calls f(begin, end) for pieces of [0, count) of about `grain`.
-  template <class F>
-  void for_ranges(std::int64_t count, std::int64_t grain, F&& f) {
-    const std::int64_t pieces = (count + grain - 1) / grain;
-    pool.run(static_cast<std::uint32_t>(pieces), [&](std::uint32_t piece, int) {
-      const std::int64_t begin = piece * grain;
-      f(begin, begin + grain < count ? begin + grain : count);
-    });
-  }
-
-  const VectorOps& ops;
-  ThreadPool pool;
-  std::vector<Gemm> gemms;  ///< one a thread
-};
 
 struct LinearShape {
   std::int64_t rows = 0;

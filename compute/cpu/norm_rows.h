@@ -16,9 +16,9 @@ TENAX_INLINE float sum_over(std::int64_t n, F&& f) {
   return sum_lanes(sum);
 }
 
-inline void norm_forward(const NormCall& c) {
+inline void norm_forward(const NormCall& c, std::int64_t begin, std::int64_t end) {
   const float inverse_n = 1.0f / static_cast<float>(c.n);
-  for (std::int64_t r = 0; r < c.rows; ++r) {
+  for (std::int64_t r = begin; r < end; ++r) {
     const float* x = c.x + r * c.n;
     float* y = c.y + r * c.n;
     float mean = 0;
@@ -41,9 +41,9 @@ inline void norm_forward(const NormCall& c) {
   }
 }
 
-inline void norm_backward(const NormCall& c) {
+inline void norm_backward(const NormCall& c, std::int64_t begin, std::int64_t end) {
   const float inverse_n = 1.0f / static_cast<float>(c.n);
-  for (std::int64_t r = 0; r < c.rows; ++r) {
+  for (std::int64_t r = begin; r < end; ++r) {
     const float* x = c.x + r * c.n;
     const float* dy = c.dy + r * c.n;
     float* dx = c.dx + r * c.n;
@@ -52,13 +52,10 @@ inline void norm_backward(const NormCall& c) {
     Float16 sum_g = {};
     Float16 sum_gx = {};
     for_lanes(c.n, [&](std::int64_t i, auto lanes) TENAX_LAMBDA {
-      const Float16 d = load(dy + i, lanes);
       const Float16 normed = (load(x + i, lanes) - mean) * rstd;
-      const Float16 g = d * load(c.weight + i, lanes);
+      const Float16 g = load(dy + i, lanes) * load(c.weight + i, lanes);
       sum_g += g;
       sum_gx += g * normed;
-      store(c.dweight + i, load(c.dweight + i, lanes) + d * normed, lanes);
-      if (c.dbias != nullptr) store(c.dbias + i, load(c.dbias + i, lanes) + d, lanes);
     });
     const float mean_g = c.mean != nullptr ? inverse_n * sum_lanes(sum_g) : 0.0f;
     const float mean_gx = inverse_n * sum_lanes(sum_gx);
@@ -68,6 +65,23 @@ inline void norm_backward(const NormCall& c) {
       Float16 out = (g - mean_g - normed * mean_gx) * rstd;
       if (c.add_dx) out = load(dx + i, lanes) + out;
       store(dx + i, out, lanes);
+    });
+  }
+}
+
+inline void norm_backward_weight(const NormCall& c, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t r = 0; r < c.rows; ++r) {
+    const float* x = c.x + r * c.n + begin;
+    const float* dy = c.dy + r * c.n + begin;
+    float* dweight = c.dweight + begin;
+    float* dbias = c.dbias == nullptr ? nullptr : c.dbias + begin;
+    const float mean = c.mean != nullptr ? c.mean[r] : 0.0f;
+    const float rstd = c.rstd[r];
+    for_lanes(end - begin, [&](std::int64_t i, auto lanes) TENAX_LAMBDA {
+      const Float16 d = load(dy + i, lanes);
+      const Float16 normed = (load(x + i, lanes) - mean) * rstd;
+      store(dweight + i, load(dweight + i, lanes) + d * normed, lanes);
+      if (dbias != nullptr) store(dbias + i, load(dbias + i, lanes) + d, lanes);
     });
   }
 }

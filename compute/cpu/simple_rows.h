@@ -30,6 +30,33 @@ inline void row_dots(std::int64_t rows, std::int64_t n, std::int64_t stride, con
   }
 }
 
+/// Streams through memory read this far ahead: the processor by itself looks less far.
+inline constexpr std::int64_t kStreamAhead = 512;
+
+inline double squares(std::int64_t count, const float* x) {
+  constexpr std::int64_t kHalf = kLanes / 2;
+  typedef float Float8 __attribute__((vector_size(32), aligned(4), may_alias));
+  typedef double Double8 __attribute__((vector_size(64)));
+  Double8 sums[2] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    __builtin_prefetch(x + i + kStreamAhead);
+    for (std::int64_t half = 0; half < 2; ++half) {
+      const Double8 value =
+          __builtin_convertvector(*reinterpret_cast<const Float8*>(x + i + half * kHalf), Double8);
+      sums[half] += value * value;
+    }
+  }
+  double lanes[kLanes];
+  for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+    const double value = i + lane < count ? static_cast<double>(x[i + lane]) : 0.0;
+    lanes[lane] = sums[lane / kHalf][lane % kHalf] + value * value;
+  }
+  for (std::int64_t half = kHalf; half > 0; half /= 2)
+    for (std::int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  return lanes[0];
+}
+
 inline void rope(const RopeCall& c) {
   const std::int64_t half = c.head_dim / 2;
   const float direction = c.inverse ? -1.0f : 1.0f;
@@ -50,16 +77,38 @@ inline void rope(const RopeCall& c) {
   }
 }
 
-inline void adamw(const AdamwCall& c) {
-  for (std::int64_t i = 0; i < c.count; ++i) {
-    const float g = c.gradient[i] * c.gradient_scale;
-    const float m = c.beta1 * c.m[i] + (1.0f - c.beta1) * g;
-    const float v = c.beta2 * c.v[i] + (1.0f - c.beta2) * g * g;
+/// Elements [begin, begin + count).
+TENAX_INLINE void adamw_part(const AdamwCall& c, std::int64_t begin, std::int64_t count) {
+  float* __restrict values = c.values + begin;
+  float* __restrict ms = c.m + begin;
+  float* __restrict vs = c.v + begin;
+  const float* __restrict gradient = c.gradient + begin;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float g = gradient[i] * c.gradient_scale;
+    const float m = c.beta1 * ms[i] + (1.0f - c.beta1) * g;
+    const float v = c.beta2 * vs[i] + (1.0f - c.beta2) * g * g;
     const float root = __builtin_sqrtf(v) * c.inverse_sqrt_bias2 + c.epsilon;
-    c.m[i] = m;
-    c.v[i] = v;
-    c.values[i] = c.values[i] - c.decay * c.values[i] - c.step_size * m / root;
+    ms[i] = m;
+    vs[i] = v;
+    values[i] = values[i] - c.decay * values[i] - c.step_size * m / root;
   }
+}
+
+inline void adamw(const AdamwCall& call) {
+  const AdamwCall c = call;
+  constexpr std::int64_t kPart = 4 * kLanes;
+  std::int64_t i = 0;
+  for (; i + kPart <= c.count; i += kPart) {
+    for (std::int64_t line = 0; line < kPart; line += kLanes) {
+      const std::int64_t ahead = i + line + kStreamAhead;
+      __builtin_prefetch(c.values + ahead, 1);
+      __builtin_prefetch(c.m + ahead, 1);
+      __builtin_prefetch(c.v + ahead, 1);
+      __builtin_prefetch(c.gradient + ahead);
+    }
+    adamw_part(c, i, kPart);
+  }
+  adamw_part(c, i, c.count - i);
 }
 
 }  // namespace

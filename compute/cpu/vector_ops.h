@@ -104,8 +104,12 @@ struct AdamwCall {
 };
 
 struct VectorOps {
-  void (*norm_forward)(const NormCall&);
-  void (*norm_backward)(const NormCall&);
+  /// Of the rows from `begin` to `end`.
+  void (*norm_forward)(const NormCall&, std::int64_t begin, std::int64_t end);
+  /// dx of the rows from `begin` to `end`.
+  void (*norm_backward)(const NormCall&, std::int64_t begin, std::int64_t end);
+  /// dweight and dbias of the columns from `begin` to `end`.
+  void (*norm_backward_weight)(const NormCall&, std::int64_t begin, std::int64_t end);
   void (*activation_forward)(const ActivationCall&);
   void (*activation_backward)(const ActivationCall&);
   void (*softmax_forward)(const SoftmaxCall&);
@@ -122,6 +126,8 @@ struct VectorOps {
   /// out[r] = dot product of row r of x and of y, rows `stride` apart.
   void (*row_dots)(std::int64_t rows, std::int64_t n, std::int64_t stride, const float* x,
                    const float* y, float* out);
+  /// The sum of the squares, in double: 16 sums of every sixteenth, then those in halves.
+  double (*squares)(std::int64_t count, const float* x);
 };
 
 /// The table of one build; `isa` must be available here.

@@ -14,6 +14,7 @@ namespace {
 inline constexpr VectorOps kThisBuild = {
     norm_forward,
     norm_backward,
+    norm_backward_weight,
     activation_forward,
     activation_backward,
     softmax_forward,
@@ -25,6 +26,7 @@ inline constexpr VectorOps kThisBuild = {
     dropout,
     scale,
     row_dots,
+    squares,
 };
 
 }  // namespace

@@ -37,8 +37,10 @@ TEST(FlopsPerToken, KnowGatesAndSharedHeads) {
 
 TEST(PeakFlops, AreMeasuredOnEveryBuild) {
   for (const cpu::Isa isa : cpu::available_isas())
-    for (const Precision precision : {Precision::kFp32, Precision::kBf16})
+    for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
       EXPECT_GT(measure_peak_flops(isa, precision), 1e8) << cpu::to_string(isa);
+      EXPECT_GT(measure_sustained_flops(isa, precision, 2), 1e8) << cpu::to_string(isa);
+    }
 }
 
 }  // namespace

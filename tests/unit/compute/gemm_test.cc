@@ -104,11 +104,13 @@ class GemmOnIsa : public testing::TestWithParam<Build> {};
 
 TEST_P(GemmOnIsa, EqualsSumsInDoubleForOddShapes) {
   Gemm gemm(GetParam().isa, GetParam().precision);
-  const std::vector<GemmShape> shapes = {
+  std::vector<GemmShape> shapes = {
       {1, 1, 1},    {1, 1, 300},  {2, 3, 4},     {12, 32, 256}, {13, 33, 257}, {11, 31, 255},
       {5, 70, 1},   {70, 5, 3},   {24, 64, 512}, {25, 65, 600}, {145, 40, 20}, {300, 17, 29},
       {7, 2049, 9}, {96, 96, 64}, {1, 257, 64},  {64, 1, 64},   {3, 7, 513},
   };
+  // Every number of rows behind the whole tiles, and widths at which B is packed in other ways.
+  for (std::int64_t m = 1; m <= 26; ++m) shapes.push_back({m, 8 + 2 * m, 40 + m});
   for (const GemmShape& s : shapes)
     for (const Form form : {Form::kNt, Form::kNn, Form::kTn})
       for (const Write write : {Write::kOverwrite, Write::kAdd}) {

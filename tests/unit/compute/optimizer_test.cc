@@ -140,5 +140,19 @@ TEST(TensorNorm, PartsCutAtChunksAddUpToTheSameBits) {
   EXPECT_EQ(((sums[0] + sums[1]) + sums[2]) + sums[3], sum_of_squares(x));
 }
 
+TEST(TensorNorm, IsTheSameByEveryBuild) {
+  const CounterRng rng(8, 0);
+  std::vector<float> x(2 * kNormChunk + 21);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = rng.normal(i);
+  std::vector<double> portable(num_norm_chunks(x.size()));
+  chunk_sums_of_squares(x, portable, cpu::Isa::kPortable);
+  for (const cpu::Isa isa : {cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
+    if (!cpu::is_available(isa)) continue;
+    std::vector<double> sums(portable.size());
+    chunk_sums_of_squares(x, sums, isa);
+    EXPECT_EQ(sums, portable) << cpu::to_string(isa);
+  }
+}
+
 }  // namespace
 }  // namespace tenax::compute
