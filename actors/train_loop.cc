@@ -100,6 +100,7 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
   drop_snapshot();
   if (engine_) static_cast<void>(engine_->use(nullptr));  // takes no memory
   gpus_ = {};
+  if (gpu_) spdlog::info("{}", gpu_->memory_text());
   if (status) return std::nullopt;
   const bool lost = status.error().code == ErrorCode::kDeviceLost;
   return Stopped{

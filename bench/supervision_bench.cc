@@ -5,6 +5,10 @@
 // and agent as a share of the workers'.
 //
 //   supervision_bench TENAX [PAIRS [STEPS]]
+//   supervision_bench --bare RUN_DIR STEP    (by tools/gpu_check)
+//
+// The second trains the configuration of a run that has ended bare, without checkpoints, and prints
+// the steps a second from STEP to the last.
 #include <dirent.h>
 #include <fmt/format.h>
 #include <signal.h>
@@ -38,8 +42,6 @@ using namespace tenax;
 namespace fs = std::filesystem;
 using Steady = std::chrono::steady_clock;
 
-constexpr int kWorld = 4;
-
 double seconds_since(Steady::time_point t) {
   return std::chrono::duration<double>(Steady::now() - t).count();
 }
@@ -54,9 +56,29 @@ std::string read(const fs::path& path) {
   }
 }
 
+/// When a rank ended its first and its newest step of those that count.
+struct Pace {
+  std::int64_t from = 1;  ///< the first step that counts
+  std::int64_t newest = 0;
+  Steady::time_point begin{};
+  Steady::time_point end{};
+
+  void add(std::int64_t step) {
+    if (step < from) return;
+    if (step == from) begin = Steady::now();
+    newest = step;
+    end = Steady::now();
+  }
+  double steps_per_second() const {
+    return newest > from ? static_cast<double>(newest - from) /
+                               std::chrono::duration<double>(end - begin).count()
+                         : 0;
+  }
+};
+
 /// One bare rank: publishes to, and is delivered from, files in `exchange`. Writes its wall seconds
-/// of training.
-int bare_rank(const fs::path& run_dir, const fs::path& exchange, int rank) {
+/// of training, and its steps a second from step `from` on.
+int bare_rank(const fs::path& run_dir, const fs::path& exchange, int rank, std::int64_t from) {
   signal(SIGPIPE, SIG_IGN);
   const actors::RunDirectory directory(run_dir);
   const std::string config_text = read(directory.config());
@@ -85,12 +107,15 @@ int bare_rank(const fs::path& run_dir, const fs::path& exchange, int rank) {
   });
   Steady::time_point begin;
   double wall = 0;
+  Pace pace;
+  pace.from = from;
   actors::TrainLoopOptions options;
   options.directory = directory;
   options.run_id = fmt::format("bare{}", getppid());
   options.slot = static_cast<std::uint32_t>(rank);
   actors::TrainLoop loop(options, clock, gate, [&](const wire::Body& body) {
     if (std::holds_alternative<wire::RankFormed>(body)) begin = Steady::now();
+    if (const auto* done = std::get_if<wire::StepDone>(&body)) pace.add(done->report.step);
     if (std::holds_alternative<wire::RankFinished>(body)) wall = seconds_since(begin);
   });
   wire::PlanFor plan;
@@ -99,13 +124,15 @@ int bare_rank(const fs::path& run_dir, const fs::path& exchange, int rank) {
   plan.plan.generation = 1;
   plan.plan.degrees = actors::degrees_of(*config);
   plan.plan.total_steps = config->train.steps;
-  plan.plan.sources.assign(kWorld, {SourceKind::kInitial, -1});
+  plan.plan.sources.assign(static_cast<std::size_t>(plan.plan.degrees.world_size()),
+                           {SourceKind::kInitial, -1});
   const auto stopped = loop.run(plan, link);
   if (stopped) {
     fmt::print(stderr, "bare rank {}: {}\n", rank, stopped->reason);
     return 1;
   }
   std::ofstream(exchange.parent_path() / fmt::format("wall{}", rank)) << wall;
+  std::ofstream(exchange.parent_path() / fmt::format("pace{}", rank)) << pace.steps_per_second();
   std::ofstream(exchange.parent_path() / fmt::format("cpu{}", rank))
       << static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
   return 0;
@@ -115,28 +142,54 @@ std::string self() { return actors::self_path(); }
 
 struct Sample {
   double wall = 0;
+  double steps_per_second = 0;  ///< of a bare run, from a step on
   double worker_cpu = 0;
   double overhead_cpu = 0;  ///< supervisor and agent
 };
 
-Sample run_bare(const fs::path& run_dir, const fs::path& scratch) {
+/// As many ranks as the run's configuration has.
+int world_of(const fs::path& run_dir) {
+  const auto config =
+      configs::load_run_config(actors::RunDirectory(run_dir).config(), std::vector<std::string>{});
+  return config ? static_cast<int>(config->layout.world_size()) : 0;
+}
+
+Sample run_bare(const fs::path& run_dir, const fs::path& scratch, std::int64_t from = 1) {
   fs::remove_all(scratch);
   fs::create_directories(scratch / "exchange");
+  const int world = world_of(run_dir);
   std::vector<actors::Process> ranks;
-  for (int r = 0; r < kWorld; ++r) {
-    auto p = actors::Process::spawn({{self(), "--bare-rank", run_dir.string(),
-                                      (scratch / "exchange").string(), std::to_string(r)},
-                                     (scratch / "log").string()});
+  for (int r = 0; r < world; ++r) {
+    auto p = actors::Process::spawn(
+        {{self(), "--bare-rank", run_dir.string(), (scratch / "exchange").string(),
+          std::to_string(r), std::to_string(from)},
+         (scratch / "log").string()});
     if (p) ranks.push_back(*std::move(p));
   }
   Sample s;
   for (const auto& p : ranks) static_cast<void>(actors::reap(p));
-  for (int r = 0; r < kWorld; ++r) {
+  s.steps_per_second = std::atof(read(scratch / "pace0").c_str());
+  for (int r = 0; r < world; ++r) {
     s.wall = std::max(s.wall, std::atof(read(scratch / fmt::format("wall{}", r)).c_str()));
     s.worker_cpu += std::atof(read(scratch / fmt::format("cpu{}", r)).c_str());
   }
   static_cast<void>(checkpoint::unlink_segments(fmt::format("bare{}", getpid())));
   return s;
+}
+
+/// Of `--bare`.
+int print_bare(const fs::path& run_dir, std::int64_t from) {
+  const fs::path scratch =
+      fs::temp_directory_path() / fmt::format("supervision_bench.{}", getpid());
+  const Sample bare = run_bare(run_dir, scratch, from);
+  const std::string log = read(scratch / "log");
+  fs::remove_all(scratch);
+  if (bare.steps_per_second <= 0) {
+    fmt::print(stderr, "{}the bare run made no steps after step {}\n", log, from);
+    return 1;
+  }
+  fmt::print("{:.6f} steps/s\n", bare.steps_per_second);
+  return 0;
 }
 
 /// utime + stime of every process whose command line holds `dir`, by pid and subcommand.
@@ -208,10 +261,13 @@ double median(std::vector<double> v) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc == 5 && std::string(argv[1]) == "--bare-rank")
-    return bare_rank(argv[2], argv[3], std::atoi(argv[4]));
-  if (argc < 2) {
-    fmt::print(stderr, "usage: supervision_bench TENAX [PAIRS [STEPS]]\n");
+  if (argc == 6 && std::string(argv[1]) == "--bare-rank")
+    return bare_rank(argv[2], argv[3], std::atoi(argv[4]), std::atoi(argv[5]));
+  if (argc == 4 && std::string(argv[1]) == "--bare") return print_bare(argv[2], std::atoi(argv[3]));
+  if (argc < 2 || argv[1][0] == '-') {
+    fmt::print(stderr,
+               "usage: supervision_bench TENAX [PAIRS [STEPS]]\n"
+               "       supervision_bench --bare RUN_DIR STEP\n");
     return 2;
   }
   const std::string tenax = argv[1];

@@ -76,6 +76,17 @@ Result<CudaMemory> CudaDevice::allocate_bytes(std::uint64_t bytes, const std::st
   return CudaMemory(memory, [plugin, context](void* p) { plugin->free(context, p); });
 }
 
+CudaDevice::Held CudaDevice::memory_held() const {
+  Held held;
+  static_cast<void>(plugin_->memory_held(context_, &held.bytes, &held.peak_bytes));
+  return held;
+}
+
+std::string CudaDevice::memory_text() const {
+  return fmt::format("GPU {} ({}): held at most {} bytes of device memory", options_.device,
+                     info_.name, memory_held().peak_bytes);
+}
+
 Result<DeviceBuffer> CudaDevice::allocate(std::size_t num_floats) {
   TENAX_TRY(CudaMemory memory, allocate_bytes(num_floats * sizeof(float), "a buffer of floats"));
   auto* const data = reinterpret_cast<float*>(memory.data());

@@ -59,6 +59,14 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   // --- For the stage.
 
   Result<CudaMemory> allocate_bytes(std::uint64_t bytes, const std::string& what);
+  /// Device memory in bytes, the plugin's own too.
+  struct Held {
+    std::uint64_t bytes = 0;
+    std::uint64_t peak_bytes = 0;  ///< the most at once
+  };
+  Held memory_held() const;
+  /// For logs: "GPU 0 (NVIDIA H100): held at most 1234 bytes of device memory".
+  std::string memory_text() const;
   /// Queues an operation of the plugin: run(plugin().run_norm, call). Does nothing after a failure.
   template <class Function, class Call>
   void run(Function function, const Call& call) {

@@ -17,7 +17,7 @@ namespace tenax::compute {
 // clang-format off
 #define TENAX_CUDA_PLUGIN_FUNCTIONS(F) \
   F(abi_version) F(device_count) F(get_device_info) F(peer_access) F(describe) F(health) F(plan_attention) \
-  F(create) F(destroy) F(message) F(memory_info) F(synchronize) F(plans) F(use_plans) \
+  F(create) F(destroy) F(message) F(memory_info) F(memory_held) F(synchronize) F(plans) F(use_plans) \
   F(malloc) F(free) F(host_malloc) F(host_free) F(host_register) F(host_unregister) \
   F(fill_zero) F(copy) F(to_device) F(to_host) F(begin_read) F(order_after_reads) \
   F(finish_reads) F(run_embed) F(run_embed_backward) F(run_norm) F(run_norm_backward) \

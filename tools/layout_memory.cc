@@ -8,6 +8,8 @@
 #include <limits>
 #include <string>
 
+#include "compute/cuda/tenax_cuda.h"
+#include "compute/cuda_stage_memory.h"
 #include "compute/layer_cost.h"
 #include "compute/optimizer_shards.h"
 #include "compute/stage.h"
@@ -81,11 +83,44 @@ std::int64_t reduction_bytes(std::int64_t gradient_bytes, const LayoutQuestion& 
                   static_cast<std::int64_t>(compute::TreeReduceOptions{}.max_workspace_bytes));
 }
 
+/// By the engine that will train. `model` is resolved().
+Result<compute::StageMemory> stage_memory(const compute::ModelOptions& model,
+                                          const compute::StageSpec& spec,
+                                          const compute::BatchShape& shape,
+                                          const LayoutQuestion& q) {
+  TENAX_TRY(const compute::StageMemory on_cpu,
+            compute::plan_stage_memory(model, spec, shape, q.settings));
+  if (q.on_gpu) return compute::plan_cuda_memory(model, spec, shape, q.settings);
+  return on_cpu;
+}
+
 /// Bytes of all ranks of a run.
 std::int64_t total_of(const std::vector<RankMemory>& stages, const configs::RunConfig& config) {
   std::int64_t sum = 0;
   for (const RankMemory& r : stages) sum += r.total();
   return sum * config.layout.data_parallel * config.layout.tensor_parallel;
+}
+
+const RankMemory& largest_of(const std::vector<RankMemory>& stages) {
+  return *std::ranges::max_element(stages, {}, [](const RankMemory& r) { return r.total(); });
+}
+
+Status check_room(const std::vector<RankMemory>& stages, const configs::RunConfig& config,
+                  const GpuMemory& gpus) {
+  const bool on_gpu = config.train.device == configs::ComputeDevice::kCuda;
+  if (on_gpu && gpus.bytes == 0) return {};
+  const std::int64_t bytes =
+      on_gpu ? gpus.bytes
+             : static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  const std::int64_t all = on_gpu ? bytes * gpus.count : bytes;
+  if (total_of(stages, config) <= all && largest_of(stages).total() <= bytes) return {};
+  const std::string owner = !on_gpu           ? "the machine's"
+                            : gpus.count == 1 ? "the GPU's"
+                                              : fmt::format("{} GPUs of", gpus.count);
+  return make_error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("the run needs more memory than {} {:.1f} GB: {}", owner,
+                  static_cast<double>(bytes) * 1e-9, describe_memory(stages, config)));
 }
 
 }  // namespace
@@ -118,8 +153,7 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
       const int v = chunk * q.pp + stage;
       const auto& range = layers[static_cast<std::size_t>(v)];
       const compute::StageSpec spec{range.first, range.end, v == 0, v == num_stages - 1, {q.tp, 0}};
-      TENAX_TRY(const compute::StageMemory m,
-                compute::plan_stage_memory(model, spec, shape, q.settings));
+      TENAX_TRY(const compute::StageMemory m, stage_memory(model, spec, shape, q));
       r.layers.push_back({spec.first_layer, spec.end_layer});
       for (const compute::StageParameter& p : compute::lay_out_stage(model, spec).parameters)
         r.num_parameters += p.size;
@@ -131,14 +165,17 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
       r.workspace += m.workspace + boundary_bytes(model, spec, shape, num_outboxes);
     }
     r.workspace += reduction_bytes(gradient, q);
+    if (q.on_gpu) r.workspace += TENAX_CUDA_WORKSPACE_BYTES;
     ranks.push_back(r);
   }
   return ranks;
 }
 
 Result<std::vector<RankMemory>> plan_run_memory(const configs::RunConfig& config,
-                                                std::int64_t vocabulary_size) {
+                                                std::int64_t vocabulary_size,
+                                                const GpuMemory& gpus) {
   LayoutQuestion q;
+  q.on_gpu = config.train.device == configs::ComputeDevice::kCuda;
   q.dp = static_cast<int>(config.layout.data_parallel);
   q.tp = static_cast<int>(config.layout.tensor_parallel);
   q.pp = static_cast<int>(config.layout.pipeline_parallel);
@@ -154,13 +191,7 @@ Result<std::vector<RankMemory>> plan_run_memory(const configs::RunConfig& config
   q.settings.dropout = config.train.dropout;
   q.settings.num_threads = static_cast<int>(config.layout.threads_per_worker);
   TENAX_TRY(auto stages, plan_layout_memory(configs::model_options(config, vocabulary_size), q));
-  const auto machine = static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-  if (total_of(stages, config) > machine) {
-    return make_error(
-        ErrorCode::kInvalidArgument,
-        fmt::format("the run needs more memory than the machine's {:.1f} GB: {}",
-                    static_cast<double>(machine) * 1e-9, describe_memory(stages, config)));
-  }
+  TENAX_RETURN_IF_ERROR(check_room(stages, config, gpus));
   return stages;
 }
 

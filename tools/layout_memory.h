@@ -24,6 +24,13 @@ struct LayoutQuestion {
   int num_microbatches =
       0;  ///< of each replica in a step; 0: pp, the fewest that fill the pipeline
   compute::StageSettings settings = {};
+  bool on_gpu = false;  ///< the plan of the CUDA engine, with the workspace of its plugin
+};
+
+/// The GPUs that the workers of a run share.
+struct GpuMemory {
+  std::int64_t bytes = 0;  ///< of each; 0: unknown
+  int count = 1;
 };
 
 /// Bytes of one rank.
@@ -48,9 +55,11 @@ Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& 
                                                    const LayoutQuestion& question);
 
 /// What the ranks of a run will hold, before they are started: kInvalidArgument, with the sums, if
-/// that is more than the machine has, since all of them run on it.
+/// that is more than the machine has, since all of them run on it. With train.device = "cuda" it is
+/// device memory, held against `gpus`.
 Result<std::vector<RankMemory>> plan_run_memory(const configs::RunConfig& config,
-                                                std::int64_t vocabulary_size);
+                                                std::int64_t vocabulary_size,
+                                                const GpuMemory& gpus = {});
 
 /// "12.3 MB on rank 0 (weights 4.0, gradients ...), 48.0 MB on 4 ranks": the rank that holds most.
 std::string describe_memory(const std::vector<RankMemory>& stages,

@@ -137,7 +137,12 @@ Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
 }
 
 Status plan_memory(PreparedRun& run) {
-  TENAX_TRY(const auto stages, plan_run_memory(run.config, run.data.vocabulary_size));
+  GpuMemory gpus;
+  if (run.gpu) {
+    gpus.bytes = static_cast<std::int64_t>(run.gpu->info().memory_bytes);
+    TENAX_TRY(gpus.count, compute::cuda_device_count(run.gpu->plugin()));
+  }
+  TENAX_TRY(const auto stages, plan_run_memory(run.config, run.data.vocabulary_size, gpus));
   run.memory = describe_memory(stages, run.config);
   return {};
 }
@@ -195,9 +200,9 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
     TENAX_TRY(run.identity, run.directory.identity());
     TENAX_TRY(run.gpu, local_gpu(run.config));
     TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
-    run.gpu.reset();
     TENAX_TRY(run.data, reopen_data(run.directory));
     TENAX_RETURN_IF_ERROR(plan_memory(run));
+    run.gpu.reset();
     return run;
   }
   run.config = *config;

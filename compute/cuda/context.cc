@@ -22,7 +22,7 @@ tenax_cuda_context::~tenax_cuda_context() {
   // In a lost context all of this fails, and is as well left undone.
   products.reset();
   attention.reset();
-  if (scratch_ != nullptr) static_cast<void>(cudaFree(scratch_));
+  if (scratch_ != nullptr) static_cast<void>(release(scratch_));
   if (work_queued != nullptr) static_cast<void>(cudaEventDestroy(work_queued));
   if (reads_done != nullptr) static_cast<void>(cudaEventDestroy(reads_done));
   if (read_stream != nullptr) static_cast<void>(cudaStreamDestroy(read_stream));
@@ -77,15 +77,31 @@ tenax_cuda_status tenax_cuda_context::check(int error, const char* doing) {
 void* tenax_cuda_context::scratch(std::uint64_t bytes) {
   if (bytes <= scratch_bytes_) return scratch_;
   // cudaFree waits for whatever still uses the old one.
-  if (check(cudaFree(std::exchange(scratch_, nullptr)), "cudaFree") != TENAX_CUDA_OK)
-    return nullptr;
+  if (check(release(std::exchange(scratch_, nullptr)), "cudaFree") != TENAX_CUDA_OK) return nullptr;
   scratch_bytes_ = 0;
   constexpr std::uint64_t kStep = std::uint64_t{1} << 20;
   const std::uint64_t rounded = (bytes + kStep - 1) / kStep * kStep;
-  if (check(cudaMalloc(&scratch_, rounded), "cudaMalloc of scratch memory") != TENAX_CUDA_OK) {
+  if (check(allocate(&scratch_, rounded), "cudaMalloc of scratch memory") != TENAX_CUDA_OK) {
     scratch_ = nullptr;
     return nullptr;
   }
   scratch_bytes_ = rounded;
   return scratch_;
+}
+
+int tenax_cuda_context::allocate(void** memory, std::uint64_t bytes) {
+  const cudaError_t error = cudaMalloc(memory, bytes);
+  if (error != cudaSuccess) return error;
+  held_[*memory] = bytes;
+  held_bytes_ += bytes;
+  peak_bytes_ = std::max(peak_bytes_, held_bytes_);
+  return cudaSuccess;
+}
+
+int tenax_cuda_context::release(void* memory) {
+  if (const auto at = held_.find(memory); at != held_.end()) {
+    held_bytes_ -= at->second;
+    held_.erase(at);
+  }
+  return cudaFree(memory);
 }

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -35,6 +36,13 @@ struct tenax_cuda_context {
   /// Null after a failure, which is kept.
   void* scratch(std::uint64_t bytes);
 
+  /// cudaMalloc and cudaFree, counted. CUDA's error.
+  int allocate(void** memory, std::uint64_t bytes);
+  int release(void* memory);
+  /// Of what allocate() gave, in bytes: what is held, and the most that was held at once.
+  std::uint64_t held_bytes() const { return held_bytes_; }
+  std::uint64_t peak_bytes() const { return peak_bytes_; }
+
   tenax_cuda_options options{};
   cudaStream_t stream = nullptr;
   cudaStream_t read_stream = nullptr;
@@ -49,4 +57,7 @@ struct tenax_cuda_context {
   bool lost_ = false;
   void* scratch_ = nullptr;
   std::uint64_t scratch_bytes_ = 0;
+  std::map<void*, std::uint64_t> held_;
+  std::uint64_t held_bytes_ = 0;
+  std::uint64_t peak_bytes_ = 0;
 };

@@ -116,6 +116,13 @@ tenax_cuda_status tenax_cuda_memory_info(tenax_cuda_context* context, uint64_t* 
   return status;
 }
 
+tenax_cuda_status tenax_cuda_memory_held(tenax_cuda_context* context, uint64_t* now,
+                                         uint64_t* peak) {
+  *now = context->held_bytes();
+  *peak = context->peak_bytes();
+  return TENAX_CUDA_OK;
+}
+
 tenax_cuda_status tenax_cuda_synchronize(tenax_cuda_context* context) {
   if (context->lost()) return TENAX_CUDA_DEVICE_LOST;
   return context->check(cudaStreamSynchronize(context->stream), "waiting for the device");
@@ -143,7 +150,7 @@ tenax_cuda_status tenax_cuda_use_plans(tenax_cuda_context* context, const char* 
 tenax_cuda_status tenax_cuda_malloc(tenax_cuda_context* context, uint64_t bytes, void** memory) {
   *memory = nullptr;
   if (context->lost()) return TENAX_CUDA_DEVICE_LOST;
-  const cudaError_t error = cudaMalloc(memory, bytes);
+  const int error = context->allocate(memory, bytes);
   if (status_of_cuda(error) != TENAX_CUDA_OUT_OF_MEMORY) return context->check(error, "cudaMalloc");
   static_cast<void>(cudaGetLastError());
   std::size_t free = 0;
@@ -155,7 +162,7 @@ tenax_cuda_status tenax_cuda_malloc(tenax_cuda_context* context, uint64_t bytes,
 
 tenax_cuda_status tenax_cuda_free(tenax_cuda_context* context, void* memory) {
   // Also in a lost context, where check() keeps to the first fault.
-  return context->check(cudaFree(memory), "cudaFree");
+  return context->check(context->release(memory), "cudaFree");
 }
 
 tenax_cuda_status tenax_cuda_host_malloc(tenax_cuda_context* context, uint64_t bytes,

@@ -16,8 +16,6 @@ static_assert(CUBLAS_STATUS_NOT_INITIALIZED == 1 && CUBLAS_STATUS_ALLOC_FAILED =
               CUBLAS_STATUS_INVALID_VALUE == 7 && CUBLAS_STATUS_ARCH_MISMATCH == 8 &&
               CUBLAS_STATUS_EXECUTION_FAILED == 13 && CUBLAS_STATUS_NOT_SUPPORTED == 15);
 
-constexpr std::int64_t kDefaultWorkspace = std::int64_t{32} << 20;
-
 /// The functions used, by their own names.
 struct CublasLt {
   Library library{"libcublasLt.so.13"};
@@ -91,7 +89,7 @@ class CublasLtProducts final : public MatrixProducts {
 
   ~CublasLtProducts() override {
     for (auto& [key, plan] : plans_) release(plan);
-    if (workspace_ != nullptr) static_cast<void>(cudaFree(workspace_));
+    if (workspace_ != nullptr) static_cast<void>(context_.release(workspace_));
     if (handle_ != nullptr) static_cast<void>(lt_.destroy(handle_));
   }
 
@@ -148,9 +146,10 @@ class CublasLtProducts final : public MatrixProducts {
       handle_ = nullptr;
       return created;
     }
-    const std::int64_t bytes =
-        context_.options.workspace_bytes > 0 ? context_.options.workspace_bytes : kDefaultWorkspace;
-    if (context_.check(cudaMalloc(&workspace_, static_cast<std::size_t>(bytes)),
+    const std::int64_t bytes = context_.options.workspace_bytes > 0
+                                   ? context_.options.workspace_bytes
+                                   : TENAX_CUDA_WORKSPACE_BYTES;
+    if (context_.check(context_.allocate(&workspace_, static_cast<std::uint64_t>(bytes)),
                        "cudaMalloc of the workspace for matrix products") != TENAX_CUDA_OK) {
       workspace_ = nullptr;
       return {TENAX_CUDA_OUT_OF_MEMORY, context_.message};

@@ -28,7 +28,8 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a struct changes; program and plugin must have the same. */
-#define TENAX_CUDA_ABI_VERSION 4
+#define TENAX_CUDA_ABI_VERSION 5
+#define TENAX_CUDA_WORKSPACE_BYTES (INT64_C(32) << 20) /* of a context, for matrix products */
 
 typedef int32_t tenax_cuda_status;
 enum {
@@ -82,7 +83,7 @@ typedef struct tenax_cuda_device_info {
 typedef struct tenax_cuda_options {
   int32_t device;
   int32_t reproducible;    /* 1: only algorithms without split sums; attention by our own kernels */
-  int64_t workspace_bytes; /* for matrix products; 0: 32 MiB */
+  int64_t workspace_bytes; /* for matrix products; 0: TENAX_CUDA_WORKSPACE_BYTES */
 } tenax_cuda_options;
 
 /* out (rows, C) = scale * table[tokens[r] - first_token] + position[place of r]; of a token that is
@@ -356,11 +357,9 @@ tenax_cuda_status tenax_cuda_get_device_info(int32_t device, tenax_cuda_device_i
 /* Whether device `from` reads the memory of device `to` directly: *can is 1 or 0. */
 tenax_cuda_status tenax_cuda_peer_access(int32_t from, int32_t to, int32_t* can, char* message,
                                          size_t size);
-/* What was compiled against and what is found, as JSON: driver, runtime, cublasLt, cudnn, nccl,
- * nvml. */
+/* Compiled against and found, as JSON: driver, runtime, cublasLt, cudnn, nccl, nvml. */
 tenax_cuda_status tenax_cuda_describe(char* json, size_t size);
-/* Health of a device from NVML (ECC errors, throttling, retired pages), as JSON; UNAVAILABLE
- * without NVML. */
+/* By NVML, as JSON: ECC errors, throttling, retired pages, Xids. UNAVAILABLE without it. */
 tenax_cuda_status tenax_cuda_health(int32_t device, char* json, size_t size);
 /* Whether cuDNN plans attention of these shapes (pointers are not looked at) on a described GPU,
  * without any being there; `backward` 0 or 1. The text names the engines or says what failed. */
@@ -375,6 +374,9 @@ void tenax_cuda_destroy(tenax_cuda_context* context);
 const char* tenax_cuda_message(tenax_cuda_context* context);
 tenax_cuda_status tenax_cuda_memory_info(tenax_cuda_context* context, uint64_t* free_bytes,
                                          uint64_t* total_bytes);
+/* Bytes by cudaMalloc through this context, its scratch too: held now, and the most at once. */
+tenax_cuda_status tenax_cuda_memory_held(tenax_cuda_context* context, uint64_t* now,
+                                         uint64_t* peak);
 tenax_cuda_status tenax_cuda_synchronize(tenax_cuda_context* context);
 /* Algorithms chosen so far, a line each. use_plans() makes a new context take the same ones; a line
  * that this stack cannot do is left out, and `num_refused` counts them. */

@@ -10,6 +10,7 @@ all within bounds, 1 some not, 77 skipped (the reason is printed).
 import argparse
 import json
 import math
+import os
 import sys
 import time
 
@@ -377,12 +378,13 @@ def cases(large):
         yield "cross entropy gpt2", both, lambda c: cross_entropy(c, rows=64, n=50257, ld=50304)
 
 
-def run_all(plugin, seed, budget, large):
-    """Results as dictionaries; those that did not fit into the budget have no error."""
+def run_all(plugin, seed, budget, large, write=lambda results: None):
+    """Results as dictionaries; those that did not fit into the budget have no error. `write` is given those so far, often."""
     results, start = [], time.monotonic()
     for name, types, function in cases(large):
         for dtype in types:
             result = {"operation": name, "type": "f32" if dtype == F32 else "bf16", "bound": BOUNDS[dtype]}
+            write(results)
             results.append(result)
             if time.monotonic() - start > budget:
                 result["skipped"] = "no time left"
@@ -396,6 +398,7 @@ def run_all(plugin, seed, budget, large):
             except PluginError as failure:
                 result.update(ok=False, failure=str(failure))
             plugin.release()
+    write(results)
     return results
 
 
@@ -412,10 +415,14 @@ def main():
     except (OSError, PluginError) as failure:
         print(f"skipped: {failure}")
         return 77
-    results = run_all(plugin, arguments.seed, arguments.budget, arguments.large)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"seed": arguments.seed, "results": results}, file, indent=1)
+
+    def write(results):
+        if arguments.json:
+            with open(arguments.json + ".new", "w", encoding="utf-8") as file:
+                json.dump({"seed": arguments.seed, "results": results}, file, indent=1)
+            os.replace(arguments.json + ".new", arguments.json)
+
+    results = run_all(plugin, arguments.seed, arguments.budget, arguments.large, write)
     for r in results:
         state = "skipped: " + r["skipped"] if "skipped" in r else ("ok" if r["ok"] else "WRONG")
         print(f"{r['operation']:20} {r['type']:5} {r.get('worst', math.nan):9.2e} of {r['bound']:.0e}  {state} {r.get('failure', '')}")

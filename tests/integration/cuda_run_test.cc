@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "compute/cuda/tenax_cuda.h"
 #include "tests/support/run_under_test.h"
 
 namespace tenax::testing {
@@ -84,6 +85,22 @@ TEST_F(CudaRun, HasTheLossesOfTheCpu) {
                            "ranks 0 and 1 share the GPU 0000:00:00.0"),
       std::string::npos)
       << logs_of(on_gpu);
+}
+
+TEST_F(CudaRun, HoldsTheMemoryThatWasPlanned) {
+  RunUnderTest run({"1x1", 1, 1, 1, 2, 8}, short_run("cuda"));
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const auto number_after = [](const std::string& text, const std::string& words) {
+    const auto at = text.find(words);
+    return at == std::string::npos ? 0.0 : std::atof(text.c_str() + at + words.size());
+  };
+  // The emulated device's products need no workspace; scratch is taken by the mebibyte.
+  const double plan = 1e6 * number_after(run.output(), "memory    ") - TENAX_CUDA_WORKSPACE_BYTES;
+  const double held = number_after(logs_of(run), "held at most ");
+  EXPECT_GT(plan, 0) << run.output();
+  EXPECT_NEAR(held, plan, 2 << 20) << logs_of(run);
+  EXPECT_GT(held, plan - 0.1e6) << "something planned was not counted";
 }
 
 TEST_F(CudaRun, OfWhichAWorkerDiesEndsWithTheUndisturbedWeights) {

@@ -259,6 +259,20 @@ TEST(CudaStage, NothingOfADeviceIsLeftBehind) {
   EXPECT_EQ(allocated(), before);
 }
 
+TEST(CudaStage, TheMostThatADeviceHasHeldStaysKnown) {
+  const auto device = emulated_device();
+  const CudaDevice::Held before = device->memory_held();
+  EXPECT_EQ(before.bytes, before.peak_bytes);
+  {
+    const CudaMemory first = device->allocate_bytes(3000, "a test").value();
+    const CudaMemory second = device->allocate_bytes(500, "a test").value();
+    EXPECT_EQ(device->memory_held().bytes, before.bytes + 3500);
+  }
+  const CudaMemory less = device->allocate_bytes(1000, "a test").value();
+  EXPECT_EQ(device->memory_held().bytes, before.bytes + 1000);
+  EXPECT_EQ(device->memory_held().peak_bytes, before.bytes + 3500);
+}
+
 TEST(CudaStage, TheMemoryPlanIsWhatIsAllocated) {
   const auto allocated = emulation_function<std::size_t()>("tenax_emulation_allocated_bytes");
   for (const bool bfloat16 : {false, true}) {

@@ -5,9 +5,12 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "compute/cuda/tenax_cuda.h"
+#include "compute/cuda_stage_memory.h"
 #include "compute/stage.h"
 #include "compute/tensor_part.h"
 #include "configs/model_card.h"
+#include "configs/run_config.h"
 
 namespace tenax::tools {
 namespace {
@@ -63,6 +66,41 @@ TEST(PlanLayoutMemory, OneRankHoldsTheWholeModel) {
   const auto planned = compute::plan_stage_memory(o, compute::whole_model(o), {1, 1024});
   ASSERT_TRUE(planned);
   EXPECT_EQ(ranks[0].activations, planned->slot);
+}
+
+TEST(PlanLayoutMemory, OnAGpuIsThePlanOfTheCudaEngine) {
+  LayoutQuestion question{.microbatch_size = 4};
+  const auto on_cpu = memory("gpt2-124m", question);
+  question.settings.precision = compute::Precision::kBf16;
+  question.on_gpu = true;
+  const auto ranks = memory("gpt2-124m", question);
+  const compute::ModelOptions o = compute::resolved(model("gpt2-124m"));
+  const compute::StageMemory planned =
+      compute::plan_cuda_memory(o, compute::whole_model(o), {4, 1024}, question.settings);
+  ASSERT_EQ(ranks.size(), 1u);
+  EXPECT_EQ(ranks[0].weights, planned.values);
+  EXPECT_EQ(ranks[0].activations, planned.slot);
+  EXPECT_EQ(ranks[0].workspace, planned.workspace + TENAX_CUDA_WORKSPACE_BYTES);
+  EXPECT_LT(ranks[0].activations, on_cpu[0].activations);
+}
+
+TEST(PlanRunMemory, OfWorkersOnGpusIsHeldAgainstThese) {
+  auto config = configs::parse_run_config(
+      "[data]\ntext = [\"text\"]\n[model]\nwidth = 768\nlayers = 12\nheads = 12\n[layout]\n"
+      "data_parallel = 2\npipeline_parallel = 1\n",
+      "recipe", {"train.device=cuda"});
+  ASSERT_TRUE(config) << config.error().message;
+  const auto problem = [&](const GpuMemory& gpus) {
+    const auto ranks = plan_run_memory(*config, 50257, gpus);
+    return ranks ? "" : ranks.error().message;
+  };
+  const std::int64_t rank = plan_run_memory(*config, 50257)->front().total();
+  EXPECT_EQ(problem({rank, 2}), "");
+  EXPECT_EQ(problem({2 * rank, 1}), "");
+  EXPECT_NE(problem({2 * rank - 1, 1}).find("more memory than the GPU's "), std::string::npos)
+      << problem({2 * rank - 1, 1});
+  EXPECT_NE(problem({rank - 1, 4}).find("more memory than 4 GPUs of "), std::string::npos)
+      << problem({rank - 1, 4});
 }
 
 TEST(PlanLayoutMemory, AnEarlierStageHoldsMoreMicrobatches) {
