@@ -300,6 +300,11 @@ void Agent::from_worker(const wire::Message& in) {
     if (s_.reports.size() > kMaxReports) s_.reports.pop_front();
   }
   send_up(m);
+  const auto* device = std::get_if<wire::DeviceReport>(&m.body);
+  if (device != nullptr && device->ends) {
+    w.training = false;
+    send_down(m.slot, message(wire::Shutdown{"nothing more can be done with its GPU"}));
+  }
 }
 
 void Agent::from_supervisor(const wire::Message& m) {

@@ -51,6 +51,10 @@ std::optional<scheduler::Event> to_event(const wire::Message& m) {
   if (const auto* b = std::get_if<wire::ShardHash>(&m.body)) {
     return Event(scheduler::ShardHashed{b->rank, m.generation, b->branch, b->step, b->hash});
   }
+  if (const auto* b = std::get_if<wire::DeviceReport>(&m.body)) {
+    return Event(scheduler::DeviceReported{m.agent, m.slot, m.worker_incarnation, b->trouble,
+                                           b->text, b->ends});
+  }
   if (const auto* b = std::get_if<wire::JoinRequest>(&m.body)) {
     return Event(scheduler::AgentAsked{b->token, b->host, b->pid, b->num_slots});
   }

@@ -122,7 +122,8 @@ Status RunDirectory::write_identity(const RunIdentity& identity) const {
                   {"public_key", identity.keys.public_key},
                   {"secret_key", identity.keys.secret_key},
                   {"arithmetic", identity.arithmetic},
-                  {"peak_flops", identity.peak_flops}};
+                  {"peak_flops", identity.peak_flops},
+                  {"planned_device_bytes", identity.planned_device_bytes}};
   return write_file(path_ / "run.json", j.dump(2) + "\n", 0600);
 }
 
@@ -138,7 +139,8 @@ Result<RunIdentity> RunDirectory::identity() const {
                                  j.at("secret"),
                                  {j.at("public_key"), j.at("secret_key")},
                                  j.value("arithmetic", std::string()),
-                                 j.value("peak_flops", 0.0)};
+                                 j.value("peak_flops", 0.0),
+                                 j.value("planned_device_bytes", std::uint64_t{0})};
             }));
   if (!wire::is_valid(identity.keys)) {
     return make_error(ErrorCode::kDataLoss, fmt::format("{} is damaged: public_key and secret_key "

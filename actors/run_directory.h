@@ -37,6 +37,8 @@ struct RunIdentity {
   std::string arithmetic;
   /// Operations a second of the workers' threads at best, measured when the run began; 0: unknown.
   double peak_flops = 0;
+  /// Of GPU memory, what the rank that needs most was planned to hold; 0: not planned.
+  std::uint64_t planned_device_bytes = 0;
 };
 
 struct SupervisorAddress {

@@ -99,12 +99,14 @@ json actors_json(const std::vector<ActorInfo>& actors, const scheduler::RunState
 }
 
 json seat_json(const scheduler::Seat& seat) {
-  return {{"agent", seat.agent},
-          {"slot", seat.slot},
-          {"pid", seat.pid},
-          {"incarnation", seat.incarnation},
-          {"state", scheduler::to_string(seat.state)},
-          {"restarts", seat.restarts}};
+  return {
+      {"agent", seat.agent},
+      {"slot", seat.slot},
+      {"pid", seat.pid},
+      {"incarnation", seat.incarnation},
+      {"state", scheduler::to_string(seat.state)},
+      {"restarts", seat.restarts},
+      {"device_trouble", seat.device_trouble.empty() ? json(nullptr) : json(seat.device_trouble)}};
 }
 
 json ranks_json(const scheduler::RunState& s,
@@ -185,6 +187,7 @@ void RunView::measure(const scheduler::RunState& s) {
   p.total_steps = s.total_steps;
   p.restarts = s.restarts;
   p.rollbacks = s.rollbacks;
+  p.device_troubles = s.device_troubles;
   p.generation = s.generation;
   p.branch = s.branch;
   p.checkpoints = 0;
@@ -395,6 +398,9 @@ std::string RunView::prometheus() const {
   metric("goodput_ratio", "gauge", "Useful step time / wall time of this session.", p.goodput);
   metric("restarts_total", "counter", "Processes restarted.", p.restarts);
   metric("rollbacks_total", "counter", "Rollbacks at loss spikes.", p.rollbacks);
+  metric("device_troubles_total", "counter",
+         "Faults, refused allocations and bad health of GPUs that workers reported.",
+         p.device_troubles);
   metric("generation", "gauge", "Membership generation.", static_cast<double>(p.generation));
   metric("checkpoints", "gauge", "Committed checkpoints kept.", p.checkpoints);
   metric("checkpoint_newest_step", "gauge", "Step of the newest committed checkpoint, -1 if none.",

@@ -48,6 +48,7 @@ struct Progress {
   double wall_seconds = 0;
   int restarts = 0;
   int rollbacks = 0;
+  int device_troubles = 0;
   int checkpoints = 0;                  ///< committed and kept
   std::int64_t newest_checkpoint = -1;  ///< step
   std::uint64_t generation = 0;

@@ -19,16 +19,15 @@ namespace {
 
 constexpr std::size_t kMaxReports = 4096;
 constexpr int kUnwatched = 20;
-constexpr Duration kHealthInterval = std::chrono::seconds(30);
 constexpr std::size_t kFlightEntries = 256;
 constexpr std::size_t kTraceEvents = 16384;
 constexpr std::size_t kFlightNotes = 12;  ///< sent, besides those that have not ended
 
-Duration scaled(const configs::RunConfig& config, Duration d) {
-  return from_seconds(to_seconds(d) * config.run.time_scale);
-}
-
 }  // namespace
+
+Duration TrainLoop::scaled(Duration d) const {
+  return from_seconds(to_seconds(d) * config_.run.time_scale);
+}
 
 TrainLoop::TrainLoop(TrainLoopOptions options, const Clock& clock, SlotGate& gate, Send send)
     : options_(std::move(options)),
@@ -78,9 +77,9 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     compute::GlooOptions gloo;
     gloo.rank = rank;
     gloo.world_size = plan.degrees.world_size();
-    gloo.form_timeout = scaled(config_, config_.supervision.form_timeout);
+    gloo.form_timeout = scaled(config_.supervision.form_timeout);
     // The supervisor finds hangs much sooner; this one is for a worker that nobody watches.
-    gloo.operation_timeout = kUnwatched * scaled(config_, config_.supervision.hang_timeout);
+    gloo.operation_timeout = kUnwatched * scaled(config_.supervision.hang_timeout);
     gloo.key_prefix = fmt::format("generation{}", plan.generation);
     gloo.recorder = &recorder_;
     // The link outlives the communicator: it is destroyed by the caller after run() has returned.
@@ -97,33 +96,24 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
     return train(plan, rank, *comm, link);
   };
   const Status status = body();
+  const bool lost = !status && tell_failure(rank, status.error(), link.aborted());
   drop_snapshot();
   if (engine_) static_cast<void>(engine_->use(nullptr));  // takes no memory
   gpus_ = {};
   if (gpu_) spdlog::info("{}", gpu_->memory_text());
   if (status) return std::nullopt;
-  const bool lost = status.error().code == ErrorCode::kDeviceLost;
-  return Stopped{
-      link.aborted() ? link.reason() : status.error().message + (lost ? gpu_evidence() : ""),
-      bad_checkpoint_, lost};
+  return Stopped{link.aborted() ? link.reason() : status.error().message, bad_checkpoint_, lost};
 }
 
 Status TrainLoop::prepare(const wire::PlanFor& message) {
   if (message.config != config_text_) {
     TENAX_TRY(config_, configs::parse_run_config(message.config, "the run's configuration", {}));
-    config_text_ = message.config;
     schedule_ = lr_schedule_of(config_);
-    TENAX_TRY(gpu_, open_gpu(config_, static_cast<int>(options_.slot), gpu_));
-    TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_, gpu_.get()));
-    if (gpu_ && !gpu_plans_) {
-      gpu_plans_.emplace(options_.directory.gpu_plans(),
-                         fmt::format("a{}.{}", options_.agent, options_.slot),
-                         arithmetic_of(config_, gpu_.get()));
-      TENAX_RETURN_IF_ERROR(gpu_->use_plans(gpu_plans_->take()));
-    }
+    TENAX_RETURN_IF_ERROR(prepare_device());
     guard_options_ = configs::guard_options(config_);
     TENAX_TRY(data_,
               StepData::open(config_, options_.directory.corpora(config_.data.num_corpora())));
+    config_text_ = message.config;
   }
   TENAX_TRY(const std::string address,
             resolve_address("network.data_interface", config_.network.data_interface));
@@ -181,35 +171,6 @@ Status TrainLoop::build_engine(const Plan& plan, int rank) {
   }
   payload_ = payload_of(*engine_);
   return slots_ && slots_->payload_bytes() == payload_.bytes ? Status() : open_slots();
-}
-
-Status TrainLoop::connect_gpus(const Plan& plan, compute::Communicator& comm,
-                               GenerationLink& link) {
-  if (!gpu_ || comm.world_size() < 2) return {};
-  compute::NcclOptions options;
-  options.rank = comm.rank();
-  options.world_size = comm.world_size();
-  options.form_timeout = scaled(config_, config_.supervision.form_timeout);
-  options.key_prefix = fmt::format("generation{}", plan.generation);
-  const compute::EngineOptions& engine = engine_->options();
-  const compute::PipelinePlace place{engine.pp_group, engine.stage,
-                                     engine.stages.size() > engine.pp_group.size()};
-  TENAX_TRY(gpus_, actors::connect_gpus(gpu_, comm, options, place, link, link.stop_token()));
-  if (!gpus_.peers && comm.rank() == 0 && gpus_.why_staged != staged_)
-    spdlog::warn("what ranks exchange goes through the hosts' memory, which is slower: {}",
-                 gpus_.why_staged);
-  staged_ = gpus_.why_staged;
-  return engine_->use(gpus_.peers.get(), gpus_.neighbours.links);
-}
-
-Status TrainLoop::open_slots() {
-  for (std::shared_ptr<void>& pinned : pinned_) pinned.reset();
-  slots_.reset();
-  const std::string prefix = checkpoint::slot_prefix(
-      options_.run_id, fmt::format("a{}", options_.agent), static_cast<int>(options_.slot));
-  TENAX_TRY(slots_, checkpoint::SlotPair::open(prefix, payload_.bytes));
-  for (int i = 0; i < 2; ++i) pinned_[i] = engine_->device().pin(slots_->payload(i));
-  return {};
 }
 
 // --- The loop
@@ -401,91 +362,6 @@ Status TrainLoop::evaluate(compute::Communicator& comm, StepReport& report) {
   const compute::TraceSpan span(&trace_, compute::TraceKind::kEvaluate);
   TENAX_TRY(report.eval_loss, engine_->evaluate(comm, mine, eval_schedule_, count));
   report.has_eval = true;
-  return {};
-}
-
-Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
-  std::int64_t step = 0;
-  {
-    MutexLock lock(state_mutex_);
-    step = held_.last_applied;
-  }
-  TENAX_RETURN_IF_ERROR(finish_snapshot());
-  if (!gate_.wait_free(link.stop_token())) return make_error(ErrorCode::kAborted, link.reason());
-  Pending taken;
-  taken.rank = static_cast<std::uint32_t>(rank);
-  taken.index = gate_.next_index();
-  taken.header.branch = plan.branch;
-  taken.header.step = step;
-  taken.header.generation = plan.generation;
-  taken.header.incarnation = options_.incarnation;
-  taken.header.payload_bytes = payload_.bytes;
-  TENAX_TRY(const bool whole, begin_copy_to_payload(*engine_, slots_->begin(taken.index)));
-  pending_ = taken;
-  snapshot_step_ = step;
-  return whole ? finish_snapshot() : Status();
-}
-
-Status TrainLoop::finish_snapshot() {
-  if (!pending_) return {};
-  const Pending taken = *std::exchange(pending_, std::nullopt);
-  const checkpoint::SlotHeader& header = taken.header;
-  TENAX_RETURN_IF_ERROR(engine_->finish_reading());
-  TENAX_RETURN_IF_ERROR(slots_->seal(taken.index, header));
-  gate_.sealed(header.branch, header.step, taken.index);
-  send_(wire::SnapshotSealed{
-      taken.rank, header.branch, header.step, static_cast<std::uint8_t>(taken.index),
-      checkpoint::encode_table(payload_.table), payload_.writes, payload_.replicated_bytes});
-  return {};
-}
-
-void TrainLoop::watch_gpu() {
-  if (!gpu_) return;
-  const Time now = clock_.now();
-  if (health_ && now - health_read_ < kHealthInterval) return;
-  health_read_ = now;
-  const auto read = read_gpu_health(*gpu_);
-  if (!read) return;
-  for (const std::string& what : worse(health_.value_or(GpuHealth{}), *read))
-    spdlog::warn("GPU {} ({}): {}", gpu_->index(), gpu_->info().name, what);
-  health_ = read;
-}
-
-std::string TrainLoop::gpu_evidence() const {
-  std::string text;
-  if (const auto read = read_gpu_health(*gpu_)) {
-    for (const std::string& what : worse(health_.value_or(GpuHealth{}), *read)) text += "; " + what;
-  }
-  return text;
-}
-
-Status TrainLoop::keep_plans() {
-  if (!gpu_plans_) return {};
-  const Status kept = gpu_plans_->keep(gpu_->plans());
-  if (kept || kept.error().code == ErrorCode::kUnsupported) return kept;
-  spdlog::warn("the GPU's algorithms are not written down: {}", kept.error().message);
-  return {};
-}
-
-void TrainLoop::drop_snapshot() {
-  if (!std::exchange(pending_, std::nullopt)) return;
-  if (const Status read = engine_->finish_reading(); !read)
-    spdlog::warn("a snapshot was given up: {}", read.error().message);
-}
-
-Status TrainLoop::check_integrity(const Plan& plan, int rank, std::int64_t step) {
-  const std::int64_t interval = config_.supervision.integrity_interval;
-  if (interval <= 0 || step % interval != 0 || plan.degrees.dp < 2) return {};
-  TENAX_TRY(const Hash128 values, engine_->hash_of(engine_->values()));
-  std::string hashes = values.hex();
-  if (engine_->options().zero == 0) {  // else each replica has moments of its own
-    for (const std::span<float> part : {engine_->adam_m(), engine_->adam_v()}) {
-      TENAX_TRY(const Hash128 moments, engine_->hash_of(part));
-      hashes += moments.hex();
-    }
-  }
-  send_(
-      wire::ShardHash{static_cast<std::uint32_t>(rank), plan.branch, step, hash128(hashes).hex()});
   return {};
 }
 

@@ -52,9 +52,9 @@ class TrainLoop {
   /// `send` hands a message to the agent; it must not block.
   TrainLoop(TrainLoopOptions options, const Clock& clock, SlotGate& gate, Send send);
 
-  /// Runs the plan to its end. Sends rankFormed, stepDone, snapshotSealed on the way and
-  /// rankFinished at a good end. After an error returns what ended it; state() says where the rank
-  /// stands.
+  /// Runs the plan to its end. Sends rankFormed, stepDone, snapshotSealed, deviceReport on the way
+  /// and rankFinished at a good end. After an error returns what ended it; state() says where the
+  /// rank stands.
   struct Stopped {
     std::string reason;
     std::uint64_t bad_checkpoint = 0;
@@ -68,7 +68,10 @@ class TrainLoop {
   std::vector<FlightNote> flight() const;
 
  private:
+  Duration scaled(Duration d) const;
   Status prepare(const wire::PlanFor& plan);
+  /// Opens the GPU if the configuration wants one, and holds its arithmetic to the run's.
+  Status prepare_device();
   /// The engine for another rank or layout. Weights that the rank keeps (its source is its memory)
   /// move into it; a half-done step is finished before.
   Status build_engine(const Plan& plan, int rank);
@@ -96,10 +99,12 @@ class TrainLoop {
   Status finish_snapshot();
   /// Waits for a copy that will not be sealed.
   void drop_snapshot();
-  /// Logs what has become worse of the GPU's health, now and then.
+  /// Tells what has become worse of the GPU's health, now and then.
   void watch_gpu();
-  /// What NVML says beside a lost device: "; ..." or nothing.
-  std::string gpu_evidence() const;
+  /// Tells that the GPU is why the generation ends, with what NVML says beside it; of another error
+  /// nothing. True if this process can do nothing more with the GPU.
+  bool tell_failure(int rank, const Error& seen, bool aborted);
+  void tell_trouble(int rank, DeviceTrouble trouble, std::string text, bool ends);
   /// Writes down which algorithms the GPU uses; kUnsupported where they are not the run's.
   Status keep_plans();
   /// Says what this rank holds after a step, for the comparison with its replicas.

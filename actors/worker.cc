@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <utility>
@@ -63,6 +64,8 @@ class AgentConnection {
 /// Exit status of a worker whose device failed under it. The agent sees the process end; a new one
 /// begins with a new context.
 constexpr int kDeviceLostExit = 71;
+/// For the agent to take the report of it.
+constexpr auto kReportWait = std::chrono::seconds(2);
 
 /// A generation for the engine to run.
 struct RunGeneration {
@@ -76,11 +79,15 @@ struct GenerationEnded {
   std::optional<TrainLoop::Stopped> stopped;
 };
 
+/// The agent did not answer a lost device's report.
+struct LeaveUnanswered {};
+
 }  // namespace
 }  // namespace tenax::actors
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::RunGeneration)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::GenerationEnded)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(tenax::actors::LeaveUnanswered)
 
 namespace tenax::actors {
 namespace {
@@ -90,6 +97,7 @@ struct Parts {
   TrainLoop& loop;
   SlotGate& gate;
   std::atomic<std::uint64_t>& engine_generation;  ///< stamps what the engine sends
+  std::atomic<bool>& device_lost;                 ///< it was told; the agent's shutdown ends this
 };
 
 /// Detached: runs generations one after the other on a thread of its own.
@@ -133,6 +141,9 @@ class Worker {
     if (!parts_.agent.is_ours(*m)) return;
     parts_.agent.term = std::max(parts_.agent.term.load(), m->term);
     if (m->generation < s_.generation) return;  // G2
+    const auto* shutdown = std::get_if<wire::Shutdown>(&m->body);
+    if (shutdown != nullptr) leave(parts_.device_lost ? kDeviceLostExit : 0, shutdown->reason);
+    if (parts_.device_lost) return;  // what it holds is nobody's source
     if (std::holds_alternative<wire::PlanFor>(m->body)) {
       start(m);
     } else if (const auto* abort = std::get_if<wire::Abort>(&m->body)) {
@@ -147,11 +158,6 @@ class Worker {
       if (s_.link) s_.link->command(command->command);
     } else if (const auto* closed = std::get_if<wire::CheckpointClosed>(&m->body)) {
       parts_.gate.closed(closed->branch, closed->step, closed->committed);
-    } else if (const auto* shutdown = std::get_if<wire::Shutdown>(&m->body)) {
-      spdlog::info("shutdown: {}", shutdown->reason);
-      spdlog::info("longest handler: {:.6f} s", to_seconds(longest_handler()));
-      spdlog::default_logger()->flush();
-      _exit(0);  // nothing of a worker needs unwinding: its shards are elsewhere by now
     }
   }
 
@@ -160,8 +166,8 @@ class Worker {
     if (ended.stopped)
       spdlog::warn("generation {} ended: {}", ended.generation, ended.stopped->reason);
     if (ended.stopped && ended.stopped->device_lost) {
-      spdlog::default_logger()->flush();
-      _exit(kDeviceLostExit);
+      self_->delayed_send(self_, kReportWait, LeaveUnanswered{});
+      return;
     }
     if (s_.unanswered) {
       answer(*std::exchange(s_.unanswered, std::nullopt),
@@ -174,7 +180,17 @@ class Worker {
     }
   }
 
+  void on(const LeaveUnanswered&) { leave(kDeviceLostExit, "the agent does not answer"); }
+
  private:
+  /// Nothing of a worker needs unwinding: its shards are elsewhere by now.
+  [[noreturn]] static void leave(int code, const std::string& reason) {
+    spdlog::info("shutdown: {}", reason);
+    spdlog::info("longest handler: {:.6f} s", to_seconds(longest_handler()));
+    spdlog::default_logger()->flush();
+    _exit(code);
+  }
+
   void start(const std::shared_ptr<const wire::Message>& m) {
     const auto& plan = std::get<wire::PlanFor>(m->body);
     if (s_.engine_busy) {
@@ -232,7 +248,8 @@ caf::behavior worker_actor(caf::stateful_actor<WorkerState>* self, Parts parts) 
       self->spawn<caf::detached>(engine_actor, parts, caf::actor_cast<caf::actor>(self));
   auto worker = std::make_shared<Worker>(self, parts);
   return {timed([worker](const Frame& frame) { worker->on(frame.message); }),
-          timed([worker](const GenerationEnded& ended) { worker->on(ended); })};
+          timed([worker](const GenerationEnded& ended) { worker->on(ended); }),
+          timed([worker](const LeaveUnanswered& late) { worker->on(late); })};
 }
 
 }  // namespace
@@ -266,15 +283,19 @@ int run_worker(const WorkerOptions& options) {
       });
   AgentConnection agent(options, identity->secret, sockets);
   std::atomic<std::uint64_t> engine_generation{0};
+  std::atomic<bool> device_lost{false};
   TrainLoopOptions loop_options;
   loop_options.directory = directory;
   loop_options.run_id = identity->id;
   loop_options.agent = options.agent;
   loop_options.slot = options.slot;
   loop_options.incarnation = options.incarnation;
-  TrainLoop loop(loop_options, clock, gate,
-                 [&](wire::Body body) { agent.send(engine_generation, std::move(body)); });
-  worker = system.spawn(worker_actor, Parts{agent, loop, gate, engine_generation});
+  TrainLoop loop(loop_options, clock, gate, [&](wire::Body body) {
+    const auto* device = std::get_if<wire::DeviceReport>(&body);
+    if (device != nullptr && device->ends) device_lost = true;
+    agent.send(engine_generation, std::move(body));
+  });
+  worker = system.spawn(worker_actor, Parts{agent, loop, gate, engine_generation, device_lost});
   if (const Status connected = agent.connect(); !connected) {
     spdlog::error("{}", connected.error().message);
     return 1;

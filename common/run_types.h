@@ -80,6 +80,14 @@ struct FlightNote {
   bool operator==(const FlightNote&) const = default;
 };
 
+/// What a worker has to say of its GPU.
+enum class DeviceTrouble : std::uint8_t {
+  kFault = 0,          ///< its context is broken, with all memory in it
+  kOutOfMemory = 1,    ///< an allocation was refused; ends the generation at least
+  kCommunication = 2,  ///< NCCL failed; ends the generation at least
+  kHealth = 3,         ///< Xid, memory errors, a clock that is held down; training goes on
+};
+
 /// Degrees of parallelism.
 struct Degrees {
   int dp = 1;

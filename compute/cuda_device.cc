@@ -49,8 +49,18 @@ CudaDevice::~CudaDevice() {
 void CudaDevice::keep(tenax_cuda_status status) {
   if (status == TENAX_CUDA_OK || error_) return;
   error_ = true;
-  error_kept_ = cuda_status(status, fmt::format("GPU {} ({}): {}", options_.device, info_.name,
-                                                plugin_->message(context_)));
+  error_kept_ = cuda_status(
+      status, fmt::format("GPU {} ({}): {}", options_.device, info_.name, message_of(status)));
+}
+
+std::string CudaDevice::message_of(tenax_cuda_status status) const {
+  std::string message = plugin_->message(context_);
+  if (status != TENAX_CUDA_OUT_OF_MEMORY) return message;
+  const Held held = memory_held();
+  message += fmt::format("; this worker holds {} bytes of it, at most it held {}", held.bytes,
+                         held.peak_bytes);
+  if (planned_bytes_ > 0) message += fmt::format(", planned for it are {}", planned_bytes_);
+  return message;
 }
 
 Status CudaDevice::status() {
@@ -67,7 +77,7 @@ Result<CudaMemory> CudaDevice::allocate_bytes(std::uint64_t bytes, const std::st
   if (status != TENAX_CUDA_OK) {
     if (status == TENAX_CUDA_DEVICE_LOST) keep(status);
     return cuda_status(status, fmt::format("GPU {} ({}), {}: {}", options_.device, info_.name, what,
-                                           plugin_->message(context_)))
+                                           message_of(status)))
         .error();
   }
   // Memory keeps its device, but the device's own scratch must not.

@@ -65,6 +65,10 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
     std::uint64_t peak_bytes = 0;  ///< the most at once
   };
   Held memory_held() const;
+  /// The first failure, after which nothing is done any more. Waits for nothing, unlike status().
+  Status kept() const { return error_kept_; }
+  /// What was planned for this process: said where memory does not suffice. 0: nothing was.
+  void expect(std::uint64_t bytes) { planned_bytes_ = bytes; }
   /// For logs: "GPU 0 (NVIDIA H100): held at most 1234 bytes of device memory".
   std::string memory_text() const;
   /// Queues an operation of the plugin: run(plugin().run_norm, call). Does nothing after a failure.
@@ -103,6 +107,8 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
       : plugin_(std::move(plugin)), options_(options) {}
 
   void keep(tenax_cuda_status status);
+  /// The plugin's newest message, with the plan beside what is held where memory did not suffice.
+  std::string message_of(tenax_cuda_status status) const;
   /// `buffer` is about to change: copies of values in it are old then.
   void touch(std::span<const float> buffer);
   /// BF16 copy of values that begin at `values`, or null.
@@ -114,6 +120,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
   tenax_cuda_device_info info_{};
   Status error_kept_;
   bool error_ = false;
+  std::uint64_t planned_bytes_ = 0;
   CudaMemory squares_;
   std::size_t squares_size_ = 0;  ///< doubles
   struct Copy {

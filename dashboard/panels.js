@@ -79,8 +79,9 @@ export function showRanks(container, ranks) {
       setText(node.children[2], rank.state === 'training' ? placeOf(rank) : `${placeOf(rank)} \u00b7 ${rank.state}`);
       setText(node.children[3], paceOf(rank));
       const straggles = rank.straggles ? ', straggles' : '';
+      const trouble = rank.device_trouble ? `; GPU: ${rank.device_trouble}` : '';
       const title = `${rank.state} on agent ${rank.agent}, slot ${rank.slot}, pid ${rank.pid}, ` +
-                    `incarnation ${rank.incarnation}, ${rank.restarts} restarts${straggles}`;
+                    `incarnation ${rank.incarnation}, ${rank.restarts} restarts${straggles}${trouble}`;
       if (node.title !== title) node.title = title;
     });
   }

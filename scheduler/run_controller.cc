@@ -46,6 +46,20 @@ std::string_view to_string(SeatState state) {
   return "unknown";
 }
 
+std::string_view to_string(DeviceTrouble trouble) {
+  switch (trouble) {
+    case DeviceTrouble::kFault:
+      return "fault";
+    case DeviceTrouble::kOutOfMemory:
+      return "out of memory";
+    case DeviceTrouble::kCommunication:
+      return "communication";
+    case DeviceTrouble::kHealth:
+      return "health";
+  }
+  return "trouble";
+}
+
 bool on_ancestry(const RunState& state, std::uint64_t branch, std::int64_t step) {
   std::uint64_t current = state.branch;
   std::int64_t limit = step;  // no limit on the current branch itself

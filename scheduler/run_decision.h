@@ -54,6 +54,7 @@ class Decision {
   void on(const PaceChanged& e);
   void on(const RollbackRequested& e);
   void on(const ReplayEnded& e);
+  void on(const DeviceReported& e);
 
  private:
   template <class... Args>

@@ -343,4 +343,19 @@ void Decision::on(const WorkerExited& e) {
   try_start();
 }
 
+void Decision::on(const DeviceReported& e) {
+  Seat* seat = seat_of(e.agent, e.slot, e.incarnation);
+  if (seat == nullptr || seat->state == SeatState::kAbsent) return;
+  seat->device_trouble = fmt::format("{}: {}", to_string(e.trouble), e.text);
+  ++s_.device_troubles;
+  const std::string name = name_of_seat(*seat);
+  note(Severity::kWarning, "GPU of {} (agent {}, slot {}): {}", name, e.agent, e.slot,
+       seat->device_trouble);
+  if (!e.ends || seat->rank < 0) return;
+  // Whatever the others say of its end is a consequence.
+  const std::string reason = fmt::format("{} lost its GPU: {}", name, e.text);
+  blame(reason, kEvidenceProcess);
+  if (active()) begin_gathering(reason, kEvidenceProcess);
+}
+
 }  // namespace tenax::scheduler

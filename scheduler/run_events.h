@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct SupervisorStarted {
   std::vector<std::uint64_t> manifests;     ///< checkpoints that the store has
   std::vector<std::uint32_t> agents_alive;  ///< agents whose processes still run and may answer
 };
+
+/// "fault", "out of memory", ...
+std::string_view to_string(DeviceTrouble trouble);
 
 struct WorkerSeen {
   std::uint32_t slot = 0;
@@ -189,6 +193,16 @@ struct PaceChanged {
   std::string text;  ///< the numbers, a sentence
 };
 
+/// A worker has trouble with its GPU.
+struct DeviceReported {
+  std::uint32_t agent = 0;
+  std::uint32_t slot = 0;
+  std::uint64_t incarnation = 0;
+  DeviceTrouble trouble = DeviceTrouble::kFault;
+  std::string text;   ///< the GPU, what failed, what its driver says beside it
+  bool ends = false;  ///< the worker can do nothing more with it and ends
+};
+
 /// The operator wants the run to go back, whatever the detector says. Steps are those of the
 /// current branch.
 struct RollbackRequested {
@@ -220,6 +234,6 @@ using Event =
                  RankStopped, RankFinished, StepReported, ShardWritten, ShardFailed, CommitEnded,
                  VerifyEnded, StopRequested, TimerFired, CheckpointImported, PruneRequested,
                  AgentAsked, DrainRequested, ScaleRequested, ShardHashed, PaceChanged,
-                 RollbackRequested, ReplayEnded>;
+                 RollbackRequested, ReplayEnded, DeviceReported>;
 
 }  // namespace tenax::scheduler

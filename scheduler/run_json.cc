@@ -154,6 +154,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRequested, to, skip_first, skip_last,
                                    lr_steps, by)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(ReplayEnded, id, compared, difference_step, replica,
                                                 detail, error, tokens_damaged, spread)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DeviceReported, agent, slot, incarnation, trouble, text, ends)
 void to_json(json& j, const TimerFired&) { j = json::object(); }
 void from_json(const json&, TimerFired&) {}
 
@@ -180,7 +181,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReplaySteps, id, checkpoint_id, from, to)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RestartHistory, restarts)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Seat, agent, slot, rank, retired, incarnation, pid,
                                                 state, held, restarts, finished_step, finish_cause,
-                                                spawned_at, spawn_at)
+                                                spawned_at, spawn_at, device_trouble)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AgentState, incarnation, pid, host, up, spawned_at,
                                                 asked, restarts, history, worker_history, joined,
                                                 token, draining, gone, excluded_until, exclusions)
@@ -213,19 +214,22 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
     total_steps, counted_step, last_progress_generation, seats, degrees, target, regroup,
     retire_surplus, agents, branches, checkpoints, skip_windows, softenings, spikes, fault_at,
     culprit, culprit_strength, deadline, last_progress_at, stop_requested, stop_issued, stop_kind,
-    restarts, rollbacks, save_failures, failed_checkpoint, failed_step, save_error, exit_code,
-    finish_reason, config_digest, watch, last_report_at, newest_report_step, first_of_generation,
-    setup_began, flights, hashes_step, hashes, distrust_memory, replay, next_replay, dispute,
-    replays_another_schedule, load_before, loaded_checkpoint, loaded_step, aborted_at)
+    restarts, rollbacks, device_troubles, save_failures, failed_checkpoint, failed_step, save_error,
+    exit_code, finish_reason, config_digest, watch, last_report_at, newest_report_step,
+    first_of_generation, setup_began, flights, hashes_step, hashes, distrust_memory, replay,
+    next_replay, dispute, replays_another_schedule, load_before, loaded_checkpoint, loaded_step,
+    aborted_at)
 
 namespace {
 
 constexpr std::array<std::string_view, std::variant_size_v<Event>> kEventNames = {
-    "SupervisorStarted",  "AgentJoined",    "AgentLost",         "WorkerUp",       "WorkerExited",
-    "RankFormed",         "RankStopped",    "RankFinished",      "StepReported",   "ShardWritten",
-    "ShardFailed",        "CommitEnded",    "VerifyEnded",       "StopRequested",  "TimerFired",
-    "CheckpointImported", "PruneRequested", "AgentAsked",        "DrainRequested", "ScaleRequested",
-    "ShardHashed",        "PaceChanged",    "RollbackRequested", "ReplayEnded"};
+    "SupervisorStarted", "AgentJoined",   "AgentLost",         "WorkerUp",
+    "WorkerExited",      "RankFormed",    "RankStopped",       "RankFinished",
+    "StepReported",      "ShardWritten",  "ShardFailed",       "CommitEnded",
+    "VerifyEnded",       "StopRequested", "TimerFired",        "CheckpointImported",
+    "PruneRequested",    "AgentAsked",    "DrainRequested",    "ScaleRequested",
+    "ShardHashed",       "PaceChanged",   "RollbackRequested", "ReplayEnded",
+    "DeviceReported"};
 
 constexpr std::array<std::string_view, std::variant_size_v<Command>> kCommandNames = {
     "SpawnAgent",       "SpawnWorker",  "KillWorker",       "KillAgent",         "AbortGeneration",

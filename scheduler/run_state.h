@@ -85,6 +85,7 @@ struct Seat {
   FinishCause finish_cause = FinishCause::kDone;
   std::optional<Time> spawned_at;  ///< while kSpawning
   std::optional<Time> spawn_at;    ///< a restart held back by the strategy's backoff
+  std::string device_trouble;      ///< the newest with the place's GPU; empty: none
 };
 
 struct AgentState {
@@ -220,6 +221,7 @@ struct RunState {
   StopKind stop_kind = StopKind::kGraceful;
   int restarts = 0;
   int rollbacks = 0;
+  int device_troubles = 0;              ///< that workers reported of their GPUs
   int save_failures = 0;                ///< since a step was counted or a checkpoint committed
   std::uint64_t failed_checkpoint = 0;  ///< the newest one of which a share could not be written
   std::int64_t failed_step = -1;        ///< of this generation's newest failed save; -1: none

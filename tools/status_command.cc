@@ -137,6 +137,11 @@ int print_saved_state(const InspectArguments& arguments,
               terminal_width(stdout), kColumn));
   if (state.degrees.dp > 0) say(kColumn, "layout", layout_words(state.degrees, state.target));
   if (address) print_address(*address);
+  for (const scheduler::Seat& seat : state.seats) {
+    if (seat.device_trouble.empty()) continue;
+    say(kColumn, "  GPU",
+        fmt::format("of agent {} slot {}: {}", seat.agent, seat.slot, seat.device_trouble));
+  }
   for (std::size_t id = 0; id < state.agents.size(); ++id) {
     const scheduler::AgentState& agent = state.agents[id];
     if (!agent.excluded_until) continue;
@@ -159,6 +164,8 @@ void print_worker(const json& w, const std::string& name, const std::string& pla
              known ? fmt::format("  pace x{:.2f}{}", w.at("straggler_score").get<double>(),
                                  w.at("straggles").get<bool>() ? ", straggles" : "")
                    : std::string());
+  if (const json trouble = w.value("device_trouble", json()); trouble.is_string())
+    say(kColumn, "  GPU", trouble.get<std::string>());
 }
 
 void print_live_state(const json& j) {

@@ -73,6 +73,7 @@ struct PreparedRun {
   std::vector<std::string> changes;
   PreparedData data;
   std::string memory;                        ///< the plan, in words
+  std::uint64_t planned_device_bytes = 0;    ///< of the rank that needs most; 0: the CPU computes
   std::shared_ptr<compute::CudaDevice> gpu;  ///< null where the CPU computes; for a moment only
   bool resumed = false;
 };
@@ -144,7 +145,19 @@ Status plan_memory(PreparedRun& run) {
   }
   TENAX_TRY(const auto stages, plan_run_memory(run.config, run.data.vocabulary_size, gpus));
   run.memory = describe_memory(stages, run.config);
+  if (run.config.train.device == configs::ComputeDevice::kCuda) {
+    for (const RankMemory& rank : stages)
+      run.planned_device_bytes =
+          std::max(run.planned_device_bytes, static_cast<std::uint64_t>(rank.total()));
+  }
   return {};
+}
+
+/// For workers, which say it beside an allocation that is refused.
+Status keep_plan(PreparedRun& run) {
+  if (run.identity.planned_device_bytes == run.planned_device_bytes) return {};
+  run.identity.planned_device_bytes = run.planned_device_bytes;
+  return run.directory.write_identity(run.identity);
 }
 
 /// Whether the same command as before goes on with the run by itself: it was preempted or, where
@@ -202,6 +215,7 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
     TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
     TENAX_TRY(run.data, reopen_data(run.directory));
     TENAX_RETURN_IF_ERROR(plan_memory(run));
+    TENAX_RETURN_IF_ERROR(keep_plan(run));
     run.gpu.reset();
     return run;
   }
@@ -218,6 +232,7 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   TENAX_RETURN_IF_ERROR(plan_memory(run));
   TENAX_TRY(run.identity, run.directory.create(run.config.run.name));
   TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
+  TENAX_RETURN_IF_ERROR(keep_plan(run));
   run.gpu.reset();
   return run;
 }

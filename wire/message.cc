@@ -185,7 +185,14 @@ void write_body(schema::Envelope::Builder e, const Body& body) {
                           b.setHash(m.hash);
                         },
                         [&](const Leaving& m) { e.setLeaving(m.reason); },
-                        [&](const Pace& m) { e.setPace(m.busy_seconds); }},
+                        [&](const Pace& m) { e.setPace(m.busy_seconds); },
+                        [&](const DeviceReport& m) {
+                          auto b = e.initDeviceReport();
+                          b.setRank(m.rank);
+                          b.setTrouble(static_cast<std::uint8_t>(m.trouble));
+                          b.setText(m.text);
+                          b.setEnds(m.ends);
+                        }},
              body);
 }
 
@@ -300,6 +307,11 @@ Result<Body> read_body(schema::Envelope::Reader e) {
     }
     case E::PACE:
       return Body(Pace{e.getPace()});
+    case E::DEVICE_REPORT: {
+      auto b = e.getDeviceReport();
+      return Body(DeviceReport{b.getRank(), static_cast<DeviceTrouble>(b.getTrouble()),
+                               text(b.getText()), b.getEnds()});
+    }
     case E::LEAVING:
       return Body(Leaving{text(e.getLeaving())});
     case E::SHARD_HASH: {
@@ -363,7 +375,7 @@ std::string_view body_name(const Body& body) {
       "shardFailed", "rendezvous",  "welcome",       "spawnWorker",    "killWorker",
       "planFor",     "abort",       "workerCommand", "reportAck",      "checkpointClosed",
       "shutdown",    "joinRequest", "admitted",      "shardHash",      "leaving",
-      "pace"};
+      "pace",        "deviceReport"};
   return kNames[body.index()];
 }
 

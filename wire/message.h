@@ -121,6 +121,12 @@ struct Pace {
 struct Leaving {
   std::string reason;
 };
+struct DeviceReport {
+  std::int32_t rank = -1;
+  DeviceTrouble trouble = DeviceTrouble::kFault;
+  std::string text;
+  bool ends = false;  ///< the worker waits for shutdown
+};
 struct RendezvousValue {
   std::uint64_t generation = 0;
   std::string key;
@@ -161,7 +167,7 @@ using Body =
     std::variant<AgentHello, Heartbeat, WorkerUp, WorkerExited, RankFormed, StepDone, RankStopped,
                  RankFinished, SnapshotSealed, ShardWritten, ShardFailed, RendezvousValue, Welcome,
                  SpawnWorker, KillWorker, PlanFor, Abort, Command, ReportAck, CheckpointClosed,
-                 Shutdown, JoinRequest, Admitted, ShardHash, Leaving, Pace>;
+                 Shutdown, JoinRequest, Admitted, ShardHash, Leaving, Pace, DeviceReport>;
 
 /// One control message with its fences.
 struct Message {

@@ -45,6 +45,8 @@ struct Envelope {
     joinRequest @28 :JoinRequest;        # agent that nobody started -> supervisor, repeated until the answer comes
     shardHash @30 :ShardHash;            # worker -> agent -> supervisor: every integrity_interval steps
     pace @32 :Float64;                   # worker -> agent: seconds of its newest step without its waits
+    deviceReport @33 :DeviceReport;      # worker -> agent -> supervisor: trouble with its GPU. Where the worker ends over
+                                         # it the agent passes it on and answers with shutdown
     leaving @31 :Text;                   # agent that joined -> supervisor: it wants to end; the text is the reason
     admitted @29 :Admitted;              # supervisor -> that agent: be agent (with agentIncarnation), or why not
   }
@@ -208,6 +210,13 @@ struct ShardHash {
   branch @1 :UInt64;
   step @2 :Int64;
   hash @3 :Text;               # of parameters and optimizer state after the step; equal on replicas
+}
+
+struct DeviceReport {
+  rank @0 :Int32;
+  trouble @1 :UInt8;           # 0 fault of the device, 1 out of memory, 2 NCCL, 3 health
+  text @2 :Text;               # the GPU, what failed, what NVML says
+  ends @3 :Bool;               # the worker can do nothing more with it and waits for shutdown
 }
 
 struct ShardFailed {

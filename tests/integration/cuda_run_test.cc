@@ -163,7 +163,12 @@ TEST_F(CudaRun, OfWhichADeviceIsLostEndsWithTheUndisturbedWeights) {
   EXPECT_FALSE(std::filesystem::exists(fault)) << "nobody had the fault";
   EXPECT_EQ(run.hash(), hash);
   EXPECT_NE(run.journal().find("exited with code 71"), std::string::npos) << run.journal();
-  EXPECT_NE(logs_of(run).find("; the driver reports Xid 79; 1 uncorrected memory errors since"),
+  // The reason, with what NVML says beside it, is there before the worker is gone.
+  const std::string journal = run.journal();
+  const auto told = journal.find("fault: GPU 0 (emulated): ");
+  EXPECT_NE(told, std::string::npos) << journal;
+  EXPECT_LT(told, journal.find("exited with code 71")) << journal;
+  EXPECT_NE(journal.find("; the driver reports Xid 79; 1 uncorrected memory errors since", told),
             std::string::npos)
       << logs_of(run);
 }

@@ -34,6 +34,14 @@ TEST(EventCodec, TheFencesOfTheEnvelopeGoIntoTheEvent) {
   EXPECT_EQ(stopped.generation, 2u);
   EXPECT_EQ(stopped.bad_checkpoint, 77u);
   EXPECT_EQ(stopped.worker, 6u);
+  const auto device = event_of<scheduler::DeviceReported>(
+      wire::DeviceReport{1, DeviceTrouble::kOutOfMemory, "GPU 0", true});
+  EXPECT_EQ(device.agent, 3u);
+  EXPECT_EQ(device.slot, 5u);
+  EXPECT_EQ(device.incarnation, 6u);
+  EXPECT_EQ(device.trouble, DeviceTrouble::kOutOfMemory);
+  EXPECT_EQ(device.text, "GPU 0");
+  EXPECT_TRUE(device.ends);
   const auto asked = event_of<scheduler::AgentAsked>(wire::JoinRequest{"token", 7, "host", 2});
   EXPECT_EQ(asked.token, "token");
   EXPECT_EQ(asked.num_slots, 2u);

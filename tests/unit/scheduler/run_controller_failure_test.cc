@@ -64,6 +64,45 @@ TEST(RunController, ADeadWorkerIsReplacedAndFedByItsDataParallelPeer) {
   expect_a_clean_end(run);
 }
 
+DeviceReported report_of(const Seat& seat, DeviceTrouble trouble, bool ends) {
+  return {seat.agent, seat.slot, seat.incarnation, trouble, "GPU 0 (X): what it says", ends};
+}
+
+TEST(RunController, AGpuThatIsLostIsNamedBeforeItsWorkerIsGone) {
+  ControlledRun run(run_of(2, 2));
+  run.start();
+  run.run_until_training();
+  ASSERT_TRUE(run.train_to(3));
+  const std::uint64_t generation = run.state.generation;
+  run.feed(report_of(run.state.seats[2], DeviceTrouble::kFault, true));
+  EXPECT_EQ(run.state.generation, generation + 1);
+  EXPECT_TRUE(run.noted("GPU of rank 2 (agent 0, slot 2): fault: GPU 0 (X): what it says"));
+  EXPECT_EQ(run.state.culprit, "rank 2 lost its GPU: GPU 0 (X): what it says");
+  run.kill_worker(2);
+  recover(run);
+  EXPECT_EQ(run.state.culprit, "rank 2 lost its GPU: GPU 0 (X): what it says");
+  EXPECT_EQ(run.plan().sources[2].kind, kPeer);
+  EXPECT_EQ(run.state.seats[2].device_trouble, "fault: GPU 0 (X): what it says");
+  EXPECT_EQ(run.state.device_troubles, 1);
+  expect_a_clean_end(run);
+}
+
+TEST(RunController, AGpuInBadHealthIsNotedAndTrainsOn) {
+  ControlledRun run(run_of(2, 2));
+  run.start();
+  run.run_until_training();
+  const std::uint64_t generation = run.state.generation;
+  run.feed(report_of(run.state.seats[1], DeviceTrouble::kHealth, false));
+  EXPECT_EQ(run.state.generation, generation);
+  EXPECT_TRUE(run.noted("GPU of rank 1 (agent 0, slot 1): health: GPU 0 (X): what it says"));
+  DeviceReported old = report_of(run.state.seats[1], DeviceTrouble::kFault, true);
+  --old.incarnation;  // G2
+  run.feed(old);
+  EXPECT_EQ(run.state.generation, generation);
+  EXPECT_EQ(run.state.device_troubles, 1);
+  expect_a_clean_end(run);
+}
+
 TEST(RunController, WithAShardedOptimizerALostRankSendsAllBackToTheCheckpoint) {
   test::ControlledRunOptions options = run_of(3, 1);
   options.controller.zero = 1;

@@ -74,7 +74,8 @@ std::vector<Event> events() {
           ShardHashed{1, 2, 3, 4, "hash"},
           PaceChanged{1, 2, true, 1.75, "slow"},
           RollbackRequested{4, 6, 8, 0.5, 100, "tenax rollback"},
-          ReplayEnded{2, 11, 12, 1, "replica 1 differs", "no", true}};
+          ReplayEnded{2, 11, 12, 1, "replica 1 differs", "no", true},
+          DeviceReported{1, 2, 3, DeviceTrouble::kCommunication, "NCCL: ...", true}};
 }
 
 std::vector<Command> commands() {

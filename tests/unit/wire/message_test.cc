@@ -83,7 +83,8 @@ std::vector<Message> one_of_each() {
       Admitted{"token", "why not"},
       ShardHash{1, 2, 3, "hash"},
       Leaving{"why"},
-      Pace{0.25}};
+      Pace{0.25},
+      DeviceReport{3, DeviceTrouble::kHealth, "GPU 0: Xid 79", true}};
   std::vector<Message> messages;
   for (const Body& body : bodies) messages.push_back({"run", 1, 2, 3, 4, 5, 6, body});
   return messages;
