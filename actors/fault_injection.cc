@@ -5,14 +5,37 @@
 
 namespace tenax::actors {
 
-void FaultInjection::before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine) {
-  if (strikes(faults_.hang_step, branch, step) &&
-      generation_ <= static_cast<std::uint64_t>(faults_.hang_generations)) {
+Status FaultInjection::before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine,
+                                   compute::CudaDevice* gpu) {
+  if (strikes_early(faults_.hang_step, branch, step)) {
     const volatile bool hangs = true;
     while (hangs) {
     }
   }
-  if (flipped_ || !strikes(faults_.weight_step, branch, step)) return;
+  if (gpu != nullptr && strikes_early(faults_.gpu_step, branch, step))
+    TENAX_RETURN_IF_ERROR(strike(*gpu));
+  if (!flipped_ && strikes(faults_.weight_step, branch, step)) flip_weight(engine);
+  return {};
+}
+
+Status FaultInjection::strike(compute::CudaDevice& gpu) const {
+  switch (faults_.gpu_kind) {
+    case configs::GpuFault::kHang:
+      gpu.queue(gpu.plugin().run_spin, faults_.gpu_hang_seconds);
+      return {};
+    case configs::GpuFault::kBadStore:
+      gpu.queue(gpu.plugin().run_bad_store);
+      return {};
+    case configs::GpuFault::kOutOfMemory: {
+      TENAX_TRY(const auto memory,
+                gpu.allocate_bytes(2 * gpu.info().memory_bytes, "a fault on purpose"));
+      return {};
+    }
+  }
+  return {};
+}
+
+void FaultInjection::flip_weight(compute::Engine& engine) {
   flipped_ = true;
   const auto& parameters = engine.parameters();
   // A matrix in the middle of the stage: every sample goes through it.

@@ -2,12 +2,14 @@
 // a bad device or a bug would do, at a named step of a named rank. A device's fault happens once:
 // on branch 0 and in the first computation of the step, so that what is computed again is right;
 // after a restart it happens again at the same step, so that an interrupted run stays the same run.
-// Poisoned samples are data (data/poison.h), not devices. Confined to the engine's thread.
+// What ends a process or a generation strikes in the first generations only: it would never be
+// over. Poisoned samples are data (data/poison.h), not devices. Confined to the engine's thread.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
+#include "compute/cuda_device.h"
 #include "compute/engine.h"
 #include "configs/run_config.h"
 
@@ -25,8 +27,10 @@ class FaultInjection {
   void weights_replaced() { flipped_ = false; }
 
   /// Flips a bit from 0 to 1 in one of the rank's weights before `step`; not again if the step is
-  /// begun again with the same weights. Does not return from a step that hangs.
-  void before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine);
+  /// begun again with the same weights. Does not return from a step that hangs. Faults of `gpu`
+  /// (null: the CPU computes) are queued before the step; kNoSpace is one of them.
+  Status before_step(std::uint64_t branch, std::int64_t step, compute::Engine& engine,
+                     compute::CudaDevice* gpu);
   /// Marks a microbatch whose gradients are to be wrong in this computation of `step`; `attempt` is
   /// 0 for the first one.
   void mark(std::uint64_t branch, std::int64_t step, int attempt,
@@ -38,6 +42,12 @@ class FaultInjection {
   bool strikes(std::int64_t fault_step, std::uint64_t branch, std::int64_t step) const {
     return fault_step > 0 && step == fault_step && branch == 0 && rank_ == faults_.rank;
   }
+  bool strikes_early(std::int64_t fault_step, std::uint64_t branch, std::int64_t step) const {
+    return strikes(fault_step, branch, step) &&
+           generation_ <= static_cast<std::uint64_t>(faults_.hang_generations);
+  }
+  Status strike(compute::CudaDevice& gpu) const;
+  void flip_weight(compute::Engine& engine);
 
   configs::FaultsSection faults_;
   int rank_ = 0;

@@ -296,7 +296,7 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
   report.learning_rate = rate(step);
   report.position_begin = data_->position_begin(step);
   report.position_end = data_->position_end(step);
-  faults_.before_step(plan.branch, step, *engine_);
+  TENAX_RETURN_IF_ERROR(faults_.before_step(plan.branch, step, *engine_, gpu_.get()));
   TENAX_TRY(verdict, compute_and_judge(comm, link, report));
   {
     MutexLock lock(state_mutex_);

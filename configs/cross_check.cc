@@ -257,11 +257,18 @@ void check_spikes(const RunConfig& c, Found& found) {
 
 void check_faults(const RunConfig& c, Found& found) {
   const FaultsSection& f = c.faults;
-  const bool used = f.weight_step > 0 || f.gradient_step > 0 || f.nan_step > 0 || f.hang_step > 0;
+  const bool used = f.weight_step > 0 || f.gradient_step > 0 || f.nan_step > 0 || f.hang_step > 0 ||
+                    f.gpu_step > 0;
   if (used && f.rank >= c.layout.world_size()) {
     found.push_back(
         {{"faults.rank", "layout"},
          fmt::format("faults.rank {} is not one of the {} ranks", f.rank, c.layout.world_size())});
+  }
+  if (f.gpu_step > 0 && c.train.device != ComputeDevice::kCuda) {
+    found.push_back({{"faults.gpu_step", "train.device"},
+                     fmt::format("faults.gpu_step {} is a fault of a GPU and needs train.device = "
+                                 "\"cuda\"",
+                                 f.gpu_step)});
   }
 }
 

@@ -19,7 +19,7 @@ void bind_faults(Binder& b, FaultsSection& c) {
              {.doc = "Bad samples have random tokens, make the loss NaN, or have more and more "
                      "random tokens."});
   b.add("faults.rank", c.rank,
-        {.doc = "The rank whose device the next six keys make faulty.", .range = at_least(0)});
+        {.doc = "The rank whose device the next nine keys make faulty.", .range = at_least(0)});
   b.add("faults.weight_step", c.weight_step,
         at_step("Before this step a bit of one of its weights flips; 0: off."));
   b.add("faults.gradient_step", c.gradient_step,
@@ -31,9 +31,21 @@ void bind_faults(Binder& b, FaultsSection& c) {
         at_step("In this step its loss and gradients are NaN, once; 0: off."));
   b.add("faults.hang_step", c.hang_step, at_step("In this step it computes for ever; 0: off."));
   b.add("faults.hang_generations", c.hang_generations,
-        {.doc = "In so many of the run's first generations.",
+        {.doc = "This and the GPU's fault happen in so many of the run's first generations.",
          .unit = "generations",
          .range = between(1, kMaxSteps)});
+  b.add("faults.gpu_step", c.gpu_step,
+        at_step("In this step its GPU has a fault; 0: off. Needs train.device = \"cuda\"."));
+  b.add_enum("faults.gpu_kind", c.gpu_kind,
+             {{"hang", GpuFault::kHang},
+              {"bad_store", GpuFault::kBadStore},
+              {"out_of_memory", GpuFault::kOutOfMemory}},
+             {.doc = "A kernel that hangs, a store behind an allocation, or an allocation that is "
+                     "refused."});
+  b.add("faults.gpu_hang_seconds", c.gpu_hang_seconds,
+        {.doc = "After so long the hanging kernel ends by itself.",
+         .unit = "s",
+         .range = between(0.001, 60)});
   b.add("faults.learning_rate_step", c.learning_rate_step,
         at_step("From this step on the learning rate is wrong; 0: off."));
   b.add("faults.learning_rate_num_steps", c.learning_rate_num_steps,

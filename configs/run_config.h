@@ -113,6 +113,13 @@ struct CheckpointSection {
   std::int64_t buddy_copies = 0;
 };
 
+/// Faults of a GPU, as its driver knows them.
+enum class GpuFault {
+  kHang,         ///< a kernel that a timer of its own ends
+  kBadStore,     ///< a store far behind an allocation: the context is broken
+  kOutOfMemory,  ///< an allocation that no GPU can give
+};
+
 struct FaultsSection {
   std::int64_t poison_batch = 0;
   std::int64_t poison_num_batches = 8;
@@ -124,6 +131,9 @@ struct FaultsSection {
   std::int64_t nan_step = 0;
   std::int64_t hang_step = 0;
   std::int64_t hang_generations = 1;
+  std::int64_t gpu_step = 0;
+  GpuFault gpu_kind = GpuFault::kHang;
+  double gpu_hang_seconds = 20;
   std::int64_t learning_rate_step = 0;
   std::int64_t learning_rate_num_steps = 1;
   double learning_rate_factor = 30;

@@ -7,7 +7,9 @@ namespace {
 
 /// Spins until the GPU's clock has gone on by `nanoseconds`; ends by itself.
 __global__ void spin_kernel(std::uint64_t nanoseconds) {
-#ifdef __CUDA_ARCH__
+#ifdef TENAX_EMULATED_DEVICE
+  emulation::spin(nanoseconds);
+#elif defined(__CUDA_ARCH__)
   std::uint64_t begin = 0;
   std::uint64_t now = 0;
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begin));
@@ -19,7 +21,13 @@ __global__ void spin_kernel(std::uint64_t nanoseconds) {
 #endif
 }
 
-__global__ void bad_store_kernel(float* end) { *end = 1.0f; }
+__global__ void bad_store_kernel(float* end) {
+#ifdef TENAX_EMULATED_DEVICE
+  emulation::store(end, 1.0f);
+#else
+  *end = 1.0f;
+#endif
+}
 
 }  // namespace
 

@@ -24,10 +24,10 @@ def largest_difference(losses, expected, begin=0, end=None):
 
 
 class EngineRuns:
-    """The stage's runs by name, in one temporary folder."""
+    """A stage's runs by name, in one temporary folder."""
 
-    def __init__(self, folder, report, clock, options):
-        self.folder, self.report, self.clock, self.options = pathlib.Path(folder), report, clock, options
+    def __init__(self, folder, report, clock, options, stage="engine"):
+        self.folder, self.report, self.clock, self.options, self.stage = pathlib.Path(folder), report, clock, options, stage
         self.layout = [f"layout.data_parallel={options.ranks}", "layout.pipeline_parallel=1"]
 
     def train(self, name, device, settings=(), kill=None):
@@ -38,12 +38,12 @@ class EngineRuns:
         status, text = run(command, self.clock.left())
         if killer and not killer.finish():
             why = "it ended before anything could be killed" if status == 0 else f"nothing was killed: {last_line(text)}"
-            self.report.add("engine", name, "FAILED", why)
+            self.report.add(self.stage, name, "FAILED", why)
             return False
         if kill == "run":
             status, text = run([tenax, "train", "--resume", "--run-dir", path], self.clock.left())
         if status != 0:
-            self.report.add("engine", name, "FAILED", last_line(text))
+            self.report.add(self.stage, name, "FAILED", last_line(text))
         return status == 0
 
     def losses(self, name):
@@ -52,7 +52,7 @@ class EngineRuns:
     def check_curve(self, item, on_gpu, on_cpu):
         gpu, cpu = self.losses(on_gpu), self.losses(on_cpu)
         worst = largest_difference(gpu, cpu, end=FIRST_STEPS)
-        self.report.add("engine", item, "ok" if worst < 1e-4 else "FAILED",
+        self.report.add(self.stage, item, "ok" if worst < 1e-4 else "FAILED",
                         f"largest relative difference {worst:.1e} over {min(len(cpu), FIRST_STEPS)} steps", difference=worst)
 
     def check_late_curve(self):
@@ -61,19 +61,19 @@ class EngineRuns:
         worst = largest_difference(gpu, cpu, FIRST_STEPS)
         gap = max(1e-4, largest_difference(other, cpu, FIRST_STEPS))
         good = worst <= 2 * gap and len(other) == len(cpu)
-        self.report.add("engine", "float32 curve behind them", "ok" if good else "FAILED",
+        self.report.add(self.stage, "float32 curve behind them", "ok" if good else "FAILED",
                         f"largest relative difference {worst:.1e}, of two orders on the CPU {gap:.1e}", difference=worst, orders=gap)
 
     def check_hash(self, name):
         """That run `name` has the weights and moments of run "gpu"."""
         found = hash_of(self.options.tenax, self.folder / name)
         equal = found is not None and found == hash_of(self.options.tenax, self.folder / "gpu")
-        self.report.add("engine", f"{name}: equal hash", "ok" if equal else "FAILED", "weights, m and v")
+        self.report.add(self.stage, f"{name}: equal hash", "ok" if equal else "FAILED", "weights, m and v")
 
     def has_time(self, name, seconds):
         if self.clock.left() >= seconds:
             return True
-        self.report.add("engine", name, "skipped", "no time left")
+        self.report.add(self.stage, name, "skipped", "no time left")
         return False
 
 

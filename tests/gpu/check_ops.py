@@ -1,4 +1,4 @@
-"""Stages ops, sanitize and faults of tools/gpu_check: the plugin by itself, in processes of their own."""
+"""Stages ops and sanitize of tools/gpu_check: the plugin by itself, in processes of their own."""
 
 import json
 import pathlib
@@ -86,44 +86,3 @@ def check_sanitize(report, clock, options):
                             options.plugin, "--budget", f"{clock.left() / 3:.0f}"], clock.left())
         errors = [line for line in text.splitlines() if "ERROR SUMMARY" in line or "RACECHECK SUMMARY" in line]
         report.add("sanitize", tool, "ok" if status == 0 else "FAILED", errors[-1] if errors else f"exit status {status}")
-
-
-FAULTS = {
-    # name: (code after `p = Plugin(...)`, what must be printed)
-    "a bad store is a lost device": ("""
-try:
-    p.call("run_bad_store")
-    p.call("synchronize")
-    print("nothing")
-except PluginError as e:
-    print("lost" if e.status == 3 else e)
-try:
-    p.call("synchronize")
-except PluginError as e:
-    print("stays" if e.status == 3 else e)
-""", "lost\nstays\n"),
-    "too large an allocation is told": ("""
-a = ctypes.c_void_p()
-try:
-    p.call("malloc", 1 << 44, ctypes.byref(a))
-except PluginError as e:
-    print("told" if e.status == 2 and "of device memory" in str(e) else e)
-p.call("synchronize")
-print("goes on")
-""", "told\ngoes on\n"),
-    "a hanging kernel ends by itself": ("""
-p.call("run_spin", 5.0)
-p.call("synchronize")
-print("ended")
-""", "ended\n"),
-}
-
-
-def check_faults(report, clock, options):
-    for name, (code, expected) in FAULTS.items():
-        if clock.left() < 40:
-            report.add("faults", name, "skipped", "no time left")
-            continue
-        status, text = run_python(options.plugin, code, 40)
-        good = status == 0 and text.endswith(expected)
-        report.add("faults", name, "ok" if good else "FAILED", "as it must be" if good else f"status {status}: {text.strip()[-200:]}")

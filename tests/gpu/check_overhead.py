@@ -14,7 +14,7 @@ import time
 
 from check_report import ROOT, last_line, median, run
 from check_training import TRAININGS, training_recipe
-from training_runs import snapshot_stall, step_times, steps_per_second
+from training_runs import journal_of, snapshot_stall, step_times, steps_per_second
 
 FIRST, STEPS, INTERVAL, ROUNDS = 10, 110, 50, 5
 MUST = 0.99
@@ -48,7 +48,7 @@ class Turns:
         shutil.rmtree(run_dir, ignore_errors=True)
         recipe.write_text(self.recipe_of(interval), encoding="utf-8")
         self.run([self.options.tenax, "train", recipe, "--run-dir", run_dir])
-        times = step_times(self.options.tenax, run_dir)
+        times = step_times(journal_of(self.options.tenax, run_dir))
         if interval:
             stall = snapshot_stall(times, interval, self.first)
             self.stalls += [] if stall is None else [stall]

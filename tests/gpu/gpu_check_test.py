@@ -25,11 +25,12 @@ except ImportError as missing:
 
 import check_bench
 import check_engine
+import check_faults
 import check_overhead
 import check_training
 from check_report import Clock, Options, Report, last_line, median, run
-from training_runs import (RunKiller, held_bytes, losses_of, planned_bytes, processes_of, snapshot_stall, step_times,
-                           steps_per_second)
+from training_runs import (RunKiller, held_bytes, journal_of, losses_of, planned_bytes, processes_of, snapshot_stall,
+                           step_times, steps_per_second)
 
 # An emulated device is slow: a small model, few and short samples.
 SMALL = ("train.sequence_length=8", "train.global_batch_size=4", "train.microbatch_size=1", "model.width=32", "model.heads=2",
@@ -94,6 +95,17 @@ class Reading(unittest.TestCase):
         self.assertEqual(check_engine.largest_difference([1.0], [1.0, 2.0]), 1.0)
         self.assertEqual(check_engine.largest_difference([], []), 1.0)
 
+    def test_a_fault_is_in_the_journal_or_did_not_happen(self):
+        def step(number, seconds):
+            return {"kind": "StepReported", "text": "", "event": {"report": {"step": number, "seconds": seconds}}}
+
+        quick = [step(1, 9.0), step(2, 0.1)]  # the first one chooses algorithms
+        report = {"kind": "DeviceReported", "text": "", "event": {"trouble": 1}}
+        self.assertEqual([check_faults.happened([*quick, report], kind) for kind in ("hang", "bad_store", "out_of_memory")],
+                         [False, False, True])
+        self.assertTrue(check_faults.happened([*quick, step(3, 20.1)], "hang"))
+        self.assertTrue(check_faults.happened([{"kind": "TimerFired", "text": "no step was reported: the generation hangs"}], "hang"))
+
     def test_what_does_not_fit_is_named(self):
         options = Options(pathlib.Path("/nowhere"), pathlib.Path("/bin/true"))
         skipped = report_of(check_overhead.check_overhead, Clock(5), options)
@@ -152,6 +164,12 @@ class Runs(unittest.TestCase):
         self.assertEqual({item["state"] for item in items.values()}, {"ok"}, items)
         self.assertEqual(len(items), 4 + len(check_engine.LAYOUTS))
 
+    def test_the_faults_stage_passes(self):
+        self.options.settings += ("faults.gpu_hang_seconds=2.0",)
+        items = report_of(check_faults.check_faults, Clock(280), self.options)
+        self.assertEqual({item["state"] for item in items.values()}, {"ok"}, items)
+        self.assertEqual(len(items), len(check_faults.FAULTS) + len(check_faults.RUN_FAULTS))
+
     def test_a_run_that_ends_too_early_to_be_killed_fails(self):
         runs = check_engine.EngineRuns(self.folder, Report(None), Clock(60), self.options)
         with contextlib.redirect_stdout(io.StringIO()):
@@ -169,7 +187,7 @@ class Runs(unittest.TestCase):
             runs.check_late_curve()
         self.assertEqual(runs.report.items[0]["state"], "ok")
         self.assertGreater(check_engine.largest_difference(runs.losses("cpu, another order"), runs.losses("cpu")), 0)
-        self.assertEqual(len(step_times(self.options.tenax, self.folder / "cpu")), 24)
+        self.assertEqual(len(step_times(journal_of(self.options.tenax, self.folder / "cpu"))), 24)
         self.assertEqual(processes_of(self.folder / "cpu", ("train", "agent", "worker")), [])
 
     def test_overhead_is_measured_in_turns(self):

@@ -43,15 +43,15 @@ def losses_of(tenax, folder):
     return column_of(tenax, folder, "loss")
 
 
-def step_times(tenax, folder):
-    """Step -> seconds at which its report reached the journal."""
+def journal_of(tenax, folder):
+    """The run's journal; empty where there is none."""
     status, text = run([tenax, "journal", folder, "--json"], 60)
-    times = {}
-    for line in text.splitlines() if status == 0 else []:
-        entry = json.loads(line)
-        if entry.get("kind") == "StepReported":
-            times[entry["event"]["report"]["step"]] = entry["time_ns"] * 1e-9
-    return times
+    return [json.loads(line) for line in text.splitlines()] if status == 0 else []
+
+
+def step_times(journal):
+    """Step -> seconds at which its report reached the journal."""
+    return {e["event"]["report"]["step"]: e["time_ns"] * 1e-9 for e in journal if e.get("kind") == "StepReported"}
 
 
 def steps_per_second(times, first):

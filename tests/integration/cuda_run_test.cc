@@ -170,7 +170,70 @@ TEST_F(CudaRun, OfWhichADeviceIsLostEndsWithTheUndisturbedWeights) {
   EXPECT_LT(told, journal.find("exited with code 71")) << journal;
   EXPECT_NE(journal.find("; the driver reports Xid 79; 1 uncorrected memory errors since", told),
             std::string::npos)
-      << logs_of(run);
+      << journal;
+  EXPECT_NE(journal.find("lost its GPU: GPU 0 (emulated)"), std::string::npos) << journal;
+}
+
+TEST_F(CudaRun, WhoseGpuIsInBadHealthSaysSoAndGoesOn) {
+  RunUnderTest run({"1x1", 1, 1, 1, 2, 8}, short_run("cuda"));
+  const std::string nvml = (run.folder() / "nvml").string();
+  setenv("TENAX_STUB_NVML", nvml.c_str(), 1);
+  std::ofstream(nvml) << "0 5 0 64\n";
+  run.start();
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const std::string journal = run.journal();
+  EXPECT_NE(journal.find("health: GPU 0 (emulated): 5 corrected memory errors"), std::string::npos)
+      << journal;
+  EXPECT_NE(journal.find("its clock is held down: hardware thermal slowdown"), std::string::npos)
+      << journal;
+  const std::string status = run.tenax({"status", run.directory().string()}).output;
+  EXPECT_NE(status.find("of agent 0 slot 0: health: GPU 0 (emulated)"), std::string::npos)
+      << status;
+}
+
+/// A run with a fault in step 4 ends with the weights of one without; returns its journal.
+std::string journal_of_fault(const std::string& kind, std::vector<std::string> more = {}) {
+  const std::string hash = undisturbed_hash(shapes().front(), short_run("cuda"));
+  std::vector<std::string> overrides = short_run("cuda");
+  overrides.insert(overrides.end(),
+                   {"faults.gpu_step=4", "faults.rank=1", "faults.gpu_kind=" + kind});
+  overrides.insert(overrides.end(), more.begin(), more.end());
+  RunUnderTest run(shapes().front(), overrides);
+  run.start();
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  EXPECT_EQ(run.hash(), hash);
+  return run.journal();
+}
+
+TEST_F(CudaRun, ThatStoresOutOfBoundsLosesAWorkerAndEndsWithTheUndisturbedWeights) {
+  const std::string journal = journal_of_fault("bad_store");
+  EXPECT_NE(journal.find("fault: GPU 0 (emulated): "), std::string::npos) << journal;
+  EXPECT_NE(journal.find("rank 1 lost its GPU"), std::string::npos) << journal;
+  EXPECT_NE(journal.find("exited with code 71"), std::string::npos) << journal;
+  EXPECT_EQ(journal.find("generation 3"), std::string::npos) << "it struck once: " << journal;
+}
+
+TEST_F(CudaRun, ThatRunsOutOfMemoryGoesOnFromMemoryWithTheUndisturbedWeights) {
+  const std::string journal = journal_of_fault("out_of_memory");
+  EXPECT_NE(journal.find("out of memory: GPU 0 (emulated), a fault on purpose: cudaMalloc: needs "),
+            std::string::npos)
+      << journal;
+  EXPECT_NE(journal.find("; this worker holds "), std::string::npos) << journal;
+  EXPECT_NE(journal.find(", planned for it are "), std::string::npos) << journal;
+  EXPECT_EQ(journal.find("exited with"), std::string::npos) << journal;
+}
+
+TEST_F(CudaRun, WhoseKernelHangsForAWhileWaitsForIt) {
+  const std::string journal = journal_of_fault("hang", {"faults.gpu_hang_seconds=2.0"});
+  EXPECT_EQ(journal.find("generation 2"), std::string::npos) << journal;
+}
+
+TEST_F(CudaRun, WhoseKernelHangsTooLongLosesAWorkerAndEndsWithTheUndisturbedWeights) {
+  const std::string journal =
+      journal_of_fault("hang", {"faults.gpu_hang_seconds=60.0", "supervision.hang_timeout=10s",
+                                "supervision.abort_timeout=500ms"});
+  EXPECT_NE(journal.find("the generation hangs"), std::string::npos) << journal;
+  EXPECT_NE(journal.find("killed by signal 9"), std::string::npos) << journal;
 }
 
 TEST_F(CudaRun, InBfloat16IsReproducedAfterAKill) {

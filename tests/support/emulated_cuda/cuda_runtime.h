@@ -42,6 +42,11 @@ float* dynamic_shared();
 void sync_threads();
 std::uint32_t shuffle_xor(std::uint32_t bits, int mask);
 
+/// What kernels do on purpose: a time passes; a store that breaks the context where no memory of
+/// the device lies.
+void spin(std::uint64_t nanoseconds);
+void store(float* to, float value);
+
 /// Makes the next `count` calls of cudaMalloc fail; or every runtime call from now on fail with
 /// `error`, as a broken context does (0: no more).
 void fail_next_allocations(int count);

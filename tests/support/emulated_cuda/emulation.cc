@@ -3,6 +3,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -12,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <thread>
 #include <vector>
 
 /// Copies that nothing has waited for yet.
@@ -215,6 +217,16 @@ float* dynamic_shared() { return machine().block.shared.data(); }
 void sync_threads() { machine().block.sync_threads(); }
 std::uint32_t shuffle_xor(std::uint32_t bits, int mask) {
   return machine().block.shuffle_xor(bits, mask);
+}
+void spin(std::uint64_t nanoseconds) {
+  std::this_thread::sleep_for(std::chrono::nanoseconds(nanoseconds));
+}
+void store(float* to, float value) {
+  if (is_device_memory(to)) {
+    *to = value;
+  } else {
+    machine().broken = kIllegalAddress;
+  }
 }
 void fail_next_allocations(int count) { machine().failing_allocations = count; }
 void break_context(int error) { machine().broken = error; }

@@ -72,6 +72,20 @@ TEST(CrossCheck, AllowsOnAGpuWhatTheCpuDoes) {
   EXPECT_EQ(cross_check(c), Messages{});
 }
 
+TEST(CrossCheck, RefusesAFaultOfAGpuWhereNoneComputes) {
+  RunConfig c = sound();
+  c.faults.gpu_step = 3;
+  const Messages refused{"faults.gpu_step 3 is a fault of a GPU and needs train.device = \"cuda\""};
+  c.train.device = ComputeDevice::kCpu;
+  EXPECT_EQ(cross_check(c), refused);
+  c.train.device = ComputeDevice::kAuto;
+  EXPECT_EQ(cross_check(c), refused);
+  c.train.device = ComputeDevice::kCuda;
+  EXPECT_EQ(cross_check(c), Messages{});
+  c.faults.rank = 5;
+  EXPECT_EQ(cross_check(c), Messages{"faults.rank 5 is not one of the 1 ranks"});
+}
+
 TEST(CrossCheck, RefusesMatricesThatCannotBeShared) {
   RunConfig c = sound();
   c.layout.tensor_parallel = 3;
