@@ -405,6 +405,10 @@ std::string RunView::prometheus() const {
   metric("checkpoints", "gauge", "Committed checkpoints kept.", p.checkpoints);
   metric("checkpoint_newest_step", "gauge", "Step of the newest committed checkpoint, -1 if none.",
          static_cast<double>(p.newest_checkpoint));
+  const auto snapshot = std::find_if(metrics_.reports().rbegin(), metrics_.reports().rend(),
+                                     [](const StepReport& r) { return r.snapshot_seconds > 0; });
+  metric("checkpoint_stall_seconds", "gauge", "Training's wait for the newest snapshot.",
+         snapshot != metrics_.reports().rend() ? snapshot->snapshot_seconds : 0);
   metric("handler_seconds_max", "gauge", "Longest message handler of the supervisor's actors.",
          to_seconds(longest_handler()));
   return out;

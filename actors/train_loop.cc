@@ -71,6 +71,7 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
   bad_checkpoint_ = 0;
   obeyed_ = 0;
   snapshot_step_ = -1;
+  snapshot_wait_ = {};
   plan_digest_ = wire::plan_digest(plan);
   const auto body = [&]() -> Status {
     TENAX_RETURN_IF_ERROR(prepare(message));
@@ -202,6 +203,7 @@ Status TrainLoop::train(const Plan& plan, int rank, compute::Communicator& comm,
       }
     }
     if (save) TENAX_RETURN_IF_ERROR(snapshot(plan, rank, link));
+    keep_trace(plan);
   }
   const FinishCause cause = done >= plan.total_steps ? FinishCause::kDone
                             : stop                   ? FinishCause::kStopped
@@ -311,11 +313,11 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     TENAX_RETURN_IF_ERROR(evaluate(comm, report));
   }
   report.seconds = to_seconds(clock_.now() - begin);
+  report.snapshot_seconds = to_seconds(std::exchange(snapshot_wait_, {}));
   {
     MutexLock lock(state_mutex_);
     reports_.back() = report;
   }
-  keep_trace(plan);
   watch_gpu();
   send_(wire::StepDone{report});
   send_(wire::Pace{std::max(0.0, report.seconds - to_seconds(recorder_.blocked() - blocked))});

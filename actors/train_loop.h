@@ -97,6 +97,7 @@ class TrainLoop {
   /// backward: the slot is sealed by finish_snapshot() then.
   Status snapshot(const Plan& plan, int rank, GenerationLink& link);
   Status finish_snapshot();
+  Status seal_snapshot();
   /// Waits for a copy that will not be sealed.
   void drop_snapshot();
   /// Tells what has become worse of the GPU's health, now and then.
@@ -149,6 +150,7 @@ class TrainLoop {
     checkpoint::SlotHeader header;
   };
   std::optional<Pending> pending_;
+  Duration snapshot_wait_{};  ///< of training, since the newest report
   EnginePayload payload_;
   Hash128 plan_digest_;
   std::int64_t obeyed_ = 0;          ///< commands of this generation

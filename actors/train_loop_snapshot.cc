@@ -9,6 +9,29 @@
 
 namespace tenax::actors {
 
+namespace {
+
+/// Training waits from construction to destruction: recorded, and added to `wait`.
+class SnapshotSpan {
+ public:
+  SnapshotSpan(compute::StepTrace& trace, Duration& wait)
+      : span_(&trace, compute::TraceKind::kSnapshot),
+        clock_(trace.clock()),
+        wait_(wait),
+        begin_(clock_.now()) {}
+  ~SnapshotSpan() { wait_ += clock_.now() - begin_; }
+  SnapshotSpan(const SnapshotSpan&) = delete;
+  SnapshotSpan& operator=(const SnapshotSpan&) = delete;
+
+ private:
+  const compute::TraceSpan span_;
+  const Clock& clock_;
+  Duration& wait_;
+  const Time begin_;
+};
+
+}  // namespace
+
 Status TrainLoop::open_slots() {
   for (std::shared_ptr<void>& pinned : pinned_) pinned.reset();
   slots_.reset();
@@ -26,6 +49,7 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
     step = held_.last_applied;
   }
   TENAX_RETURN_IF_ERROR(finish_snapshot());
+  const SnapshotSpan span(trace_, snapshot_wait_);
   if (!gate_.wait_free(link.stop_token())) return make_error(ErrorCode::kAborted, link.reason());
   Pending taken;
   taken.rank = static_cast<std::uint32_t>(rank);
@@ -38,11 +62,16 @@ Status TrainLoop::snapshot(const Plan& plan, int rank, GenerationLink& link) {
   TENAX_TRY(const bool whole, begin_copy_to_payload(*engine_, slots_->begin(taken.index)));
   pending_ = taken;
   snapshot_step_ = step;
-  return whole ? finish_snapshot() : Status();
+  return whole ? seal_snapshot() : Status();
 }
 
 Status TrainLoop::finish_snapshot() {
   if (!pending_) return {};
+  const SnapshotSpan span(trace_, snapshot_wait_);
+  return seal_snapshot();
+}
+
+Status TrainLoop::seal_snapshot() {
   const Pending taken = *std::exchange(pending_, std::nullopt);
   const checkpoint::SlotHeader& header = taken.header;
   TENAX_RETURN_IF_ERROR(engine_->finish_reading());

@@ -65,6 +65,9 @@ struct StepReport {
                                    ///< several or none
   /// Mean loss of each replica's samples; empty for one.
   std::vector<double> replica_losses = {};
+  /// Of the reporting rank: how long training waited for a snapshot since the report before,
+  /// between the steps and in this one; not compared.
+  double snapshot_seconds = 0;
 };
 
 /// One of the last transfers of a rank, as it was when its generation was given up: who waited for

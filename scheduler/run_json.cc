@@ -86,6 +86,7 @@ void to_json(json& j, const StepReport& r) {
   if (r.has_eval) j["eval_loss"] = number(r.eval_loss);
   if (r.held != HoldOutcome::kNotHeld) j["held"] = r.held;
   if (r.suspect_rank >= 0) j["suspect_rank"] = r.suspect_rank;
+  if (r.snapshot_seconds > 0) j["snapshot_seconds"] = r.snapshot_seconds;
   for (const double loss : r.replica_losses) j["replica_losses"].push_back(number(loss));
 }
 
@@ -105,6 +106,7 @@ void from_json(const json& j, StepReport& r) {
   r.clip_norm = j.value("clip_norm", 0.0);
   r.held = j.value("held", HoldOutcome::kNotHeld);
   r.suspect_rank = j.value("suspect_rank", -1);
+  r.snapshot_seconds = j.value("snapshot_seconds", 0.0);
   if (j.contains("replica_losses")) {
     for (const json& loss : j.at("replica_losses")) r.replica_losses.push_back(number(loss));
   }

@@ -143,7 +143,8 @@ int run_metrics(const InspectArguments& arguments) {
       **store, [&](const scheduler::JournalEntry& e, const std::string&) { metrics.add(e); });
   if (!status) return fail(status.error());
   if (arguments.csv) {
-    fmt::print("step,loss,grad_norm,tokens_per_second,branch,eval_loss,tflops,mfu\n");
+    fmt::print(
+        "step,loss,grad_norm,tokens_per_second,branch,eval_loss,tflops,mfu,snapshot_seconds\n");
   } else if (!arguments.json) {
     fmt::print("{:>8}  {:>8}  {:>9}  {:>8}  {:>6}  {:>9}  {:>8}  {:>5}\n", "step", "loss",
                "grad_norm", "tokens/s", "branch", "eval_loss", "TFLOP/s", "MFU");
@@ -164,13 +165,15 @@ int run_metrics(const InspectArguments& arguments) {
                 {"position_begin", r.position_begin},
                 {"position_end", r.position_end}};
       if (r.has_eval) j["eval_loss"] = json_number(r.eval_loss);
+      if (r.snapshot_seconds > 0) j["snapshot_seconds"] = r.snapshot_seconds;
       fmt::print("{}\n", j.dump());
       continue;
     }
     if (arguments.csv) {
-      fmt::print("{},{},{},{:.1f},{},{},{:.4f},{:.3f}\n", r.step, number(r.loss),
+      fmt::print("{},{},{},{:.1f},{},{},{:.4f},{:.3f},{:.6f}\n", r.step, number(r.loss),
                  number(r.grad_norm), tokens_per_second(r), r.branch,
-                 r.has_eval ? number(r.eval_loss) : std::string(), flops * 1e-12, mfu);
+                 r.has_eval ? number(r.eval_loss) : std::string(), flops * 1e-12, mfu,
+                 r.snapshot_seconds);
       continue;
     }
     fmt::print("{:>8}  {:>8.4f}  {:>9.4f}  {:>8.0f}  {:>6}  {:>9}  {:>8.4f}  {:>3.0f} %\n", r.step,

@@ -136,6 +136,7 @@ struct StepReport {
   held @13 :UInt8;
   suspectRank @14 :Int32 = -1;
   replicaLosses @15 :List(Float64);
+  snapshotSeconds @16 :Float64;  # that training waited for a snapshot since the report before
 }
 
 struct GuardState {

@@ -26,6 +26,7 @@ void write(schema::StepReport::Builder b, const StepReport& r) {
   b.setClipNorm(r.clip_norm);
   b.setHeld(static_cast<std::uint8_t>(r.held));
   b.setSuspectRank(r.suspect_rank);
+  b.setSnapshotSeconds(r.snapshot_seconds);
   auto losses = b.initReplicaLosses(r.replica_losses.size());
   for (std::size_t i = 0; i < r.replica_losses.size(); ++i) losses.set(i, r.replica_losses[i]);
 }
@@ -47,6 +48,7 @@ StepReport read(schema::StepReport::Reader b) {
   r.clip_norm = b.getClipNorm();
   r.held = static_cast<HoldOutcome>(b.getHeld());
   r.suspect_rank = b.getSuspectRank();
+  r.snapshot_seconds = b.getSnapshotSeconds();
   for (const double loss : b.getReplicaLosses()) r.replica_losses.push_back(loss);
   return r;
 }

@@ -14,7 +14,7 @@ import time
 
 from check_report import ROOT, last_line, median, run
 from check_training import TRAININGS, training_recipe
-from training_runs import journal_of, snapshot_stall, step_times, steps_per_second
+from training_runs import journal_of, snapshot_stalls, step_times, steps_per_second
 
 FIRST, STEPS, INTERVAL, ROUNDS = 10, 110, 50, 5
 MUST = 0.99
@@ -48,10 +48,10 @@ class Turns:
         shutil.rmtree(run_dir, ignore_errors=True)
         recipe.write_text(self.recipe_of(interval), encoding="utf-8")
         self.run([self.options.tenax, "train", recipe, "--run-dir", run_dir])
-        times = step_times(journal_of(self.options.tenax, run_dir))
+        journal = journal_of(self.options.tenax, run_dir)
+        times = step_times(journal)
         if interval:
-            stall = snapshot_stall(times, interval, self.first)
-            self.stalls += [] if stall is None else [stall]
+            self.stalls += snapshot_stalls(journal, self.first)
             shutil.rmtree(run_dir, ignore_errors=True)
         rate = steps_per_second(times, self.first)
         if rate <= 0:
@@ -122,4 +122,4 @@ def check_overhead(report, clock, options, recipe_of=gpt2_124m, interval=INTERVA
         report.add("bench", SUPERVISED, "skipped", "bench/supervision_bench, which has the bare loop, is not built")
     stall = median(turns.stalls) if turns.stalls else None
     add_ratio(report, SNAPSHOTS, [r["saving"] / r["plain"] for r in done],
-              "" if stall is None else f"; the step after one is {1e3 * stall:.1f} ms longer", **({} if stall is None else {"stall_seconds": stall}))
+              "" if stall is None else f"; training waits {1e6 * stall:.0f} us for one", **({} if stall is None else {"stall_seconds": stall}))

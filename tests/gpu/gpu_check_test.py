@@ -29,7 +29,7 @@ import check_faults
 import check_overhead
 import check_training
 from check_report import Clock, Options, Report, last_line, median, run
-from training_runs import (RunKiller, held_bytes, journal_of, losses_of, planned_bytes, processes_of, snapshot_stall,
+from training_runs import (RunKiller, held_bytes, journal_of, losses_of, planned_bytes, processes_of, snapshot_stalls,
                            step_times, steps_per_second)
 
 # An emulated device is slow: a small model, few and short samples.
@@ -52,14 +52,13 @@ class Reading(unittest.TestCase):
         self.assertEqual(steps_per_second(times, 4), 0.0)
         self.assertEqual(steps_per_second({}, 2), 0.0)
 
-    def test_a_stall_is_what_the_step_behind_a_snapshot_takes_longer(self):
-        times, now = {}, 0.0
-        for step in range(1, 31):
-            times[step] = now
-            now += 1.0 + (0.25 if step % 10 == 0 else 0.0)
-        self.assertAlmostEqual(snapshot_stall(times, 10, 5), 0.25)
-        self.assertIsNone(snapshot_stall(times, 50, 5))
-        self.assertIsNone(snapshot_stall({}, 10, 5))
+    def test_a_stall_is_what_the_step_behind_a_snapshot_reports(self):
+        def step(number, **more):
+            return {"kind": "StepReported", "event": {"report": {"step": number, **more}}}
+
+        journal = [step(6, snapshot_seconds=9.0), {"kind": "TimerFired"}, step(10), step(11, snapshot_seconds=0.25)]
+        self.assertEqual(snapshot_stalls(journal, 6), [0.25])
+        self.assertEqual(snapshot_stalls([], 6), [])
 
     def test_the_plan_is_read_where_the_program_prints_it(self):
         self.assertEqual(planned_bytes("run       x\nmemory    53.8 MB on a rank of stage 0 (weights 3.4)\n"), 53.8e6)

@@ -60,16 +60,10 @@ def steps_per_second(times, first):
     return (last - first) / (times[last] - times[first]) if first in times and last > first else 0.0
 
 
-def snapshot_stall(times, interval, first):
-    """Median seconds by which the step after a snapshot is longer than the others; None where there is none."""
-    after, others = [], []
-    for step in sorted(times):
-        if step >= first and step + 1 in times:
-            (after if step % interval == 0 else others).append(times[step + 1] - times[step])
-    if not after or not others:
-        return None
-    middle = sorted(others)[len(others) // 2]
-    return sorted(a - middle for a in after)[len(after) // 2]
+def snapshot_stalls(journal, first):
+    """Seconds that training waited for each snapshot behind step `first`, as the step after it reports them."""
+    reports = (e["event"]["report"] for e in journal if e.get("kind") == "StepReported")
+    return [r["snapshot_seconds"] for r in reports if r["step"] > first and r.get("snapshot_seconds", 0) > 0]
 
 
 def planned_bytes(output):

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "tests/support/run_history.h"
 #include "tests/support/run_under_test.h"
@@ -75,6 +76,28 @@ TEST(Resume, ABatchRampGoesOnWhereItWas) {
   EXPECT_EQ(metrics[7].at("position_end"), 32);
   EXPECT_EQ(metrics[8].at("position_begin"), 32);
   EXPECT_EQ(metrics[8].at("position_end"), 40);
+}
+
+TEST(Snapshot, OfWhichTrainingsWaitIsReportedByTheNextStepAndTraced) {
+  RunUnderTest run(shapes().front(), {"train.steps=7", "checkpoint.policy=\"wait\""});  // every 5
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const std::vector<nlohmann::json> metrics = run.json_lines("metrics");
+  ASSERT_EQ(metrics.size(), 7u);
+  for (std::size_t i = 0; i < metrics.size(); ++i) {
+    const double waited = metrics[i].value("snapshot_seconds", 0.0);
+    EXPECT_EQ(waited > 0, i == 5) << "step " << i + 1 << ": " << waited;
+  }
+  const std::filesystem::path file = run.folder() / "trace.json";
+  const CommandResult result =
+      run.tenax({"trace", run.directory().string(), "--step", "5", "--output", file.string()});
+  ASSERT_EQ(result.ended, Ended({0, 0})) << result.output;
+  std::ifstream in(file);
+  std::set<int> ranks;
+  for (const nlohmann::json& e : nlohmann::json::parse(in).at("traceEvents")) {
+    if (e.at("name") == "snapshot") ranks.insert(e.at("tid").get<int>());
+  }
+  EXPECT_EQ(ranks, (std::set<int>{0, 1, 2, 3}));
 }
 
 TEST(Trace, ShowsWhatEveryRankDidInAStep) {

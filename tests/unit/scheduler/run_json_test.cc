@@ -27,6 +27,7 @@ StepReport report(std::int64_t step, std::uint64_t branch = 1) {
   r.eval_loss = -kInf;
   r.has_eval = true;
   r.seconds = 0.25;
+  r.snapshot_seconds = 0.125;
   r.replica_losses = {kNan, 2};
   return r;
 }

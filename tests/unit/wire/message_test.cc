@@ -27,6 +27,7 @@ StepReport report(std::int64_t step) {
   r.eval_loss = 0.5;
   r.has_eval = true;
   r.seconds = 0.25;
+  r.snapshot_seconds = 0.125;
   return r;
 }
 
@@ -128,6 +129,7 @@ TEST(Message, ValuesOfTheLargeBodiesAreAllThere) {
   EXPECT_EQ(r.position_end, 9);
   EXPECT_TRUE(r.has_eval);
   EXPECT_EQ(r.eval_loss, 0.5);
+  EXPECT_EQ(r.snapshot_seconds, 0.125);
   const auto p = std::get<PlanFor>(decode(bytes_of(encode(messages[15])))->body).plan;
   EXPECT_EQ(p.sources, plan().sources);
   EXPECT_EQ(p.degrees, plan().degrees);
