@@ -122,7 +122,8 @@ Status RunDirectory::write_identity(const RunIdentity& identity) const {
                   {"public_key", identity.keys.public_key},
                   {"secret_key", identity.keys.secret_key},
                   {"arithmetic", identity.arithmetic},
-                  {"peak_flops", identity.peak_flops},
+                  {"worker_peak_flops", identity.peak.worker},
+                  {"most_peak_flops", identity.peak.most},
                   {"planned_device_bytes", identity.planned_device_bytes}};
   return write_file(path_ / "run.json", j.dump(2) + "\n", 0600);
 }
@@ -134,13 +135,14 @@ Result<RunIdentity> RunDirectory::identity() const {
         fmt::format("{} is not a run directory (it has no run.json)", path_.string()));
   }
   TENAX_TRY(RunIdentity identity, parse_file(path_ / "run.json", [](const json& j) {
-              return RunIdentity{j.at("id"),
-                                 j.at("name"),
-                                 j.at("secret"),
-                                 {j.at("public_key"), j.at("secret_key")},
-                                 j.value("arithmetic", std::string()),
-                                 j.value("peak_flops", 0.0),
-                                 j.value("planned_device_bytes", std::uint64_t{0})};
+              return RunIdentity{
+                  j.at("id"),
+                  j.at("name"),
+                  j.at("secret"),
+                  {j.at("public_key"), j.at("secret_key")},
+                  j.value("arithmetic", std::string()),
+                  {j.value("worker_peak_flops", 0.0), j.value("most_peak_flops", 0.0)},
+                  j.value("planned_device_bytes", std::uint64_t{0})};
             }));
   if (!wire::is_valid(identity.keys)) {
     return make_error(ErrorCode::kDataLoss, fmt::format("{} is damaged: public_key and secret_key "

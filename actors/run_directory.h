@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "common/result.h"
+#include "compute/flops.h"
 #include "data/tokenize.h"
 #include "wire/key_pair.h"
 
@@ -35,8 +36,7 @@ struct RunIdentity {
   /// What decides the run's bits besides its configuration (compute::arithmetic); empty: a run made
   /// before that was recorded, or weights that were imported.
   std::string arithmetic;
-  /// Operations a second of the workers' threads at best, measured when the run began; 0: unknown.
-  double peak_flops = 0;
+  compute::PeakFlops peak;  ///< of the machine, or of its GPUs, that the run began on
   /// Of GPU memory, what the rank that needs most was planned to hold; 0: not planned.
   std::uint64_t planned_device_bytes = 0;
 };

@@ -221,7 +221,8 @@ void RunView::measure(const scheduler::RunState& s) {
   }
   p.tokens_per_second = seconds > 0 ? tokens / seconds : 0;
   p.tflops = p.tokens_per_second * facts_.flops_per_token * 1e-12;
-  p.mfu = facts_.peak_flops > 0 ? p.tflops * 1e12 / facts_.peak_flops : 0;
+  const double peak = facts_.peak.of(s.degrees.world_size());
+  p.mfu = peak > 0 ? p.tflops * 1e12 / peak : 0;
   const double per_step = seconds / static_cast<double>(std::min(reports.size(), kRateSteps));
   p.eta_seconds = per_step * static_cast<double>(std::max<std::int64_t>(0, p.total_steps - p.step));
   if (reports.back().has_eval) {
@@ -394,7 +395,8 @@ std::string RunView::prometheus() const {
   metric("train_tokens_total", "counter", "Targets trained, left branches included.", tokens);
   metric("train_tokens_per_second", "gauge", "Over the last 20 steps.", p.tokens_per_second);
   metric("train_tflops", "gauge", "Model FLOPs, 1e12 a second, over the last 20 steps.", p.tflops);
-  metric("train_mfu_ratio", "gauge", "Model FLOPs / peak measured when the run began.", p.mfu);
+  metric("train_mfu_ratio", "gauge", "Model FLOPs / peak of the present workers; 0: not known.",
+         p.mfu);
   metric("goodput_ratio", "gauge", "Useful step time / wall time of this session.", p.goodput);
   metric("restarts_total", "counter", "Processes restarted.", p.restarts);
   metric("rollbacks_total", "counter", "Rollbacks at loss spikes.", p.rollbacks);

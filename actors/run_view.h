@@ -12,6 +12,7 @@
 #include "actors/proxies.h"
 #include "common/annotations.h"
 #include "common/clock.h"
+#include "compute/flops.h"
 #include "scheduler/run_metrics.h"
 #include "scheduler/run_state.h"
 #include "scheduler/straggler.h"
@@ -27,7 +28,7 @@ struct RunFacts {
   double unigram_loss = 0;
   double uniform_loss = 0;
   double flops_per_token = 0;  ///< 0: unknown
-  double peak_flops = 0;       ///< of all workers; 0: unknown
+  compute::PeakFlops peak;     ///< of the workers
   int pid = 0;
 };
 

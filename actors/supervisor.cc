@@ -161,7 +161,7 @@ class LiveSupervisor final : public SupervisorHandle {
     f.unigram_loss = o.unigram_loss;
     f.uniform_loss = o.uniform_loss;
     f.flops_per_token = o.flops_per_token;
-    f.peak_flops = o.identity.peak_flops;
+    f.peak = o.identity.peak;
     f.pid = getpid();
     return f;
   }

@@ -2,6 +2,8 @@
 // "PaLM", arXiv:2204.02311, appendix B). Pure functions, but for the measurement of the peak.
 #pragma once
 
+#include <algorithm>
+
 #include "compute/cpu/isa.h"
 #include "compute/model_options.h"
 #include "compute/precision.h"
@@ -20,5 +22,17 @@ double measure_peak_flops(cpu::Isa isa, Precision precision);
 /// The same of `num_threads` together that all work for about 50 ms: the mean, at the clock that
 /// the processor then keeps. What a step on as many threads can be compared with.
 double measure_sustained_flops(cpu::Isa isa, Precision precision, int num_threads);
+
+/// What MFU is a share of, in operations a second. Workers of one machine share its processor or
+/// its GPUs.
+struct PeakFlops {
+  double worker = 0;  ///< of one worker at best; 0: unknown
+  double most = 0;    ///< of all workers together; 0: no limit
+
+  double of(int num_workers) const {
+    const double all = num_workers * worker;
+    return most > 0 ? std::min(all, most) : all;
+  }
+};
 
 }  // namespace tenax::compute

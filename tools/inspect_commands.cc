@@ -71,12 +71,12 @@ json json_number(double v) { return std::isfinite(v) ? json(v) : json(number(v))
 /// What a run's speed is measured by; zeros where it is not known.
 struct SpeedScale {
   double flops_per_token = 0;
-  double peak_flops = 0;
+  compute::PeakFlops peak;
 };
 
 SpeedScale speed_scale(const RunDirectory& directory) {
   SpeedScale scale;
-  if (const auto identity = directory.identity()) scale.peak_flops = identity->peak_flops;
+  if (const auto identity = directory.identity()) scale.peak = identity->peak;
   const auto config = configs::load_run_config(directory.config(), {});
   const auto tokens = data::TokenFile::open(directory.train_tokens());
   if (!config || !tokens) return scale;
@@ -139,8 +139,17 @@ int run_metrics(const InspectArguments& arguments) {
   const auto store = open_run(arguments);
   if (!store) return fail(store.error());
   scheduler::RunMetrics metrics;
-  const Status status = for_each_entry(
-      **store, [&](const scheduler::JournalEntry& e, const std::string&) { metrics.add(e); });
+  std::vector<int> num_workers;  // that trained each report
+  int world_size = 0;
+  const Status status =
+      for_each_entry(**store, [&](const scheduler::JournalEntry& e, const std::string&) {
+        metrics.add(e);
+        num_workers.resize(metrics.reports().size(), world_size);
+        for (const scheduler::Command& c : e.commands) {
+          if (const auto* start = std::get_if<scheduler::StartGeneration>(&c))
+            world_size = start->plan.degrees.world_size();
+        }
+      });
   if (!status) return fail(status.error());
   if (arguments.csv) {
     fmt::print(
@@ -150,9 +159,11 @@ int run_metrics(const InspectArguments& arguments) {
                "grad_norm", "tokens/s", "branch", "eval_loss", "TFLOP/s", "MFU");
   }
   const SpeedScale scale = speed_scale(RunDirectory(arguments.run_dir));
-  for (const StepReport& r : metrics.reports()) {
+  for (std::size_t i = 0; i < metrics.reports().size(); ++i) {
+    const StepReport& r = metrics.reports()[i];
     const double flops = tokens_per_second(r) * scale.flops_per_token;
-    const double mfu = scale.peak_flops > 0 ? flops / scale.peak_flops : 0;
+    const double peak = scale.peak.of(num_workers[i]);
+    const double mfu = peak > 0 ? flops / peak : 0;
     if (arguments.json) {
       json j = {{"step", r.step},
                 {"loss", json_number(r.loss)},

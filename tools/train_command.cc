@@ -17,6 +17,7 @@
 #include "actors/supervisor.h"
 #include "common/clock.h"
 #include "compute/flops.h"
+#include "compute/gpu_peak.h"
 #include "compute/precision.h"
 #include "configs/run_config.h"
 #include "scheduler/exit_code.h"
@@ -108,20 +109,28 @@ Result<configs::RunConfig> resumed_config(const TrainArguments& arguments,
   return after;
 }
 
-/// Operations a second of all workers' threads at best, where they have a core each.
-double peak_flops(const configs::RunConfig& config) {
-  const std::int64_t threads =
-      std::min<std::int64_t>(config.layout.world_size() * config.layout.threads_per_worker,
-                             std::max(1u, std::thread::hardware_concurrency()));
-  return static_cast<double>(threads) *
-         compute::measure_peak_flops(compute::cpu::best_isa(), config.train.precision);
+/// Of this machine's workers. What other hosts have is not known here.
+compute::PeakFlops peak_flops(const PreparedRun& run) {
+  const compute::Precision precision = run.config.train.precision;
+  compute::PeakFlops peak;
+  if (run.gpu) {
+    peak.worker = compute::gpu_peak_flops(run.gpu->info().name, precision);
+    if (const auto count = compute::cuda_device_count(run.gpu->plugin()))
+      peak.most = *count * peak.worker;
+    return peak;
+  }
+  const double cores = std::max(1u, std::thread::hardware_concurrency());
+  const double thread = compute::measure_peak_flops(compute::cpu::best_isa(), precision);
+  peak.worker = static_cast<double>(run.config.layout.threads_per_worker) * thread;
+  if (run.config.network.hosts.empty()) peak.most = cores * thread;
+  return peak;
 }
 
 /// Lets a run go on only where it computes the same bits, or where that is waived.
 Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
   if (run.config.train.device == configs::ComputeDevice::kCuda && run.gpu == nullptr) return {};
   const std::string here = actors::arithmetic_of(run.config, run.gpu.get());
-  if (run.identity.arithmetic == here && run.identity.peak_flops > 0) return {};
+  if (run.identity.arithmetic == here && run.identity.peak.worker > 0) return {};
   const bool other = !run.identity.arithmetic.empty() && run.identity.arithmetic != here;
   if (other && !arguments.other_arithmetic) {
     return make_error(
@@ -133,7 +142,7 @@ Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
   if (other)
     run.changes.push_back(fmt::format("arithmetic: {} -> {}", run.identity.arithmetic, here));
   run.identity.arithmetic = here;
-  run.identity.peak_flops = peak_flops(run.config);
+  run.identity.peak = peak_flops(run);
   return run.directory.write_identity(run.identity);
 }
 

@@ -67,6 +67,8 @@ scheduler::JournalEntry reported(std::uint64_t seq, std::uint64_t branch, std::i
 
 RunFacts facts() {
   RunFacts f;
+  f.flops_per_token = 10;
+  f.peak = {50, 0};
   f.id = "r";
   f.name = "run";
   return f;
@@ -192,6 +194,30 @@ TEST_F(RunViewTest, AfterARollbackTheLossIsThatOfTheStepThatStays) {
   s.counted_step = 8;
   view_.show(s, nullptr);
   EXPECT_EQ(view_.progress().loss, 80);
+}
+
+TEST_F(RunViewTest, MfuIsAShareOfWhatThePresentWorkersCan) {
+  scheduler::JournalEntry entry = reported(1, 0, 7, 2.5);
+  std::get<scheduler::StepReported>(entry.event).report.tokens = 5;
+  view_.record(entry, scheduler::to_json(entry), nullptr);
+  scheduler::RunState s = two_agents();
+  view_.show(s, nullptr);
+  EXPECT_DOUBLE_EQ(view_.progress().mfu, 5 * 10 / (4 * 50.0));
+  s.degrees = {1, 1, 1};  // scaled down
+  view_.show(s, nullptr);
+  EXPECT_DOUBLE_EQ(view_.progress().mfu, 5 * 10 / 50.0);
+}
+
+TEST_F(RunViewTest, ATroubleWithAGpuIsShownWhereItIs) {
+  scheduler::RunState s = two_agents();
+  s.seats[1].device_trouble = "health: GPU 1 (X): 2 uncorrected memory errors";
+  s.device_troubles = 1;
+  const int rank = s.seats[1].rank;
+  view_.show(s, nullptr);
+  for (const json& r : state().at("ranks"))
+    EXPECT_EQ(r.at("device_trouble").is_null(), r.at("rank") != rank);
+  EXPECT_NE(view_.prometheus().find("tenax_device_troubles_total{run=\"run\"} 1"),
+            std::string::npos);
 }
 
 TEST_F(RunViewTest, WhatIsToldIsKeptWhenStepsHavePushedEachOtherOut) {

@@ -43,5 +43,12 @@ TEST(PeakFlops, AreMeasuredOnEveryBuild) {
     }
 }
 
+TEST(PeakFlops, GrowsWithTheWorkersUpToWhatTheyShare) {
+  EXPECT_EQ((PeakFlops{2, 0}.of(3)), 6);
+  EXPECT_EQ((PeakFlops{2, 5}.of(2)), 4);
+  EXPECT_EQ((PeakFlops{2, 5}.of(3)), 5);
+  EXPECT_EQ((PeakFlops{0, 0}.of(3)), 0);
+}
+
 }  // namespace
 }  // namespace tenax::compute
