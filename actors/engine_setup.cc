@@ -110,28 +110,6 @@ compute::EngineOptions engine_options(const configs::RunConfig& config,
   return o;
 }
 
-Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker) {
-  const auto open = [&]() -> Result<std::shared_ptr<compute::CudaDevice>> {
-    TENAX_TRY(auto plugin, compute::CudaPlugin::load(compute::cuda_plugin_candidates()));
-    TENAX_TRY(const int count, compute::cuda_device_count(*plugin));
-    compute::CudaDeviceOptions options;
-    options.device = worker % count;
-    options.reproducible = true;  // a run's bits do not depend on interruptions
-    return compute::CudaDevice::open(std::move(plugin), options);
-  };
-  auto device = open();
-  if (device) return device;
-  Error error = device.error().within("train.device = \"cuda\"");
-  error.message += "; train.device = \"cpu\" trains on the processor, tenax doctor says more";
-  return error;
-}
-
-Result<std::shared_ptr<compute::CudaDevice>> open_gpu(const configs::RunConfig& config, int worker,
-                                                      std::shared_ptr<compute::CudaDevice> open) {
-  if (config.train.device != configs::ComputeDevice::kCuda || open) return open;
-  return open_gpu(worker);
-}
-
 compute::MicrobatchRange heldout_share(const compute::EngineOptions& o, int num_microbatches) {
   const auto share =
       scheduler::even_share(num_microbatches, static_cast<int>(o.replicas.size()), o.replica);
@@ -183,13 +161,17 @@ Degrees degrees_of(const configs::RunConfig& config) {
 
 std::string arithmetic_of(const configs::RunConfig& config, const compute::CudaDevice* gpu) {
   if (gpu == nullptr) return compute::arithmetic(compute::cpu::best_isa(), config.train.precision);
-  const tenax_cuda_device_info& info = gpu->info();
+  return gpu_arithmetic(config, gpu->plugin(), gpu->info());
+}
+
+std::string gpu_arithmetic(const configs::RunConfig& config, const compute::CudaPlugin& plugin,
+                           const tenax_cuda_device_info& info) {
   return fmt::format(
       "{} products on {} sm_{}{}, driver {}, CUDA {}, cublasLt {}, cuDNN {}, plugin "
       "interface {}",
       compute::to_string(config.train.precision), info.name, info.major, info.minor,
-      info.driver_version, info.runtime_version, found_version(gpu->plugin(), "cublasLt"),
-      found_version(gpu->plugin(), "cudnn"), TENAX_CUDA_ABI_VERSION);
+      info.driver_version, info.runtime_version, found_version(plugin, "cublasLt"),
+      found_version(plugin, "cudnn"), TENAX_CUDA_ABI_VERSION);
 }
 
 Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig& config,

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <string>
 
 #include "actors/run_directory.h"
 #include "common/run_types.h"
@@ -17,13 +17,6 @@ namespace tenax::actors {
 compute::EngineOptions engine_options(const configs::RunConfig& config,
                                       std::int64_t vocabulary_size, const Degrees& degrees,
                                       int rank);
-
-/// The GPU of a host's worker of this number; workers share one when they are more. kUnavailable or
-/// kUnsupported with what is missing and what to do.
-Result<std::shared_ptr<compute::CudaDevice>> open_gpu(int worker);
-/// The same where the configuration wants a GPU and `open` is none yet, else `open`.
-Result<std::shared_ptr<compute::CudaDevice>> open_gpu(const configs::RunConfig& config, int worker,
-                                                      std::shared_ptr<compute::CudaDevice> open);
 
 /// How a rank goes through a global batch of so many microbatches.
 compute::Engine::Batch batch_of(const configs::RunConfig& config, const Degrees& degrees, int rank,
@@ -47,5 +40,8 @@ Status check_arithmetic(const RunDirectory& directory, const configs::RunConfig&
 /// What the bits of a run depend on besides its configuration, of the GPU that computes or, where
 /// there is none, of the processor.
 std::string arithmetic_of(const configs::RunConfig& config, const compute::CudaDevice* gpu);
+/// The same of a GPU that is not opened.
+std::string gpu_arithmetic(const configs::RunConfig& config, const compute::CudaPlugin& plugin,
+                           const tenax_cuda_device_info& info);
 
 }  // namespace tenax::actors

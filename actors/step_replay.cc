@@ -12,6 +12,7 @@
 
 #include "actors/engine_payload.h"
 #include "actors/engine_setup.h"
+#include "actors/host_gpus.h"
 #include "actors/journal_reader.h"
 #include "actors/step_data.h"
 #include "checkpoint/reader.h"
@@ -77,7 +78,11 @@ class Replay {
     }
     TENAX_TRY(replay->data_, StepData::open(replay->config_, corpora));
     replay->data_->set_skip_windows(replay->state_.skip_windows);
-    TENAX_TRY(auto gpu, open_gpu(replay->config_, 0, nullptr));
+    std::shared_ptr<compute::CudaDevice> gpu;
+    if (replay->config_.train.device == configs::ComputeDevice::kCuda) {
+      TENAX_TRY(const HostGpus host, find_gpus());
+      TENAX_TRY(gpu, open_gpu(host, 0));
+    }
     TENAX_RETURN_IF_ERROR(check_arithmetic(directory, replay->config_, gpu.get()));
     auto options = engine_options(replay->config_, replay->data_->vocabulary_size(), {}, 0);
     options.settings.cuda = std::move(gpu);

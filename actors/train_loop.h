@@ -17,6 +17,7 @@
 #include "actors/engine_payload.h"
 #include "actors/fault_injection.h"
 #include "actors/generation_link.h"
+#include "actors/gpu_claim.h"
 #include "actors/gpu_group.h"
 #include "actors/gpu_health.h"
 #include "actors/gpu_plans.h"
@@ -131,6 +132,7 @@ class TrainLoop {
   compute::StepTrace trace_;
   std::optional<TraceFile> trace_file_;  ///< none where it could not be opened
   std::unique_ptr<StepData> data_;
+  std::optional<GpuClaim> gpu_claim_;         ///< of the process, whatever its generations
   std::shared_ptr<compute::CudaDevice> gpu_;  ///< null where the CPU computes; outlives the engine
   std::optional<GpuPlans> gpu_plans_;
   std::optional<GpuHealth> health_;

@@ -7,6 +7,7 @@
 
 #include "actors/engine_setup.h"
 #include "actors/gpu_trouble.h"
+#include "actors/host_gpus.h"
 #include "actors/train_loop.h"
 
 namespace tenax::actors {
@@ -18,7 +19,16 @@ constexpr Duration kHealthInterval = std::chrono::seconds(30);
 }  // namespace
 
 Status TrainLoop::prepare_device() {
-  TENAX_TRY(gpu_, open_gpu(config_, static_cast<int>(options_.slot), gpu_));
+  if (config_.train.device == configs::ComputeDevice::kCuda && !gpu_) {
+    TENAX_TRY(const HostGpus host, find_gpus());
+    std::vector<std::string> bus_ids;
+    for (const tenax_cuda_device_info& info : host.gpus) bus_ids.emplace_back(info.bus_id);
+    if (!gpu_claim_) {
+      TENAX_TRY(gpu_claim_,
+                GpuClaim::take(options_.run_id, bus_ids, static_cast<int>(options_.slot)));
+    }
+    TENAX_TRY(gpu_, open_gpu(host, gpu_claim_->index()));
+  }
   TENAX_RETURN_IF_ERROR(check_arithmetic(options_.directory, config_, gpu_.get()));
   if (!gpu_) return {};
   TENAX_TRY(const RunIdentity identity, options_.directory.identity());

@@ -29,14 +29,13 @@ Result<std::shared_ptr<CudaDevice>> CudaDevice::open(std::shared_ptr<const CudaP
                       fmt::format("GPU {} was asked for, there are {}", options.device, count));
   std::shared_ptr<CudaDevice> device(new CudaDevice(std::move(plugin), options));
   const CudaPlugin& p = device->plugin();
+  TENAX_TRY(device->info_, cuda_device_info(p, options.device));
   std::array<char, kMessageBytes> message{};
-  tenax_cuda_status status =
-      p.get_device_info(options.device, &device->info_, message.data(), message.size());
-  TENAX_RETURN_IF_ERROR(cuda_status(status, message.data()));
   tenax_cuda_options wanted{};
   wanted.device = options.device;
   wanted.reproducible = options.reproducible ? 1 : 0;
-  status = p.create(&wanted, &device->context_, message.data(), message.size());
+  const tenax_cuda_status status =
+      p.create(&wanted, &device->context_, message.data(), message.size());
   TENAX_RETURN_IF_ERROR(cuda_status(status, message.data()));
   return device;
 }

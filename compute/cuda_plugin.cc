@@ -75,6 +75,15 @@ Result<int> cuda_device_count(const CudaPlugin& plugin) {
   return count;
 }
 
+Result<tenax_cuda_device_info> cuda_device_info(const CudaPlugin& plugin, int device) {
+  tenax_cuda_device_info info{};
+  std::array<char, 512> message{};
+  const tenax_cuda_status status =
+      plugin.get_device_info(device, &info, message.data(), message.size());
+  TENAX_RETURN_IF_ERROR(cuda_status(status, message.data()));
+  return info;
+}
+
 Status cuda_status(tenax_cuda_status status, const std::string& message) {
   switch (status) {
     case TENAX_CUDA_OK:

@@ -47,6 +47,9 @@ std::vector<std::string> cuda_plugin_candidates();
 /// device) and what to do.
 Result<int> cuda_device_count(const CudaPlugin& plugin);
 
+/// What a GPU is. Takes none of its memory.
+Result<tenax_cuda_device_info> cuda_device_info(const CudaPlugin& plugin, int device);
+
 /// A status of the plugin as this program's; ok() for TENAX_CUDA_OK.
 Status cuda_status(tenax_cuda_status status, const std::string& message);
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "compute/cuda/tenax_cuda.h"
@@ -34,6 +35,8 @@ class CudaRun : public ::testing::Test {
     unsetenv("TENAX_STUB_NVML");
     unsetenv("TENAX_EMULATED_FAULT");
     unsetenv("TENAX_EMULATED_ALGORITHM");
+    unsetenv("TENAX_EMULATED_DEVICES");
+    unsetenv("TENAX_EMULATED_CONTEXTS");
   }
 };
 
@@ -101,6 +104,36 @@ TEST_F(CudaRun, HoldsTheMemoryThatWasPlanned) {
   EXPECT_GT(plan, 0) << run.output();
   EXPECT_NEAR(held, plan, 2 << 20) << logs_of(run);
   EXPECT_GT(held, plan - 0.1e6) << "something planned was not counted";
+}
+
+TEST_F(CudaRun, OnTwoGpusGivesTheWorkersOfTwoAgentsOneEach) {
+  RunUnderTest run({"2x1 on two agents", 2, 1, 2, 2, 8}, short_run("cuda"));
+  setenv("TENAX_EMULATED_DEVICES", "2", 1);
+  // The stub of NCCL is for the ranks of one process: what is found here is none.
+  std::filesystem::create_symlink(std::filesystem::path(TENAX_STUB_LIBRARIES) / "libnvidia-ml.so.1",
+                                  run.folder() / "libnccl.so.2");
+  setenv("TENAX_CUDA_LIBS", run.folder().c_str(), 1);
+  run.start();
+  ASSERT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  const std::string logs = logs_of(run);
+  EXPECT_NE(logs.find("GPU 0 (emulated): held at most "), std::string::npos) << logs;
+  EXPECT_NE(logs.find("GPU 1 (emulated): held at most "), std::string::npos) << logs;
+  EXPECT_EQ(logs.find("share the GPU"), std::string::npos) << logs;
+}
+
+TEST_F(CudaRun, HasContextsInItsWorkersAlone) {
+  RunUnderTest run({"1x1", 1, 1, 1, 2, 8}, short_run("cuda"));
+  const std::filesystem::path contexts = run.folder() / "contexts";
+  setenv("TENAX_EMULATED_CONTEXTS", contexts.c_str(), 1);
+  run.start();
+  ASSERT_TRUE(run.wait_for_step(2));
+  const std::vector<RunProcess> workers = run.workers();
+  ASSERT_EQ(workers.size(), 1u);
+  EXPECT_EQ(run.wait(), Ended({0, 0})) << run.output();
+  std::istringstream pids(text_of(contexts));
+  std::set<pid_t> seen;
+  for (pid_t pid = 0; pids >> pid;) seen.insert(pid);
+  EXPECT_EQ(seen, std::set<pid_t>{workers[0].pid}) << "planning takes no device memory";
 }
 
 TEST_F(CudaRun, OfWhichAWorkerDiesEndsWithTheUndisturbedWeights) {

@@ -244,7 +244,8 @@ constexpr std::size_t kDeviceHeader = 256;  // holds the size; keeps CUDA's alig
 }  // namespace
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  const char* const devices = std::getenv("TENAX_EMULATED_DEVICES");
+  *count = devices == nullptr ? 1 : std::atoi(devices);
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
@@ -256,15 +257,25 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   p->multiProcessorCount = 1;
   return cudaSuccess;
 }
-cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int) {
-  std::snprintf(id, static_cast<std::size_t>(size), "0000:00:00.0");
+cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int device) {
+  std::snprintf(id, static_cast<std::size_t>(size), "0000:%02x:00.0",
+                static_cast<unsigned>(device));
   return cudaSuccess;
 }
 cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
   *can = 0;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return machine().broken; }
+cudaError_t cudaSetDevice(int) {
+  // Which processes have a context, and so hold some of a real device's memory.
+  if (const char* const contexts = std::getenv("TENAX_EMULATED_CONTEXTS")) {
+    if (std::FILE* const file = std::fopen(contexts, "a")) {
+      std::fprintf(file, "%d\n", static_cast<int>(getpid()));
+      std::fclose(file);
+    }
+  }
+  return machine().broken;
+}
 cudaError_t cudaDriverGetVersion(int* version) {
   const char* const other = std::getenv("TENAX_EMULATED_DRIVER");
   *version = other == nullptr ? 13000 : std::atoi(other);
