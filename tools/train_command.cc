@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "actors/engine_setup.h"
+#include "actors/host_gpus.h"
 #include "actors/run_directory.h"
 #include "actors/supervisor.h"
 #include "common/clock.h"
@@ -73,9 +74,9 @@ struct PreparedRun {
   configs::RunConfig config;
   std::vector<std::string> changes;
   PreparedData data;
-  std::string memory;                        ///< the plan, in words
-  std::uint64_t planned_device_bytes = 0;    ///< of the rank that needs most; 0: the CPU computes
-  std::shared_ptr<compute::CudaDevice> gpu;  ///< null where the CPU computes; for a moment only
+  std::string memory;                      ///< the plan, in words
+  std::uint64_t planned_device_bytes = 0;  ///< of the rank that needs most; 0: the CPU computes
+  std::optional<actors::HostGpus> gpus;    ///< none where the CPU, or another host's GPU, computes
   bool resumed = false;
 };
 
@@ -113,10 +114,9 @@ Result<configs::RunConfig> resumed_config(const TrainArguments& arguments,
 compute::PeakFlops peak_flops(const PreparedRun& run) {
   const compute::Precision precision = run.config.train.precision;
   compute::PeakFlops peak;
-  if (run.gpu) {
-    peak.worker = compute::gpu_peak_flops(run.gpu->info().name, precision);
-    if (const auto count = compute::cuda_device_count(run.gpu->plugin()))
-      peak.most = *count * peak.worker;
+  if (run.gpus) {
+    peak.worker = compute::gpu_peak_flops(run.gpus->gpus.front().name, precision);
+    peak.most = static_cast<double>(run.gpus->gpus.size()) * peak.worker;
     return peak;
   }
   const double cores = std::max(1u, std::thread::hardware_concurrency());
@@ -128,8 +128,10 @@ compute::PeakFlops peak_flops(const PreparedRun& run) {
 
 /// Lets a run go on only where it computes the same bits, or where that is waived.
 Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
-  if (run.config.train.device == configs::ComputeDevice::kCuda && run.gpu == nullptr) return {};
-  const std::string here = actors::arithmetic_of(run.config, run.gpu.get());
+  if (run.config.train.device == configs::ComputeDevice::kCuda && !run.gpus) return {};
+  const std::string here =
+      run.gpus ? actors::gpu_arithmetic(run.config, *run.gpus->plugin, run.gpus->gpus.front())
+               : actors::arithmetic_of(run.config, nullptr);
   if (run.identity.arithmetic == here && run.identity.peak.worker > 0) return {};
   const bool other = !run.identity.arithmetic.empty() && run.identity.arithmetic != here;
   if (other && !arguments.other_arithmetic) {
@@ -148,9 +150,9 @@ Status check_arithmetic(const TrainArguments& arguments, PreparedRun& run) {
 
 Status plan_memory(PreparedRun& run) {
   GpuMemory gpus;
-  if (run.gpu) {
-    gpus.bytes = static_cast<std::int64_t>(run.gpu->info().memory_bytes);
-    TENAX_TRY(gpus.count, compute::cuda_device_count(run.gpu->plugin()));
+  if (run.gpus) {
+    gpus.bytes = static_cast<std::int64_t>(run.gpus->gpus.front().memory_bytes);
+    gpus.count = static_cast<int>(run.gpus->gpus.size());
   }
   TENAX_TRY(const auto stages, plan_run_memory(run.config, run.data.vocabulary_size, gpus));
   run.memory = describe_memory(stages, run.config);
@@ -180,11 +182,15 @@ bool goes_on_by_itself(const RunDirectory& directory, const configs::RunConfig& 
   return before && configs::diff(*before, config).fixed.empty();
 }
 
-/// A GPU of this machine, where its workers are to use one. What the GPUs of other hosts are is
-/// theirs to say.
-Result<std::shared_ptr<compute::CudaDevice>> local_gpu(const configs::RunConfig& config) {
-  if (!config.network.hosts.empty()) return std::shared_ptr<compute::CudaDevice>();
-  return actors::open_gpu(config, 0, nullptr);
+/// The GPUs of this machine, where its workers are to use them. What the GPUs of other hosts are is
+/// theirs to say. None is opened: a context in this process would hold its memory for the whole
+/// run.
+Result<std::optional<actors::HostGpus>> local_gpus(const configs::RunConfig& config) {
+  std::optional<actors::HostGpus> gpus;
+  if (config.train.device != configs::ComputeDevice::kCuda || !config.network.hosts.empty())
+    return gpus;
+  TENAX_TRY(gpus, actors::find_gpus());
+  return gpus;
 }
 
 Result<PreparedRun> prepare(const TrainArguments& arguments) {
@@ -220,16 +226,15 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   if (run.resumed) {
     TENAX_TRY(run.config, resumed_config(arguments, run.directory, run.changes));
     TENAX_TRY(run.identity, run.directory.identity());
-    TENAX_TRY(run.gpu, local_gpu(run.config));
+    TENAX_TRY(run.gpus, local_gpus(run.config));
     TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
     TENAX_TRY(run.data, reopen_data(run.directory));
     TENAX_RETURN_IF_ERROR(plan_memory(run));
     TENAX_RETURN_IF_ERROR(keep_plan(run));
-    run.gpu.reset();
     return run;
   }
   run.config = *config;
-  TENAX_TRY(run.gpu, local_gpu(run.config));
+  TENAX_TRY(run.gpus, local_gpus(run.config));
   // run.json is written last: a directory without it is not yet a run and may be filled again.
   std::error_code ec;
   std::filesystem::create_directories(run.directory.path() / "data", ec);
@@ -242,7 +247,6 @@ Result<PreparedRun> prepare(const TrainArguments& arguments) {
   TENAX_TRY(run.identity, run.directory.create(run.config.run.name));
   TENAX_RETURN_IF_ERROR(check_arithmetic(arguments, run));
   TENAX_RETURN_IF_ERROR(keep_plan(run));
-  run.gpu.reset();
   return run;
 }
 
