@@ -230,27 +230,32 @@ void CudaDevice::chunk_squares(std::span<const NormRange> ranges) {
 
 void CudaDevice::adamw(const AdamwOptions& options, const AdamwStep& step,
                        std::span<const AdamwRange> ranges) {
-  if (reads_pending_) queue(plugin_->order_after_reads);
-  const auto t = static_cast<double>(step.step);
+  adamw_ranges_.clear();
   for (const AdamwRange& range : ranges) {
     if (range.values.empty()) continue;
-    tenax_cuda_adamw call{};
-    call.count = static_cast<std::int64_t>(range.values.size());
-    call.values = range.values.data();
-    call.gradient = range.gradient.data();
-    call.m = range.m.data();
-    call.v = range.v.data();
-    call.copy = copy_of(range.values.data());
-    // The same roundings as compute/adamw.cc.
-    call.gradient_scale = static_cast<float>(step.gradient_scale);
-    call.beta1 = static_cast<float>(options.beta1);
-    call.beta2 = static_cast<float>(options.beta2);
-    call.epsilon = static_cast<float>(options.epsilon);
-    call.step_size = static_cast<float>(step.learning_rate / (1 - std::pow(options.beta1, t)));
-    call.inverse_sqrt_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t)));
-    call.decay = range.decay ? static_cast<float>(step.learning_rate * options.weight_decay) : 0.0f;
-    run(plugin_->run_adamw, call);
+    tenax_cuda_adamw_range& r = adamw_ranges_.emplace_back();
+    r.count = static_cast<std::int64_t>(range.values.size());
+    r.values = range.values.data();
+    r.gradient = range.gradient.data();
+    r.m = range.m.data();
+    r.v = range.v.data();
+    r.copy = copy_of(range.values.data());
+    r.decays = range.decay ? 1 : 0;
   }
+  if (adamw_ranges_.empty()) return;
+  if (reads_pending_) queue(plugin_->order_after_reads);
+  // The same roundings as compute/adamw.cc.
+  const auto t = static_cast<double>(step.step);
+  tenax_cuda_adamw call{};
+  call.gradient_scale = static_cast<float>(step.gradient_scale);
+  call.beta1 = static_cast<float>(options.beta1);
+  call.beta2 = static_cast<float>(options.beta2);
+  call.epsilon = static_cast<float>(options.epsilon);
+  call.step_size = static_cast<float>(step.learning_rate / (1 - std::pow(options.beta1, t)));
+  call.inverse_sqrt_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t)));
+  call.decay = static_cast<float>(step.learning_rate * options.weight_decay);
+  queue(plugin_->run_adamw, &std::as_const(call), std::as_const(adamw_ranges_).data(),
+        static_cast<std::int32_t>(adamw_ranges_.size()));
 }
 
 void CudaDevice::read(std::span<const float> buffer, std::span<float> host) {

@@ -129,6 +129,7 @@ class CudaDevice final : public Device, public std::enable_shared_from_this<Cuda
     bool is_old = true;
   };
   std::vector<Copy> copies_;
+  std::vector<tenax_cuda_adamw_range> adamw_ranges_;  ///< of the newest update; kept for its memory
   bool reads_pending_ = false;
 };
 

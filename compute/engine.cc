@@ -108,10 +108,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
                       fmt::format("rank {}: not enough memory for {} parameters", o.rank,
                                   engine->values_.size()));
   }
-  for (const StageParameter& p : engine->parameters())
-    engine->rules_.push_back(update_rule(p.spec, o.adamw.weight_decay, o.groups));
-  for (const StageParameter& p : engine->parameters())
-    engine->blocks_.push_back(block_of(p.spec.name));
+  engine->plan_updates();
   return engine;
 }
 
@@ -323,33 +320,47 @@ Result<Verdict> Engine::exchange_verdict(Communicator& comm, const VerdictPart& 
   return verdicts_->run(comm, kVerdictTag, part);
 }
 
+void Engine::plan_updates() {
+  for (const MomentPiece& piece : moments()) {
+    const StageParameter& p = parameters()[piece.parameter];
+    const UpdateRule rule = update_rule(p.spec, options_.adamw.weight_decay, options_.groups);
+    // The host's layers are apart in traces; a GPU is given all at once.
+    const int block = device_->host_visible() ? block_of(p.spec.name) : -1;
+    auto call = std::ranges::find_if(updates_, [&](const UpdateCall& c) {
+      return c.block == block && c.rule.learning_rate_factor == rule.learning_rate_factor &&
+             (rule.weight_decay == 0 || c.rule.weight_decay == 0 ||
+              c.rule.weight_decay == rule.weight_decay);
+    });
+    if (call == updates_.end()) {
+      updates_.push_back({block, rule, {}});
+      call = updates_.end() - 1;
+    }
+    call->rule.weight_decay = std::max(call->rule.weight_decay, rule.weight_decay);
+    const auto n = static_cast<std::size_t>(piece.end - piece.begin);
+    const auto moment = static_cast<std::size_t>(piece.offset);
+    AdamwRange range;
+    range.values = values().subspan(static_cast<std::size_t>(p.offset + piece.begin), n);
+    range.gradient = reduced_.span().subspan(
+        static_cast<std::size_t>(p.gradients.front().offset + piece.begin), n);
+    range.m = m_.span().subspan(moment, n);
+    range.v = v_.span().subspan(moment, n);
+    range.decay = rule.weight_decay > 0;
+    call->ranges.push_back(range);
+  }
+}
+
 void Engine::apply_update(const Update& u) {
   double scale = 1.0 / static_cast<double>(u.targets);
   if (u.clip_norm > 0 && u.grad_norm > u.clip_norm) scale *= u.clip_norm / u.grad_norm;
   AdamwStep update;
   update.step = u.step;
-  update.learning_rate = u.learning_rate;
   update.gradient_scale = scale;
-  for (auto piece = moments().begin(); piece != moments().end();) {
-    const int block = blocks_[piece->parameter];
-    const KernelSpan span(options_.trace, TraceKind::kAdamw, block);
-    for (; piece != moments().end() && blocks_[piece->parameter] == block; ++piece) {
-      const StageParameter& p = parameters()[piece->parameter];
-      const UpdateRule& rule = rules_[piece->parameter];
-      const auto n = static_cast<std::size_t>(piece->end - piece->begin);
-      const auto moment = static_cast<std::size_t>(piece->offset);
-      AdamwRange range;
-      range.values = values().subspan(static_cast<std::size_t>(p.offset + piece->begin), n);
-      range.gradient = reduced_.span().subspan(
-          static_cast<std::size_t>(p.gradients.front().offset + piece->begin), n);
-      range.m = m_.span().subspan(moment, n);
-      range.v = v_.span().subspan(moment, n);
-      range.decay = rule.weight_decay > 0;
-      AdamwOptions adamw = options_.adamw;
-      adamw.weight_decay = rule.weight_decay;
-      update.learning_rate = u.learning_rate * rule.learning_rate_factor;
-      device_->adamw(adamw, update, {&range, 1});
-    }
+  for (const UpdateCall& call : updates_) {
+    const KernelSpan span(options_.trace, TraceKind::kAdamw, call.block);
+    AdamwOptions adamw = options_.adamw;
+    adamw.weight_decay = call.rule.weight_decay;
+    update.learning_rate = u.learning_rate * call.rule.learning_rate_factor;
+    device_->adamw(adamw, update, call.ranges);
   }
 }
 

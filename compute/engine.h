@@ -211,9 +211,16 @@ class Engine {
     std::vector<Outbox> forward_boxes;
     std::vector<Outbox> backward_boxes;
   };
+  /// What one call of the device updates.
+  struct UpdateCall {
+    int block = -1;   ///< a layer; -1: embedding and head, or on a GPU all
+    UpdateRule rule;  ///< its decay is that of the ranges that have one
+    std::vector<AdamwRange> ranges;
+  };
   Status agree_on_batch();
   Status build_chunks();
   Status build_buffers();
+  void plan_updates();
   Status build_accumulator(Chunk& chunk);
   void adopt_parameters(const Chunk& chunk);
   bool keeps_sample_losses() const {
@@ -277,8 +284,7 @@ class Engine {
   NeighbourPeers neighbours_;
   std::unique_ptr<DeviceTreeReducer> device_reducer_;  ///< where there are peers_
   std::unique_ptr<VerdictExchange> verdicts_;
-  std::vector<UpdateRule> rules_;  ///< by parameter
-  std::vector<int> blocks_;        ///< by parameter: its layer; -1: embedding or head
+  std::vector<UpdateCall> updates_;
   OptimizerShards shards_;
   std::vector<std::size_t> part_bytes_;   ///< of an all-gather
   std::vector<std::size_t> first_chunk_;  ///< norm chunks before each tensor, and of all

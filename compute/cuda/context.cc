@@ -1,6 +1,8 @@
 #include "compute/cuda/context.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <utility>
 
 using tenax::cuda::Outcome;
@@ -23,6 +25,7 @@ tenax_cuda_context::~tenax_cuda_context() {
   products.reset();
   attention.reset();
   if (scratch_ != nullptr) static_cast<void>(release(scratch_));
+  for (const Table& table : tables_) static_cast<void>(release(table.on_device));
   if (work_queued != nullptr) static_cast<void>(cudaEventDestroy(work_queued));
   if (reads_done != nullptr) static_cast<void>(cudaEventDestroy(reads_done));
   if (read_stream != nullptr) static_cast<void>(cudaStreamDestroy(read_stream));
@@ -87,6 +90,29 @@ void* tenax_cuda_context::scratch(std::uint64_t bytes) {
   }
   scratch_bytes_ = rounded;
   return scratch_;
+}
+
+const void* tenax_cuda_context::table(const void* bytes, std::size_t size) {
+  for (const Table& table : tables_)
+    if (table.bytes.size() == size && std::memcmp(table.bytes.data(), bytes, size) == 0)
+      return table.on_device;
+  // Of engines that are gone, most of them.
+  constexpr std::size_t kMostTables = 16;
+  if (tables_.size() == kMostTables) {
+    for (const Table& table : tables_)
+      if (check(release(table.on_device), "cudaFree") != TENAX_CUDA_OK) return nullptr;
+    tables_.clear();
+  }
+  const auto* const begin = static_cast<const std::byte*>(bytes);
+  Table made{{begin, begin + size}, nullptr};
+  if (check(allocate(&made.on_device, size), "cudaMalloc of a table") != TENAX_CUDA_OK)
+    return nullptr;
+  tables_.push_back(std::move(made));
+  const Table& kept = tables_.back();
+  return check(cudaMemcpyAsync(kept.on_device, kept.bytes.data(), size, cudaMemcpyDefault, stream),
+               "copying a table") == TENAX_CUDA_OK
+             ? kept.on_device
+             : nullptr;
 }
 
 int tenax_cuda_context::allocate(void** memory, std::uint64_t bytes) {

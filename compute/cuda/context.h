@@ -35,6 +35,9 @@ struct tenax_cuda_context {
   /// Device memory that the next operation on the stream may use too; grows when more is asked for.
   /// Null after a failure, which is kept.
   void* scratch(std::uint64_t bytes);
+  /// The device's copy of a small table of the host, which the next operations on the stream find;
+  /// made where there is none of the same bytes, and kept. Null after a failure, which is kept.
+  const void* table(const void* bytes, std::size_t size);
 
   /// cudaMalloc and cudaFree, counted. CUDA's error.
   int allocate(void** memory, std::uint64_t bytes);
@@ -57,6 +60,11 @@ struct tenax_cuda_context {
   bool lost_ = false;
   void* scratch_ = nullptr;
   std::uint64_t scratch_bytes_ = 0;
+  struct Table {
+    std::vector<std::byte> bytes;
+    void* on_device = nullptr;
+  };
+  std::vector<Table> tables_;
   std::map<void*, std::uint64_t> held_;
   std::uint64_t held_bytes_ = 0;
   std::uint64_t peak_bytes_ = 0;

@@ -37,7 +37,17 @@ void launch_attention(const tenax_cuda_attention& call, Stream stream);
 void launch_attention_backward(const tenax_cuda_attention& call, float* delta, Stream stream);
 
 void launch_cross_entropy(const tenax_cuda_cross_entropy& call, Stream stream);
-void launch_adamw(const tenax_cuda_adamw& call, Stream stream);
+/// A range in the device's table of an update, and which blocks of the launch are its.
+struct AdamwRow {
+  tenax_cuda_adamw_range range;
+  std::int64_t first_block;
+  std::int64_t width;  ///< elements of a thread
+};
+/// The rows of `num_ranges` ranges; returns the blocks of all.
+std::int64_t adamw_rows(const tenax_cuda_adamw_range* ranges, int num_ranges, AdamwRow* rows);
+/// `rows`: on the device.
+void launch_adamw(const tenax_cuda_adamw& call, const AdamwRow* rows, int num_rows,
+                  std::int64_t num_blocks, Stream stream);
 void launch_add(const float* a, const float* b, float* sum, std::int64_t count, Stream stream);
 void launch_cast(const void* from, std::int32_t from_type, void* to, std::int32_t to_type,
                  std::int64_t count, Stream stream);

@@ -1,5 +1,7 @@
 // The operations of the C interface: arguments judged, scratch memory found, kernels or libraries
 // called.
+#include <vector>
+
 #include "compute/cuda/context.h"
 #include "compute/cuda/kernels.h"
 
@@ -372,15 +374,28 @@ tenax_cuda_status tenax_cuda_run_cross_entropy(tenax_cuda_context* context,
   return context->check_launch("cross_entropy");
 }
 
-tenax_cuda_status tenax_cuda_run_adamw(tenax_cuda_context* context, const tenax_cuda_adamw* c) {
-  TENAX_RETURN_UNLESS_OK(Arguments(context, "adamw")
-                             .positive("count", c->count)
-                             .pointer("values", c->values)
-                             .pointer("gradient", c->gradient)
-                             .pointer("m", c->m)
-                             .pointer("v", c->v)
-                             .status());
-  tenax::cuda::launch_adamw(*c, context->stream);
+tenax_cuda_status tenax_cuda_run_adamw(tenax_cuda_context* context, const tenax_cuda_adamw* c,
+                                       const tenax_cuda_adamw_range* ranges, int32_t num_ranges) {
+  Arguments arguments(context, "adamw");
+  arguments.positive("num_ranges", num_ranges).pointer("ranges", ranges);
+  for (int32_t i = 0; ranges != nullptr && i < num_ranges; ++i)
+    arguments.positive("count", ranges[i].count)
+        .pointer("values", ranges[i].values)
+        .pointer("gradient", ranges[i].gradient)
+        .pointer("m", ranges[i].m)
+        .pointer("v", ranges[i].v);
+  TENAX_RETURN_UNLESS_OK(arguments.status());
+  std::vector<tenax::cuda::AdamwRow> rows(static_cast<std::size_t>(num_ranges));
+  const std::int64_t num_blocks = tenax::cuda::adamw_rows(ranges, num_ranges, rows.data());
+  TENAX_RETURN_UNLESS_OK(
+      Arguments(context, "adamw")
+          .require(num_blocks <= INT32_MAX, "ranges", "need more blocks than a launch has")
+          .status());
+  const void* const table =
+      context->table(rows.data(), rows.size() * sizeof(tenax::cuda::AdamwRow));
+  if (table == nullptr) return scratch_failure(context);
+  tenax::cuda::launch_adamw(*c, static_cast<const tenax::cuda::AdamwRow*>(table), num_ranges,
+                            num_blocks, context->stream);
   return context->check_launch("adamw");
 }
 

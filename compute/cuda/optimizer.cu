@@ -14,29 +14,49 @@ constexpr int kNormLanes = 16;
 constexpr int kNormThreads = 128;
 
 template <int N>
-__global__ void adamw_kernel(tenax_cuda_adamw c) {
-  const std::int64_t at = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
-  if (at >= c.count) return;
-  auto w = load<float, N>(c.values + at);
-  const auto gradient = load<float, N>(c.gradient + at);
-  auto m = load<float, N>(c.m + at);
-  auto v = load<float, N>(c.v + at);
+__device__ void update(const tenax_cuda_adamw& c, const tenax_cuda_adamw_range& r, float decay,
+                       std::int64_t at) {
+  if (at >= r.count) return;
+  auto w = load<float, N>(r.values + at);
+  const auto gradient = load<float, N>(r.gradient + at);
+  auto m = load<float, N>(r.m + at);
+  auto v = load<float, N>(r.v + at);
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     const float g = gradient.values[i] * c.gradient_scale;
     m.values[i] = c.beta1 * m.values[i] + (1.0f - c.beta1) * g;
     v.values[i] = c.beta2 * v.values[i] + (1.0f - c.beta2) * g * g;
     const float root = sqrtf(v.values[i]) * c.inverse_sqrt_bias2 + c.epsilon;
-    w.values[i] = w.values[i] - c.decay * w.values[i] - c.step_size * m.values[i] / root;
+    w.values[i] = w.values[i] - decay * w.values[i] - c.step_size * m.values[i] / root;
   }
-  store<float, N>(c.m + at, m);
-  store<float, N>(c.v + at, v);
-  store<float, N>(c.values + at, w);
-  if (c.copy == nullptr) return;
+  store<float, N>(r.m + at, m);
+  store<float, N>(r.v + at, v);
+  store<float, N>(r.values + at, w);
+  if (r.copy == nullptr) return;
   Packed<Bfloat16, N> copy;
 #pragma unroll
   for (int i = 0; i < N; ++i) copy.values[i] = w.values[i];
-  store<Bfloat16, N>(static_cast<Bfloat16*>(c.copy) + at, copy);
+  store<Bfloat16, N>(static_cast<Bfloat16*>(r.copy) + at, copy);
+}
+
+/// A block works on one range: the last one that begins at or before it.
+__global__ void adamw_kernel(tenax_cuda_adamw c, const AdamwRow* rows, int num_rows) {
+  int first = 0;
+  for (int end = num_rows; end - first > 1;) {
+    const int middle = first + (end - first) / 2;
+    if (rows[middle].first_block <= blockIdx.x)
+      first = middle;
+    else
+      end = middle;
+  }
+  const AdamwRow row = rows[first];
+  const float decay = row.range.decays != 0 ? c.decay : 0.0f;
+  const std::int64_t thread =
+      (static_cast<std::int64_t>(blockIdx.x) - row.first_block) * kThreads + threadIdx.x;
+  if (row.width == 4)
+    update<4>(c, row.range, decay, thread * 4);
+  else
+    update<1>(c, row.range, decay, thread);
 }
 
 template <int N>
@@ -123,13 +143,24 @@ void scale(void* x, float factor, std::int64_t count, Stream stream) {
 
 }  // namespace
 
-void launch_adamw(const tenax_cuda_adamw& c, Stream stream) {
-  const bool is_packed = can_be_packed<float>(c.values, c.count, 0) &&
-                         can_be_packed<float>(c.gradient, 0, 0) &&
-                         can_be_packed<float>(c.m, 0, 0) && can_be_packed<float>(c.v, 0, 0) &&
-                         reinterpret_cast<std::uintptr_t>(c.copy) % 8 == 0;
-  const auto kernel = is_packed ? adamw_kernel<4> : adamw_kernel<1>;
-  TENAX_LAUNCH(kernel, blocks(c.count, is_packed ? 4 : 1), kThreads, 0, stream, c);
+std::int64_t adamw_rows(const tenax_cuda_adamw_range* ranges, int num_ranges, AdamwRow* rows) {
+  std::int64_t num_blocks = 0;
+  for (int i = 0; i < num_ranges; ++i) {
+    const tenax_cuda_adamw_range& r = ranges[i];
+    const bool is_packed = can_be_packed<float>(r.values, r.count, 0) &&
+                           can_be_packed<float>(r.gradient, 0, 0) &&
+                           can_be_packed<float>(r.m, 0, 0) && can_be_packed<float>(r.v, 0, 0) &&
+                           reinterpret_cast<std::uintptr_t>(r.copy) % 8 == 0;
+    rows[i] = {r, num_blocks, is_packed ? 4 : 1};
+    num_blocks += blocks_for(r.count, kThreads * rows[i].width);
+  }
+  return num_blocks;
+}
+
+void launch_adamw(const tenax_cuda_adamw& c, const AdamwRow* rows, int num_rows,
+                  std::int64_t num_blocks, Stream stream) {
+  const auto kernel = adamw_kernel;
+  TENAX_LAUNCH(kernel, static_cast<unsigned>(num_blocks), kThreads, 0, stream, c, rows, num_rows);
 }
 
 void launch_add(const float* a, const float* b, float* sum, std::int64_t count, Stream stream) {

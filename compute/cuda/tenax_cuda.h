@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a struct changes; program and plugin must have the same. */
-#define TENAX_CUDA_ABI_VERSION 5
+#define TENAX_CUDA_ABI_VERSION 6
 #define TENAX_CUDA_WORKSPACE_BYTES (INT64_C(32) << 20) /* of a context, for matrix products */
 
 typedef int32_t tenax_cuda_status;
@@ -37,8 +37,7 @@ enum {
   TENAX_CUDA_INVALID_ARGUMENT = 1, /* a bug of the caller */
   TENAX_CUDA_OUT_OF_MEMORY = 2,
   TENAX_CUDA_DEVICE_LOST = 3, /* the context is broken, with all memory in it */
-  TENAX_CUDA_UNAVAILABLE =
-      4, /* no driver, no device or a library is missing; the message says which */
+  TENAX_CUDA_UNAVAILABLE = 4, /* no driver, device or library; the message says which */
   TENAX_CUDA_UNSUPPORTED = 5, /* this device or library version cannot do it */
   TENAX_CUDA_INTERNAL = 6,
   TENAX_CUDA_IN_PROGRESS = 7, /* of NCCL's non-blocking calls: ask again */
@@ -328,15 +327,9 @@ typedef struct tenax_cuda_cross_entropy {
   const double* log_sums; /* (rows) or null */
 } tenax_cuda_cross_entropy;
 
-/* One AdamW update (compute/adamw.h) of float32 values, in the CPU's arithmetic to the bit; `copy`
- * receives them as BF16, or is null. */
+/* One AdamW update (compute/adamw.h) of all `ranges`, float32, in the CPU's arithmetic to the bit.
+ * The host's table of ranges is copied to the device when it is a new one. */
 typedef struct tenax_cuda_adamw {
-  int64_t count;
-  float* values;
-  const float* gradient;
-  float* m;
-  float* v;
-  void* copy;
   float gradient_scale;
   float beta1;
   float beta2;
@@ -344,11 +337,18 @@ typedef struct tenax_cuda_adamw {
   float step_size;
   float inverse_sqrt_bias2;
   float decay;
-  float reserved;
 } tenax_cuda_adamw;
+typedef struct tenax_cuda_adamw_range {
+  int64_t count;
+  float* values;
+  const float* gradient;
+  float* m;
+  float* v;
+  void* copy;     /* receives the values as BF16, or is null */
+  int64_t decays; /* 0: as if `decay` were 0 */
+} tenax_cuda_adamw_range;
 
-/* --- Without a context. `message` receives at most `size` bytes, null-terminated, also where all
- * is well (empty). */
+/* --- Without a context. `message`: at most `size` bytes, null-terminated; empty if all is well. */
 int32_t tenax_cuda_abi_version(void);
 /* Where a device is reached: its number; else 0 with TENAX_CUDA_UNAVAILABLE and what is missing. */
 tenax_cuda_status tenax_cuda_device_count(int32_t* count, char* message, size_t size);
@@ -434,7 +434,8 @@ tenax_cuda_status tenax_cuda_run_attention_backward(tenax_cuda_context* context,
                                                     const tenax_cuda_attention* call);
 tenax_cuda_status tenax_cuda_run_cross_entropy(tenax_cuda_context* context,
                                                const tenax_cuda_cross_entropy* call);
-tenax_cuda_status tenax_cuda_run_adamw(tenax_cuda_context* context, const tenax_cuda_adamw* call);
+tenax_cuda_status tenax_cuda_run_adamw(tenax_cuda_context* context, const tenax_cuda_adamw* call,
+                                       const tenax_cuda_adamw_range* ranges, int32_t num_ranges);
 /* sum[i] = a[i] + b[i], float32. */
 tenax_cuda_status tenax_cuda_run_add(tenax_cuda_context* context, const float* a, const float* b,
                                      float* sum, int64_t count);
@@ -475,8 +476,7 @@ typedef struct tenax_cuda_transfer {
 tenax_cuda_status tenax_cuda_nccl_exchange(tenax_cuda_nccl* comm,
                                            const tenax_cuda_transfer* transfers,
                                            int32_t num_transfers);
-/* Waits until what was begun is queued on the device, then orders later work of the context after
- * it. */
+/* Waits until what was begun is queued, then orders later work of the context after it. */
 tenax_cuda_status tenax_cuda_nccl_join(tenax_cuda_nccl* comm);
 /* A communicator without the ranks in `excluded`; the old one is ended. Called by all that stay. */
 tenax_cuda_status tenax_cuda_nccl_shrink(tenax_cuda_nccl* comm, const int32_t* excluded,

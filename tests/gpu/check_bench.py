@@ -82,9 +82,9 @@ class Kernels:
         count = 1 << 27
         w, g, m, v = (self.random(count, dtype=F32) for _ in range(4))
         copy = self.plugin.poisoned((count,), BF16)
-        return 30.0 * count, "byte", lambda: self.plugin.run("run_adamw", "adamw", count=count, values=w, gradient=g, m=m, v=v, copy=copy,
-                                                             gradient_scale=1, beta1=0.9, beta2=0.95, epsilon=1e-8, step_size=1e-4,
-                                                             inverse_sqrt_bias2=1, decay=1e-5)
+        row = {"count": count, "values": w, "gradient": g, "m": m, "v": v, "copy": copy, "decays": 1}
+        return 30.0 * count, "byte", lambda: self.plugin.adamw([row], gradient_scale=1, beta1=0.9, beta2=0.95, epsilon=1e-8, step_size=1e-4,
+                                                               inverse_sqrt_bias2=1, decay=1e-5)
 
     def copies(self):
         from plugin import F32

@@ -334,8 +334,9 @@ def adamw(case, count=1000):
     v_host = numpy.abs(case.rng.standard_normal(count)).astype(numpy.float32) * 0.01
     v, copy = case.plugin.array(v_host), case.out(count, dtype=BF16)
     step, rate, decay, scale = 3, 1e-2, 0.1, 0.5
-    case.plugin.run("run_adamw", "adamw", count=count, values=w, gradient=g, m=m, v=v, copy=copy, gradient_scale=scale, beta1=0.9, beta2=0.95,
-                    epsilon=1e-8, step_size=rate / (1 - 0.9**step), inverse_sqrt_bias2=1 / math.sqrt(1 - 0.95**step), decay=rate * decay)
+    row = {"count": count, "values": w, "gradient": g, "m": m, "v": v, "copy": copy, "decays": 1}
+    case.plugin.adamw([row], gradient_scale=scale, beta1=0.9, beta2=0.95, epsilon=1e-8, step_size=rate / (1 - 0.9**step),
+                      inverse_sqrt_bias2=1 / math.sqrt(1 - 0.95**step), decay=rate * decay)
     with torch.no_grad():
         g64 = g64 * scale
         m64 = 0.9 * m64 + 0.1 * g64

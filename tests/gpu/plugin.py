@@ -111,6 +111,14 @@ class Plugin:
             setattr(call, field, value.address if isinstance(value, Array) else value)
         self.call(name, ctypes.byref(call))
 
+    def adamw(self, ranges, **step):
+        """One update of all ranges, a dict of fields each."""
+        table = (STRUCTS["tenax_cuda_adamw_range"] * len(ranges))()
+        for row, fields in zip(table, ranges):
+            for field, value in fields.items():
+                setattr(row, field, value.address if isinstance(value, Array) else value)
+        self.call("run_adamw", ctypes.byref(STRUCTS["tenax_cuda_adamw"](**step)), table, len(ranges))
+
     def array(self, values, dtype=F32):
         """Device memory with `values` in it: float32, BF16, or as they are where they are no floats."""
         values = numpy.ascontiguousarray(values)

@@ -53,6 +53,8 @@ void fail_next_allocations(int count);
 void break_context(int error);
 /// Bytes of device memory in use.
 std::size_t allocated_bytes();
+/// Kernels launched since the process began.
+std::size_t num_launches();
 /// Bytes copied since the process began, to the host's memory from the device's or the other way.
 std::size_t copied_bytes(bool to_host);
 

@@ -140,4 +140,8 @@ __attribute__((visibility("default"))) size_t tenax_emulation_copied_bytes(int t
   return tenax::emulation::copied_bytes(to_host != 0);
 }
 
+__attribute__((visibility("default"))) size_t tenax_emulation_num_launches() {
+  return tenax::emulation::num_launches();
+}
+
 }  // extern "C"

@@ -153,6 +153,7 @@ struct Machine {
   std::map<const char*, std::size_t> memory;  ///< the device's
   std::map<const char*, std::size_t> pinned;  ///< of the host: copies from there read it late
   std::size_t copied[2] = {};
+  std::size_t launches = 0;
   int failing_allocations = 0;
   int broken = cudaSuccess;
   std::size_t allocated = 0;
@@ -196,6 +197,7 @@ void launch(Stream stream, dim3 grid, dim3 block, std::size_t shared_bytes,
       fault != nullptr && m.broken == cudaSuccess && unlink(fault) == 0)
     m.broken = kIllegalAddress;
   if (m.broken != cudaSuccess) return;
+  ++m.launches;
   blockIdx = threadIdx = dim3(0, 0, 0);
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) fail("an empty grid");
   if (grid.x > 0x7FFFFFFF || grid.y > 65535 || grid.z > 65535) fail("a grid beyond the limits");
@@ -231,6 +233,7 @@ void store(float* to, float value) {
 void fail_next_allocations(int count) { machine().failing_allocations = count; }
 void break_context(int error) { machine().broken = error; }
 std::size_t allocated_bytes() { return machine().allocated; }
+std::size_t num_launches() { return machine().launches; }
 std::size_t copied_bytes(bool to_host) { return machine().copied[to_host ? 1 : 0]; }
 
 }  // namespace tenax::emulation

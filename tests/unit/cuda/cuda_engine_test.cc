@@ -296,9 +296,10 @@ TEST(CudaEngine, OfAStepTheHostSeesLossesAndSumsOfSquares) {
   auto engine = Engine::create(engine_options(model, {}, 0)).value();
   engine->initialise(kSeed);
   SoloCommunicator comm;
+  train_step(*engine, comm, 1);  // the table of what an update goes through is written once
   const std::size_t read_before = copied_bytes(true);
   const std::size_t written_before = copied_bytes(false);
-  train_step(*engine, comm, 1);
+  train_step(*engine, comm, 2);
   std::size_t chunks = 0;
   for (const StageParameter& p : engine->parameters())
     chunks += num_norm_chunks(static_cast<std::size_t>(p.size));
@@ -310,6 +311,19 @@ TEST(CudaEngine, OfAStepTheHostSeesLossesAndSumsOfSquares) {
   EXPECT_LE(copied_bytes(false) - written_before,
             kMicrobatches * (5 * kTokens + 1) * sizeof(std::int32_t));
   EXPECT_GT(engine->values().size_bytes(), 1000 * kTokens);
+}
+
+TEST(CudaEngine, AnUpdateIsOneLaunch) {
+  const auto num_launches = emulation_function<std::size_t()>("tenax_emulation_num_launches");
+  auto engine = Engine::create(engine_options(tiny_gpt2(), {}, 0)).value();
+  engine->initialise(kSeed);
+  SoloCommunicator comm;
+  ASSERT_TRUE(compute_step(*engine, comm, 1));
+  const Verdict verdict = judge(*engine, comm, 1);
+  ASSERT_TRUE(engine->device().status());
+  const std::size_t before = num_launches();
+  engine->apply_update({verdict.grad_norm, kClip, verdict.targets, kRate, 1});
+  EXPECT_EQ(num_launches() - before, 1u) << engine->parameters().size() << " tensors";
 }
 
 TEST(CudaEngine, WhatIsReadIsTheStateAndMayBeStoredElsewhere) {

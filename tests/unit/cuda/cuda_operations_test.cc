@@ -2,7 +2,9 @@
 // and shapes that the tiny models do not have, and arguments that are refused.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <numeric>
 
@@ -62,6 +64,67 @@ TEST_F(CudaOperations, AdamwHasTheBitsOfTheCpu) {
     EXPECT_EQ(on_host(d_m), m);
     EXPECT_EQ(on_host(d_v), v);
   }
+}
+
+TEST_F(CudaOperations, AdamwOfManyRangesIsOneLaunchWithTheBitsOfTheCpu) {
+  const auto num_launches = emulation_function<std::size_t()>("tenax_emulation_num_launches");
+  const auto copied = emulation_function<std::size_t(int)>("tenax_emulation_copied_bytes");
+  constexpr std::size_t kSize = 9000;
+  std::vector<float> values = random_floats(kSize, 1);
+  const std::vector<float> gradient = random_floats(kSize, 2);
+  std::vector<float> m = random_floats(kSize, 3);
+  std::vector<float> v = random_floats(kSize, 4);
+  for (float& x : v) x *= x;
+  const DeviceBuffer d_values = on_device(values);
+  const DeviceBuffer d_gradient = on_device(gradient);
+  const DeviceBuffer d_m = on_device(m);
+  const DeviceBuffer d_v = on_device(v);
+  const CudaMemory copy = device_->allocate_bytes(2 * kSize, "a copy").value();
+  device_->keep_copy(d_values.span(), copy.data());
+  // Some begin where four elements at once can be taken and some do not; a block is more than one
+  // of them, or a part of one; what lies between them stays.
+  struct Piece {
+    std::size_t begin;
+    std::size_t size;
+    bool decay;
+  };
+  const std::vector<Piece> pieces = {{0, 4, true},       {4, 1, false},     {5, 1027, true},
+                                     {1032, 4096, true}, {6000, 0, true},   {6001, 256, false},
+                                     {6260, 8, false},   {7000, 2000, true}};
+  std::vector<AdamwRange> on_gpu;
+  for (const Piece& p : pieces)
+    on_gpu.push_back(
+        {d_values.span().subspan(p.begin, p.size), d_gradient.span().subspan(p.begin, p.size),
+         d_m.span().subspan(p.begin, p.size), d_v.span().subspan(p.begin, p.size), p.decay});
+  for (const std::int64_t number : {1, 2, 3}) {
+    const AdamwStep step{number, 1e-3, 0.37};
+    ASSERT_TRUE(device_->status());
+    const std::size_t launches = num_launches();
+    const std::size_t written = copied(0);
+    device_->adamw({}, step, on_gpu);
+    ASSERT_TRUE(device_->status());
+    EXPECT_EQ(num_launches() - launches, 1u);
+    EXPECT_EQ(copied(0) - written > 0, number == 1) << "the table is written once";
+    for (const Piece& p : pieces) {
+      if (p.size == 0) continue;
+      const auto part = [&](std::vector<float>& all) {
+        return std::span(all).subspan(p.begin, p.size);
+      };
+      adamw_update(
+          {}, step,
+          {part(values), std::span(gradient).subspan(p.begin, p.size), part(m), part(v), p.decay});
+    }
+  }
+  EXPECT_EQ(on_host(d_values), values);
+  EXPECT_EQ(on_host(d_m), m);
+  EXPECT_EQ(on_host(d_v), v);
+  const auto* const bf16 = reinterpret_cast<const std::uint16_t*>(copy.data());
+  for (const Piece& p : pieces)
+    for (std::size_t i = p.begin; i < p.begin + p.size; ++i)
+      ASSERT_NEAR(std::bit_cast<float>(static_cast<std::uint32_t>(bf16[i]) << 16), values[i],
+                  std::abs(values[i]) / 256)  // half a bit of eight
+          << i;
+  device_->forget_copy(copy.data());
 }
 
 TEST_F(CudaOperations, SumsOfSquaresHaveTheBitsOfTheCpu) {
