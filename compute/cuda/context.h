@@ -4,10 +4,12 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "compute/cuda/attention_plan.h"
 #include "compute/cuda/errors.h"
