@@ -100,6 +100,7 @@ std::optional<TrainLoop::Stopped> TrainLoop::run(const wire::PlanFor& message,
   const bool lost = !status && tell_failure(rank, status.error(), link.aborted());
   drop_snapshot();
   if (engine_) static_cast<void>(engine_->use(nullptr));  // takes no memory
+  if (status) compute::finish_in_order(gpus_.peers.get(), gpus_.neighbours);
   gpus_ = {};
   if (gpu_) spdlog::info("{}", gpu_->memory_text());
   if (status) return std::nullopt;

@@ -25,7 +25,7 @@ namespace tenax::compute {
   F(run_dropout) F(run_residual) F(run_attention) F(run_attention_backward) F(run_cross_entropy) F(run_adamw) F(run_add) \
   F(run_cast) F(run_scale) F(run_chunk_squares) F(run_spin) F(run_bad_store) \
   F(nccl_unique_id) F(nccl_create) F(nccl_poll) F(nccl_message) F(nccl_all_reduce) \
-  F(nccl_exchange) F(nccl_join) F(nccl_shrink) F(nccl_abort) F(nccl_destroy)
+  F(nccl_exchange) F(nccl_join) F(nccl_finalize) F(nccl_abort) F(nccl_destroy)
 // clang-format on
 
 struct CudaPlugin {

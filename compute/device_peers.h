@@ -38,6 +38,9 @@ class DevicePeers {
   virtual Status status() = 0;
   /// Ends whatever waits, here and on the device. Returns at once; idempotent.
   virtual void abort(std::string reason) = 0;
+  /// The orderly end, which all ranks make when nothing is under way. Does not block: true once all
+  /// have or it has failed, false to be asked again. What was not ended so the destructor aborts.
+  virtual bool finish() { return true; }
 };
 
 /// A pipeline stage's connections to the stages before and behind it, one for each way, so that no

@@ -174,12 +174,29 @@ Status NcclPeers::join() {
 
 Status NcclPeers::status() { return outcome(device_->plugin().nccl_poll(comm_)); }
 
+bool NcclPeers::finish() {
+  return device_->plugin().nccl_finalize(comm_) != TENAX_CUDA_IN_PROGRESS;
+}
+
 void NcclPeers::abort(std::string reason) {
   {
     MutexLock lock(mutex_);
     if (reason_.empty()) reason_ = std::move(reason);
   }
   device_->plugin().nccl_abort(comm_);
+}
+
+void finish_in_order(DevicePeers* world, const NcclNeighbours& neighbours, Duration patience) {
+  std::vector<DevicePeers*> left;
+  if (world != nullptr) left.push_back(world);
+  for (const auto& owner : neighbours.owners) left.push_back(owner.get());
+  const auto latest = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    // Every one is asked each time: ranks that have them in other orders do not wait in a circle.
+    std::erase_if(left, [](DevicePeers* peers) { return peers->finish(); });
+    if (left.empty() || std::chrono::steady_clock::now() > latest) return;
+    std::this_thread::sleep_for(kPause);
+  }
 }
 
 }  // namespace tenax::compute

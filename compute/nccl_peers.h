@@ -1,9 +1,10 @@
 // GPUs of several ranks through NCCL, which the plugin opens when it is first asked for. Its
 // communicators do not block: forming and transfers are polled, so an abort from another thread
-// ends them, and a communicator that has failed is never used again.
+// ends them, and a communicator that has failed is never used again. Errors are looked for before
+// each exchange, while it is begun, and by the plugin while the device is waited for.
 #pragma once
 
-#include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -63,6 +64,7 @@ class NcclPeers final : public DevicePeers {
   Status join() override;
   Status status() override;
   void abort(std::string reason) override;
+  bool finish() override;
 
  private:
   explicit NcclPeers(std::shared_ptr<CudaDevice> device) : device_(std::move(device)) {}
@@ -76,5 +78,11 @@ class NcclPeers final : public DevicePeers {
   std::string reason_ TENAX_GUARDED_BY(mutex_);
   std::optional<std::stop_callback<std::function<void()>>> abort_on_stop_;
 };
+
+/// The orderly end of a generation's connections, made by all of its ranks, in any order. `world`
+/// may be null. Blocks until all ranks are there, at most for `patience`; what is left then is
+/// aborted when it is destroyed.
+void finish_in_order(DevicePeers* world, const NcclNeighbours& neighbours,
+                     Duration patience = std::chrono::seconds(2));
 
 }  // namespace tenax::compute

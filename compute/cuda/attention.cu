@@ -2,7 +2,7 @@
 // ALiBi, sums in float32, no atomics. The scores never exist as a whole; backward makes them anew
 // from log_sum (Dao et al., "FlashAttention", arXiv:2205.14135), once for dk and dv, where a block
 // owns a tile of keys, and once for dq, where it owns a tile of queries. cuDNN is used where it can
-// (attention_plan.h); this is for the rest and for reproducible runs.
+// (attention_plan.h); this is for the rest, and where it has no deterministic engine.
 //
 // In every kernel thread t of 128 has row t / 4 of a tile and, of each row of D or 32 columns,
 // every fourth one, beginning with t % 4. What it accumulates in shared memory no other thread

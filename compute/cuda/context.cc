@@ -1,8 +1,10 @@
 #include "compute/cuda/context.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 using tenax::cuda::Outcome;
@@ -75,6 +77,32 @@ tenax_cuda_status tenax_cuda_context::check(int error, const char* doing) {
   return fail(
       {tenax::cuda::status_of_cuda(error),
        tenax::cuda::cuda_message(doing, error, cudaGetErrorName(code), cudaGetErrorString(code))});
+}
+
+int tenax_cuda_context::wait(cudaStream_t work) {
+  if (watched.empty()) return cudaStreamSynchronize(work);
+  return wait_watching([work] { return cudaStreamQuery(work); });
+}
+
+int tenax_cuda_context::wait(cudaEvent_t work) {
+  if (watched.empty()) return cudaEventSynchronize(work);
+  return wait_watching([work] { return cudaEventQuery(work); });
+}
+
+template <class Query>
+int tenax_cuda_context::wait_watching(Query&& query) {
+  constexpr std::chrono::milliseconds kBetween{10};
+  auto next = std::chrono::steady_clock::now() + kBetween;
+  for (;;) {
+    const cudaError_t error = query();
+    if (error != cudaErrorNotReady) return error;
+    static_cast<void>(cudaGetLastError());  // "not ready" is no launch's failure
+    if (std::chrono::steady_clock::now() >= next) {
+      for (tenax::cuda::Watched* const each : watched) each->watch();
+      next = std::chrono::steady_clock::now() + kBetween;
+    }
+    std::this_thread::yield();
+  }
 }
 
 void* tenax_cuda_context::scratch(std::uint64_t bytes) {

@@ -15,6 +15,17 @@
 #include "compute/cuda/errors.h"
 #include "compute/cuda/matmul.h"
 
+namespace tenax::cuda {
+
+/// Work of other ranks that the device may wait for.
+struct Watched {
+  virtual ~Watched() = default;
+  /// Ends it where it has failed. Called by the context's thread, often, while that waits.
+  virtual void watch() = 0;
+};
+
+}  // namespace tenax::cuda
+
 /// Named as in the C interface.
 struct tenax_cuda_context {
   tenax_cuda_context() = default;
@@ -33,6 +44,11 @@ struct tenax_cuda_context {
   tenax_cuda_status check_launch(const char* doing) { return check(cudaGetLastError(), doing); }
   /// True once the device is lost; every call returns DEVICE_LOST then.
   bool lost() const { return lost_; }
+
+  /// cudaStreamSynchronize and cudaEventSynchronize, looking after `watched` meanwhile. CUDA's
+  /// error.
+  int wait(cudaStream_t work);
+  int wait(cudaEvent_t work);
 
   /// Device memory that the next operation on the stream may use too; grows when more is asked for.
   /// Null after a failure, which is kept.
@@ -57,8 +73,12 @@ struct tenax_cuda_context {
   std::string message;
   std::unique_ptr<tenax::cuda::MatrixProducts> products;
   std::unique_ptr<tenax::cuda::AttentionPlans> attention;
+  std::vector<tenax::cuda::Watched*> watched;
 
  private:
+  template <class Query>
+  int wait_watching(Query&& query);
+
   bool lost_ = false;
   void* scratch_ = nullptr;
   std::uint64_t scratch_bytes_ = 0;

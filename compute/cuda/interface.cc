@@ -29,7 +29,7 @@ tenax_cuda_status copy_and_wait(tenax_cuda_context* context, void* to, const voi
   const tenax_cuda_status queued =
       context->check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, context->stream), doing);
   if (queued != TENAX_CUDA_OK) return queued;
-  return context->check(cudaStreamSynchronize(context->stream), doing);
+  return context->check(context->wait(context->stream), doing);
 }
 
 }  // namespace
@@ -125,7 +125,7 @@ tenax_cuda_status tenax_cuda_memory_held(tenax_cuda_context* context, uint64_t* 
 
 tenax_cuda_status tenax_cuda_synchronize(tenax_cuda_context* context) {
   if (context->lost()) return TENAX_CUDA_DEVICE_LOST;
-  return context->check(cudaStreamSynchronize(context->stream), "waiting for the device");
+  return context->check(context->wait(context->stream), "waiting for the device");
 }
 
 tenax_cuda_status tenax_cuda_plans(tenax_cuda_context* context, char* text, size_t size,
@@ -233,7 +233,7 @@ tenax_cuda_status tenax_cuda_order_after_reads(tenax_cuda_context* context) {
 
 tenax_cuda_status tenax_cuda_finish_reads(tenax_cuda_context* context) {
   if (context->lost()) return TENAX_CUDA_DEVICE_LOST;
-  return context->check(cudaEventSynchronize(context->reads_done), "waiting for a snapshot");
+  return context->check(context->wait(context->reads_done), "waiting for a snapshot");
 }
 
 }  // extern "C"

@@ -32,7 +32,7 @@ struct Nccl {
   decltype(ncclCommGetAsyncError)* async_error = nullptr;
   decltype(ncclCommAbort)* abort = nullptr;
   decltype(ncclCommDestroy)* destroy = nullptr;
-  decltype(ncclCommShrink)* shrink = nullptr;
+  decltype(ncclCommFinalize)* finalize = nullptr;
   decltype(ncclGroupStart)* group_start = nullptr;
   decltype(ncclGroupEnd)* group_end = nullptr;
   decltype(ncclAllReduce)* all_reduce = nullptr;
@@ -47,7 +47,7 @@ struct Nccl {
     library.load("ncclCommGetAsyncError", async_error);
     library.load("ncclCommAbort", abort);
     library.load("ncclCommDestroy", destroy);
-    library.load("ncclCommShrink", shrink);
+    library.load("ncclCommFinalize", finalize);
     library.load("ncclGroupStart", group_start);
     library.load("ncclGroupEnd", group_end);
     library.load("ncclAllReduce", all_reduce);
@@ -58,20 +58,20 @@ struct Nccl {
   }
 };
 
-ncclConfig_t non_blocking() {
-  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.blocking = 0;
-  return config;
-}
-
 }  // namespace
 
 /// Named as in the C interface. Calls of NCCL are made under the mutex; as none of them blocks,
 /// abort() gets it soon.
-struct tenax_cuda_nccl {
-  explicit tenax_cuda_nccl(tenax_cuda_context& owner) : context(owner) {}
+struct tenax_cuda_nccl final : tenax::cuda::Watched {
+  explicit tenax_cuda_nccl(tenax_cuda_context& owner) : context(owner) {
+    context.watched.push_back(this);
+  }
   ~tenax_cuda_nccl() {
-    if (handle != nullptr) static_cast<void>(nccl.destroy(handle));
+    std::erase(context.watched, this);
+    // ncclCommDestroy would wait for what a lost peer never does.
+    if (handle != nullptr)
+      static_cast<void>(finalized && poll() == TENAX_CUDA_OK ? nccl.destroy(handle)
+                                                             : nccl.abort(handle));
     if (begun != nullptr) static_cast<void>(cudaEventDestroy(begun));
     if (done != nullptr) static_cast<void>(cudaEventDestroy(done));
     if (stream != nullptr) static_cast<void>(cudaStreamDestroy(stream));
@@ -97,8 +97,35 @@ struct tenax_cuda_nccl {
   }
 
   tenax_cuda_status aborted_status() {
+    if (failed != TENAX_CUDA_OK) return failed;
     message = "the communicator was aborted";
     return TENAX_CUDA_ABORTED;
+  }
+
+  /// From any thread.
+  void abort() {
+    aborted = true;
+    const std::scoped_lock lock(mutex);
+    if (handle != nullptr) static_cast<void>(nccl.abort(handle));
+    handle = nullptr;
+  }
+
+  /// While the context's thread waits for its stream.
+  void watch() override {
+    if (aborted || handle == nullptr) return;
+    const tenax_cuda_status status = poll();
+    if (status == TENAX_CUDA_OK || status == TENAX_CUDA_IN_PROGRESS || aborted) return;
+    failed = status;
+    abort();
+  }
+
+  tenax_cuda_status finalize() {
+    if (const tenax_cuda_status status = poll(); finalized || status != TENAX_CUDA_OK)
+      return status;
+    const std::scoped_lock lock(mutex);
+    if (aborted) return aborted_status();
+    finalized = true;
+    return keep(nccl.finalize(handle), "ncclCommFinalize");
   }
 
   /// What NCCL is doing now.
@@ -146,6 +173,8 @@ struct tenax_cuda_nccl {
   cudaStream_t stream = nullptr;
   cudaEvent_t begun = nullptr;
   cudaEvent_t done = nullptr;
+  bool finalized = false;
+  tenax_cuda_status failed = TENAX_CUDA_OK;  // what watch() found
   std::string message;
 };
 
@@ -172,7 +201,8 @@ tenax_cuda_status tenax_cuda_nccl_create(tenax_cuda_context* context, const char
   if (const tenax_cuda_status status = made->prepare(); status != TENAX_CUDA_OK) return status;
   ncclUniqueId unique;
   std::memcpy(unique.internal, id, TENAX_CUDA_NCCL_ID_BYTES);
-  ncclConfig_t config = non_blocking();
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
   const tenax_cuda_status status = made->keep(
       made->nccl.init(&made->handle, size, unique, rank, &config), "ncclCommInitRankConfig");
   if (status != TENAX_CUDA_OK && status != TENAX_CUDA_IN_PROGRESS)
@@ -229,31 +259,9 @@ tenax_cuda_status tenax_cuda_nccl_join(tenax_cuda_nccl* comm) {
   return TENAX_CUDA_OK;
 }
 
-tenax_cuda_status tenax_cuda_nccl_shrink(tenax_cuda_nccl* comm, const int32_t* excluded,
-                                         int32_t count, tenax_cuda_nccl** smaller) {
-  *smaller = nullptr;
-  auto made = std::make_unique<tenax_cuda_nccl>(comm->context);
-  if (const tenax_cuda_status status = made->prepare(); status != TENAX_CUDA_OK) return status;
-  std::vector<int> ranks(excluded, excluded + count);
-  ncclConfig_t config = non_blocking();
-  const std::scoped_lock lock(comm->mutex);
-  if (comm->aborted) return comm->aborted_status();
-  // The one that is left may have work that a lost rank will never take part in.
-  const tenax_cuda_status status =
-      comm->keep(comm->nccl.shrink(comm->handle, ranks.data(), count, &made->handle, &config,
-                                   NCCL_SHRINK_ABORT),
-                 "ncclCommShrink");
-  if (status != TENAX_CUDA_OK && status != TENAX_CUDA_IN_PROGRESS) return status;
-  *smaller = made.release();
-  return TENAX_CUDA_OK;
-}
+tenax_cuda_status tenax_cuda_nccl_finalize(tenax_cuda_nccl* comm) { return comm->finalize(); }
 
-void tenax_cuda_nccl_abort(tenax_cuda_nccl* comm) {
-  comm->aborted = true;
-  const std::scoped_lock lock(comm->mutex);
-  if (comm->handle != nullptr) static_cast<void>(comm->nccl.abort(comm->handle));
-  comm->handle = nullptr;
-}
+void tenax_cuda_nccl_abort(tenax_cuda_nccl* comm) { comm->abort(); }
 
 void tenax_cuda_nccl_destroy(tenax_cuda_nccl* comm) { delete comm; }
 

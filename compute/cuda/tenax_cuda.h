@@ -9,8 +9,8 @@
  * thread at a time; tenax_cuda_nccl_abort alone may be called from any.
  *
  * Matrices are row-major. Types are TENAX_CUDA_F32 or TENAX_CUDA_BF16; "of type" without more means
- * the call's `type`. Letters as in compute/model_options.h: B, T, C, H, K, D, F, V. Every operation
- * is deterministic: no atomics.
+ * the call's `type`. Letters as in compute/model_options.h: B, T, C, H, K, D, F, V. No kernel of
+ * ours uses atomics; what the libraries may choose is tenax_cuda_options.reproducible.
  */
 #ifndef TENAX_CUDA_H_
 #define TENAX_CUDA_H_
@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a struct changes; program and plugin must have the same. */
-#define TENAX_CUDA_ABI_VERSION 6
+#define TENAX_CUDA_ABI_VERSION 7
 #define TENAX_CUDA_WORKSPACE_BYTES (INT64_C(32) << 20) /* of a context, for matrix products */
 
 typedef int32_t tenax_cuda_status;
@@ -81,7 +81,7 @@ typedef struct tenax_cuda_device_info {
 
 typedef struct tenax_cuda_options {
   int32_t device;
-  int32_t reproducible;    /* 1: only algorithms without split sums; attention by our own kernels */
+  int32_t reproducible;    /* 1: no product with split sums, no attention with atomics */
   int64_t workspace_bytes; /* for matrix products; 0: TENAX_CUDA_WORKSPACE_BYTES */
 } tenax_cuda_options;
 
@@ -454,7 +454,8 @@ tenax_cuda_status tenax_cuda_run_chunk_squares(tenax_cuda_context* context, cons
  * says when it has ended. Work goes on a stream of the communicator's own, after what is queued on
  * the context so far; join() makes later work of the context wait for it. abort() may be called
  * from any thread, ends whatever another thread waits for, and the communicator is good for
- * destroy() alone from then on. After any error but IN_PROGRESS likewise. */
+ * destroy() alone from then on. After any error but IN_PROGRESS likewise. While a call waits for
+ * the stream, communicators that fail are aborted, which ends kernels that wait. */
 typedef struct tenax_cuda_nccl tenax_cuda_nccl;
 enum { TENAX_CUDA_NCCL_ID_BYTES = 128 };
 /* One rank makes the id, all give it to create(). */
@@ -478,11 +479,10 @@ tenax_cuda_status tenax_cuda_nccl_exchange(tenax_cuda_nccl* comm,
                                            int32_t num_transfers);
 /* Waits until what was begun is queued, then orders later work of the context after it. */
 tenax_cuda_status tenax_cuda_nccl_join(tenax_cuda_nccl* comm);
-/* A communicator without the ranks in `excluded`; the old one is ended. Called by all that stay. */
-tenax_cuda_status tenax_cuda_nccl_shrink(tenax_cuda_nccl* comm, const int32_t* excluded,
-                                         int32_t count, tenax_cuda_nccl** smaller);
+/* The orderly end of all ranks, when nothing is under way; asked again while IN_PROGRESS. */
+tenax_cuda_status tenax_cuda_nccl_finalize(tenax_cuda_nccl* comm);
 void tenax_cuda_nccl_abort(tenax_cuda_nccl* comm);
-void tenax_cuda_nccl_destroy(tenax_cuda_nccl* comm);
+void tenax_cuda_nccl_destroy(tenax_cuda_nccl* comm); /* aborts what was not finalized */
 
 /* --- Faults on purpose, for tests in a process of their own: a kernel that spins for `seconds` (it
  * ends by itself), or one store past the end of an allocation. */

@@ -385,6 +385,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   tenax::emulation::finish(stream);
   return machine().broken;
 }
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  const char* const busy = std::getenv("TENAX_EMULATED_BUSY");
+  if (busy != nullptr && access(busy, F_OK) == 0) return cudaErrorNotReady;
+  return cudaStreamSynchronize(stream);
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) {
   return cudaEventSynchronize(event);
 }

@@ -31,7 +31,6 @@ typedef struct {
 typedef struct ncclComm* ncclComm_t;
 #define NCCL_CONFIG_INITIALIZER \
   { 1 }
-#define NCCL_SHRINK_ABORT 1
 #define NCCL_VERSION_CODE 22809
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id);
@@ -40,8 +39,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id,
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state);
 ncclResult_t ncclCommAbort(ncclComm_t comm);
 ncclResult_t ncclCommDestroy(ncclComm_t comm);
-ncclResult_t ncclCommShrink(ncclComm_t comm, int* excluded, int count, ncclComm_t* smaller,
-                            ncclConfig_t* config, int flags);
+ncclResult_t ncclCommFinalize(ncclComm_t comm);
 ncclResult_t ncclGroupStart();
 ncclResult_t ncclGroupEnd();
 ncclResult_t ncclAllReduce(const void* from, void* to, size_t count, ncclDataType_t type,

@@ -1,7 +1,7 @@
 // A libnccl.so.2 for ranks that are threads of one process, over the emulated device's memory: as
 // little of NCCL as the plugin calls, never blocking. A rank whose peer is gone waits for ever, as
 // with the real one, until it is aborted. TENAX_STUB_NCCL_ERROR makes polling report a remote error
-// as soon as that file exists.
+// as soon as that file exists; an abort removes the file of TENAX_EMULATED_BUSY (cuda_runtime.h).
 #include <nccl.h>
 #include <unistd.h>
 
@@ -36,6 +36,7 @@ struct World {
   std::string name;
   int size = 0;
   int joined = 0;
+  int finalized = 0;
   std::map<std::pair<int, int>, std::deque<Transfer>> sends;  // by (from, to)
   std::map<std::pair<int, int>, std::deque<Transfer>> recvs;
   std::vector<Reduction> reductions;
@@ -59,6 +60,7 @@ struct ncclComm {
   std::shared_ptr<World> world;
   int rank = 0;
   int pending = 0;
+  bool is_finalized = false;
 };
 
 namespace {
@@ -71,7 +73,7 @@ ncclComm* join(const std::string& name, int size, int rank) {
     world->size = size;
   }
   ++world->joined;
-  return new ncclComm{world, rank, 0};
+  return new ncclComm{world, rank};
 }
 
 void post(const Operation& operation) {
@@ -138,8 +140,10 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
   if (error != nullptr && access(error, F_OK) == 0)
     *state = ncclRemoteError;
   else
-    *state =
-        comm->world->joined < comm->world->size || comm->pending > 0 ? ncclInProgress : ncclSuccess;
+    *state = comm->world->joined < comm->world->size || comm->pending > 0 ||
+                     (comm->is_finalized && comm->world->finalized < comm->world->size)
+                 ? ncclInProgress
+                 : ncclSuccess;
   return ncclSuccess;
 }
 
@@ -147,25 +151,22 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
   const std::scoped_lock lock(mutex);
   forget(comm);
   delete comm;
+  if (const char* const busy = std::getenv("TENAX_EMULATED_BUSY"); busy != nullptr) unlink(busy);
   return ncclSuccess;
 }
 
-ncclResult_t ncclCommDestroy(ncclComm_t comm) { return ncclCommAbort(comm); }
-
-ncclResult_t ncclCommShrink(ncclComm_t comm, int* excluded, int count, ncclComm_t* smaller,
-                            ncclConfig_t* config, int flags) {
-  if (config->blocking != 0 || flags != NCCL_SHRINK_ABORT) return ncclInvalidArgument;
+ncclResult_t ncclCommFinalize(ncclComm_t comm) {
   const std::scoped_lock lock(mutex);
-  std::string name = comm->world->name + " without";
-  int before = 0;
-  for (int i = 0; i < count; ++i) {
-    name += " " + std::to_string(excluded[i]);
-    if (excluded[i] < comm->rank) ++before;
-  }
-  forget(comm);
-  comm->pending = 0;
-  *smaller = join(name, comm->world->size - count, comm->rank - before);
+  if (comm->is_finalized) return ncclInvalidUsage;
+  comm->is_finalized = true;
+  ++comm->world->finalized;
   return ncclInProgress;
+}
+
+ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+  if (!comm->is_finalized || comm->world->finalized < comm->world->size)
+    std::abort();  // the real one blocks
+  return ncclCommAbort(comm);
 }
 
 ncclResult_t ncclGroupStart() {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -248,35 +249,71 @@ TEST_F(NcclPeersTest, ASumOverReplicasHasTheBitsOfTheTree) {
   }
 }
 
-TEST_F(NcclPeersTest, ASmallerCommunicatorGoesOnWithoutALostRank) {
-  const auto plugin = emulated_plugin();
-  tenax_cuda_nccl* comms[3] = {};
-  std::vector<std::shared_ptr<CudaDevice>> devices;
-  char id[TENAX_CUDA_NCCL_ID_BYTES] = {};
-  char message[256] = {};
-  ASSERT_EQ(plugin->nccl_unique_id(id, message, sizeof message), TENAX_CUDA_OK) << message;
+TEST_F(NcclPeersTest, AnErrorEndsWhatTheDeviceWaitsFor) {
+  const std::string error = testing::TempDir() + "/nccl_error_meanwhile";
+  const std::string busy = testing::TempDir() + "/nccl_busy";
+  std::filesystem::remove(error);
+  setenv("TENAX_STUB_NCCL_ERROR", error.c_str(), 1);
+  setenv("TENAX_EMULATED_BUSY", busy.c_str(), 1);
+  std::latch formed(2);
+  std::latch seen(1);
+  run(2, [&](Rank& rank) {
+    formed.arrive_and_wait();
+    if (rank.index == 1) return seen.wait();
+    // A kernel of NCCL's that waits for its peer, which is known to be lost only later.
+    std::ofstream(busy) << "kernel\n";
+    std::thread peer([&] { std::ofstream(error) << "now\n"; });
+    EXPECT_TRUE(rank.device->status()) << "the GPU goes on";
+    peer.join();
+    EXPECT_FALSE(std::filesystem::exists(busy)) << "it was aborted";
+    std::filesystem::remove(error);
+    const Status ended = rank.peers->status();
+    seen.count_down();
+    ASSERT_FALSE(ended);
+    EXPECT_EQ(ended.error().code, ErrorCode::kUnavailable);
+    EXPECT_NE(ended.error().message.find("remote process exited"), std::string::npos)
+        << ended.error().message;
+  });
+  unsetenv("TENAX_EMULATED_BUSY");
+}
+
+TEST_F(NcclPeersTest, AnOrderlyEndIsMadeByAllRanks) {
+  run(3, [](Rank& rank) {
+    const DeviceBuffer buffer = filled(*rank.device, 8, 1);
+    const DeviceTransfer transfers[] = {
+        {TransferKind::kSend, (rank.index + 1) % 3, buffer.span().first(4)},
+        {TransferKind::kRecv, (rank.index + 2) % 3, buffer.span().subspan(4)}};
+    ASSERT_TRUE(rank.peers->exchange(transfers));
+    // The stub ends the program where one is destroyed before all ranks were there.
+    finish_in_order(rank.peers, {}, std::chrono::seconds(60));
+    EXPECT_TRUE(rank.peers->finish());
+  });
+}
+
+TEST_F(NcclPeersTest, WhoeverDoesNotComeToTheEndIsNotWaitedForLong) {
+  run(2, [](Rank& rank) {
+    if (rank.index == 1) return;  // aborts
+    finish_in_order(rank.peers, {}, std::chrono::milliseconds(20));
+    EXPECT_FALSE(rank.peers->finish());
+    rank.peers->abort("enough");
+    EXPECT_TRUE(rank.peers->finish()) << "nothing is left to be ended";
+  });
+}
+
+TEST_F(NcclPeersTest, NeighboursEndTogetherWhateverTheirOrder) {
+  test::InMemoryRendezvous rendezvous;
+  std::vector<std::thread> threads;
   for (int r = 0; r < 3; ++r) {
-    devices.push_back(emulated_device());
-    ASSERT_TRUE(devices.back()->form_nccl(id, r, 3, &comms[r]));
-    EXPECT_EQ(plugin->nccl_poll(comms[r]), r < 2 ? TENAX_CUDA_IN_PROGRESS : TENAX_CUDA_OK);
+    threads.emplace_back([&, r] {
+      auto neighbours = NcclPeers::connect_neighbours(emulated_device(), options(r, 3),
+                                                      {{0, 1, 2}, r, true}, rendezvous);
+      ASSERT_TRUE(neighbours) << neighbours.error().message;
+      if (r == 1) std::ranges::reverse(neighbours->owners);
+      finish_in_order(nullptr, *neighbours, std::chrono::seconds(60));
+      for (const auto& owner : neighbours->owners) EXPECT_TRUE(owner->finish());
+    });
   }
-  const std::int32_t lost[] = {1};
-  tenax_cuda_nccl* smaller[2] = {};
-  ASSERT_EQ(plugin->nccl_shrink(comms[0], lost, 1, &smaller[0]), TENAX_CUDA_OK);
-  EXPECT_EQ(plugin->nccl_poll(smaller[0]), TENAX_CUDA_IN_PROGRESS);
-  ASSERT_EQ(plugin->nccl_shrink(comms[2], lost, 1, &smaller[1]), TENAX_CUDA_OK);
-  EXPECT_EQ(plugin->nccl_poll(smaller[0]), TENAX_CUDA_OK);
-  // Rank 2 is rank 1 now.
-  const DeviceBuffer sent = filled(*devices[2], 8, 7);
-  const DeviceBuffer arrived = filled(*devices[0], 8, 0);
-  const tenax_cuda_transfer send{sent.data(), 8, 0, 1};
-  const tenax_cuda_transfer receive{arrived.data(), 8, 1, 0};
-  EXPECT_EQ(plugin->nccl_exchange(smaller[1], &send, 1), TENAX_CUDA_IN_PROGRESS);
-  EXPECT_EQ(plugin->nccl_exchange(smaller[0], &receive, 1), TENAX_CUDA_OK);
-  EXPECT_EQ(plugin->nccl_join(smaller[1]), TENAX_CUDA_OK);
-  EXPECT_EQ(read(*devices[0], arrived.span()), std::vector<float>(8, 7.0f));
-  for (tenax_cuda_nccl* comm : {smaller[0], smaller[1], comms[0], comms[1], comms[2]})
-    plugin->nccl_destroy(comm);
+  for (std::thread& thread : threads) thread.join();
 }
 
 }  // namespace
