@@ -49,8 +49,7 @@ struct RankMemory {
   std::int64_t total() const { return weights + gradients + optimizer + activations + workspace; }
 };
 
-/// By stage, for 1F1B; every rank of a stage holds the same. fp32, as the engine computes.
-/// kInvalidArgument with every problem.
+/// By stage, for 1F1B; every rank of a stage holds the same. kInvalidArgument with every problem.
 Result<std::vector<RankMemory>> plan_layout_memory(const compute::ModelOptions& options,
                                                    const LayoutQuestion& question);
 

@@ -352,8 +352,20 @@ int main(int argc, char** argv) {
                          "tokens of a sample (default: the model's longest)");
   model_show->add_option("--microbatches", shown_model.layout.num_microbatches,
                          "of a replica in a step (default: as many as stages)");
-  model_show->callback(
-      [&] { exit_code = tools::run_model_show(shown_model, std::cout, std::cerr); });
+  std::string planned_device = "cpu";
+  model_show
+      ->add_option("--device", planned_device,
+                   "cpu or cuda: the engine whose memory is planned (default: cpu)")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+  std::string planned_precision = "fp32";
+  model_show->add_option("--precision", planned_precision, "fp32 (default) or bf16")
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+  model_show->callback([&] {
+    shown_model.layout.on_gpu = planned_device == "cuda";
+    shown_model.layout.settings.precision =
+        planned_precision == "bf16" ? compute::Precision::kBf16 : compute::Precision::kFp32;
+    exit_code = tools::run_model_show(shown_model, std::cout, std::cerr);
+  });
 
   bool version_json = false;
   CLI::App* version = app.add_subcommand("version", "Version and what it was built with");

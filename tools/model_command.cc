@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "compute/parameters.h"
+#include "compute/precision.h"
 #include "configs/model_card.h"
 #include "scheduler/exit_code.h"
 
@@ -161,11 +162,15 @@ std::string layers_text(const RankMemory& rank) {
   return text;
 }
 
+std::string_view device_text(const LayoutQuestion& q) { return q.on_gpu ? "cuda" : "cpu"; }
+
 void print_memory(const LayoutQuestion& q, const std::vector<RankMemory>& ranks,
                   std::ostream& out) {
   fmt::print(out,
-             "\nmemory of a rank in fp32: dp {} x tp {} x pp {} = {} ranks, microbatches of {}\n",
-             q.dp, q.tp, q.pp, std::int64_t{q.dp} * q.tp * q.pp, q.microbatch_size);
+             "\nmemory of a rank, device {}, {}: dp {} x tp {} x pp {} = {} ranks, microbatches of "
+             "{}\n",
+             device_text(q), compute::to_string(q.settings.precision), q.dp, q.tp, q.pp,
+             std::int64_t{q.dp} * q.tp * q.pp, q.microbatch_size);
   fmt::print(out, "  {:<5} {:<9} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12}\n", "stage", "layers",
              "weights", "gradients", "optimizer", "activations", "workspace", "total");
   for (std::size_t s = 0; s < ranks.size(); ++s) {
@@ -215,6 +220,8 @@ int run_model_show(const ModelArguments& arguments, std::ostream& out, std::ostr
   const ParameterCounts counts = count_parameters(card->model);
   if (arguments.json) {
     json j = to_json(*card, counts);
+    j["device"] = device_text(arguments.layout);
+    j["precision"] = compute::to_string(arguments.layout.settings.precision);
     j["memory"] = json::array();
     for (const RankMemory& r : *memory) j["memory"].push_back(to_json(r));
     fmt::print(out, "{}\n", j.dump(2));

@@ -205,6 +205,26 @@ TEST(ModelCommand, JsonHasTheSameFigures) {
   EXPECT_EQ(j["memory"].size(), 1u);
 }
 
+TEST(ModelCommand, ShowsTheMemoryOfTheDeviceAndPrecisionAskedFor) {
+  std::ostringstream out, errors;
+  ModelArguments arguments;
+  arguments.name = "gpt2-124m";
+  EXPECT_EQ(run_model_show(arguments, out, errors), 0);
+  EXPECT_NE(out.str().find("memory of a rank, device cpu, fp32: dp 1"), std::string::npos);
+  arguments.layout.on_gpu = true;
+  arguments.layout.settings.precision = compute::Precision::kBf16;
+  out.str("");
+  EXPECT_EQ(run_model_show(arguments, out, errors), 0);
+  EXPECT_NE(out.str().find("memory of a rank, device cuda, bf16: dp 1"), std::string::npos);
+  arguments.json = true;
+  out.str("");
+  EXPECT_EQ(run_model_show(arguments, out, errors), 0);
+  const auto j = nlohmann::json::parse(out.str());
+  EXPECT_EQ(j["device"], "cuda");
+  EXPECT_EQ(j["precision"], "bf16");
+  EXPECT_EQ(j["memory"][0]["total"], memory("gpt2-124m", arguments.layout)[0].total());
+}
+
 TEST(ModelCommand, AnUnknownNameIsAConfigurationError) {
   std::ostringstream out, errors;
   ModelArguments arguments;
