@@ -1,10 +1,13 @@
 """Stage engine of tools/gpu_check: short runs of `tenax train` on the GPU, against the CPU and against each other."""
 
+import concurrent.futures
+import json
 import pathlib
 import tempfile
+import time
 
-from check_report import last_line, run
-from training_runs import RunKiller, hash_of, losses_of, recipe
+from check_report import ROOT, last_line, run
+from training_runs import RunKiller, card_recipe, copied_text, hash_of, losses_of, recipe
 
 FIRST_STEPS = 20  # within 1e-4; later steps are held against two orders of the CPU's sums
 IN_PARTS = ["layout.data_parallel=1", "layout.tensor_parallel=2", 'data.packing="documents"', "train.dropout_embedding=0.1",
@@ -12,8 +15,18 @@ IN_PARTS = ["layout.data_parallel=1", "layout.tensor_parallel=2", 'data.packing=
 # Four workers, over the staged collectives where they share a GPU: the weights of one (T2). Of each: killed or not (T1).
 LAYOUTS = (("2 x 2", ["layout.data_parallel=2", "layout.pipeline_parallel=2"], False),
            ("2 x 2, a worker killed", ["layout.data_parallel=2", "layout.pipeline_parallel=2"], True),
+           ("1 x 2, two virtual stages", ["layout.data_parallel=1", "layout.pipeline_parallel=2", "layout.virtual_stages=2"], False),
            ("4 x 1 with ZeRO", ["layout.data_parallel=4", "layout.pipeline_parallel=1", "layout.zero=1"], False),
+           ("2 x 2, two virtual stages, recomputed", ["layout.data_parallel=2", "layout.pipeline_parallel=2", "layout.virtual_stages=2",
+                                                      'train.recompute="full"'], False),
            ("1 x 4", ["layout.data_parallel=1", "layout.pipeline_parallel=4"], False))
+CARD_STEPS = 8
+# Of each card: device and number of stages. Two stages have the weights of one (T2).
+CARD_RUNS = {"cpu": ("cpu", 1), "gpu": ("cuda", 1), "gpu, two stages": ("cuda", 2)}
+
+
+def tiny_cards():
+    return sorted(path.stem for path in (ROOT / "configs" / "models").glob("*-tiny*.toml"))
 
 
 def largest_difference(losses, expected, begin=0, end=None):
@@ -28,12 +41,16 @@ class EngineRuns:
 
     def __init__(self, folder, report, clock, options, stage="engine"):
         self.folder, self.report, self.clock, self.options, self.stage = pathlib.Path(folder), report, clock, options, stage
-        self.layout = [f"layout.data_parallel={options.ranks}", "layout.pipeline_parallel=1"]
+        self.text = copied_text(self.folder / "text")
+        self.first = [f"data.text={json.dumps([self.text])}", *options.settings, f"layout.data_parallel={options.ranks}",
+                      "layout.pipeline_parallel=1"]
+        self.longest = 0.0  # seconds of a run so far
 
     def train(self, name, device, settings=(), kill=None):
         """Whether the run ended well; what went wrong is reported. kill: "worker", or "run" (all of it, then resumed)."""
         path, tenax = self.folder / name, self.options.tenax
-        command = [tenax, *recipe(path, device, self.options.steps, [*self.options.settings, *self.layout, *settings])]
+        command = [tenax, *recipe(path, device, self.options.steps, [*self.first, *settings])]
+        begin = time.monotonic()
         killer = RunKiller(tenax, path, max(2, self.options.steps // 5), everything=kill == "run") if kill else None
         status, text = run(command, self.clock.left())
         if killer and not killer.finish():
@@ -44,7 +61,27 @@ class EngineRuns:
             status, text = run([tenax, "train", "--resume", "--run-dir", path], self.clock.left())
         if status != 0:
             self.report.add(self.stage, name, "FAILED", last_line(text))
+        self.longest = max(self.longest, time.monotonic() - begin)
         return status == 0
+
+    def check_card(self, card):
+        """A card's runs beside each other: the GPU's losses against the CPU's, two stages against one."""
+        folder, begin = self.folder / card, time.monotonic()
+        folder.mkdir()
+        commands = {}
+        for name, (device, stages) in CARD_RUNS.items():
+            file = folder / f"{name}.toml"
+            file.write_text(card_recipe(card, device, stages, CARD_STEPS, self.text), encoding="utf-8")
+            commands[name] = [self.options.tenax, "train", file, "--run-dir", folder / name]
+        with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:
+            ended = dict(zip(commands, pool.map(lambda command: run(command, self.clock.left()), commands.values())))
+        self.longest = max(self.longest, time.monotonic() - begin)
+        for name, (status, text) in ended.items():
+            if status != 0:
+                self.report.add(self.stage, f"{card}: {name}", "FAILED", last_line(text))
+                return
+        self.check_curve(f"{card} against the CPU", f"{card}/gpu", f"{card}/cpu")
+        self.check_hash(f"{card}/gpu, two stages", f"{card}/gpu")
 
     def losses(self, name):
         return losses_of(self.options.tenax, self.folder / name)
@@ -64,14 +101,15 @@ class EngineRuns:
         self.report.add(self.stage, "float32 curve behind them", "ok" if good else "FAILED",
                         f"largest relative difference {worst:.1e}, of two orders on the CPU {gap:.1e}", difference=worst, orders=gap)
 
-    def check_hash(self, name):
-        """That run `name` has the weights and moments of run "gpu"."""
+    def check_hash(self, name, expected="gpu"):
+        """That run `name` has the weights and moments of run `expected`."""
         found = hash_of(self.options.tenax, self.folder / name)
-        equal = found is not None and found == hash_of(self.options.tenax, self.folder / "gpu")
+        equal = found is not None and found == hash_of(self.options.tenax, self.folder / expected)
         self.report.add(self.stage, f"{name}: equal hash", "ok" if equal else "FAILED", "weights, m and v")
 
-    def has_time(self, name, seconds):
-        if self.clock.left() >= seconds:
+    def has_time(self, name, runs=1):
+        """For as many runs as long as the longest so far."""
+        if self.clock.left() >= max(20, 1.3 * runs * self.longest):
             return True
         self.report.add(self.stage, name, "skipped", "no time left")
         return False
@@ -85,18 +123,25 @@ def check_engine(report, clock, options):
         runs = EngineRuns(folder, report, clock, options)
         if not runs.train("gpu", "cuda"):
             return
-        if runs.has_time("cpu", 60) and runs.train("cpu", "cpu"):
+        if runs.has_time("cpu") and runs.train("cpu", "cpu"):
             runs.check_curve("float32 curve against the CPU", "gpu", "cpu")
-        for name, kill in (("again", None), ("killed", "run")):
-            if runs.has_time(name, 60) and runs.train(name, "cuda", kill=kill):
+        if runs.has_time("killed", 2) and runs.train("killed", "cuda", kill="run"):
+            runs.check_hash("killed")
+        for name, settings, kill in LAYOUTS[:2]:
+            if runs.has_time(name, 2 if kill else 1) and runs.train(name, "cuda", settings, kill="worker" if kill else None):
                 runs.check_hash(name)
-        for name, settings, kill in LAYOUTS:
-            if runs.has_time(name, 60) and runs.train(name, "cuda", settings, kill="worker" if kill else None):
+        for card in tiny_cards():
+            if runs.has_time(f"{card} against the CPU"):
+                runs.check_card(card)
+        for name, settings, _ in LAYOUTS[2:]:
+            if runs.has_time(name) and runs.train(name, "cuda", settings):
                 runs.check_hash(name)
         # Two ranks that share the matrices, dropout, packed documents and selective recomputation.
-        if runs.has_time("in parts", 90) and runs.train("gpu in parts", "cuda", IN_PARTS) and runs.train("cpu in parts", "cpu", IN_PARTS):
+        if runs.has_time("in parts", 2) and runs.train("gpu in parts", "cuda", IN_PARTS) and runs.train("cpu in parts", "cpu", IN_PARTS):
             runs.check_curve("in parts: float32 curve against the CPU", "gpu in parts", "cpu in parts")
+        if runs.has_time("again") and runs.train("again", "cuda"):
+            runs.check_hash("again")
         # A microbatch of half the size: the same samples, their gradients added in another order.
-        if options.steps > FIRST_STEPS and runs.has_time("float32 curve behind them", 60) and \
+        if options.steps > FIRST_STEPS and runs.has_time("float32 curve behind them") and \
                 runs.train("cpu, another order", "cpu", ["train.microbatch_size=2"]):
             runs.check_late_curve()

@@ -57,11 +57,11 @@ def check_runs(report, clock, options):
         return
     with tempfile.TemporaryDirectory() as folder:
         runs = EngineRuns(folder, report, clock, options, stage="faults")
-        if not runs.has_time("gpu", 60) or not runs.train("gpu", "cuda"):
+        if not runs.has_time("gpu") or not runs.train("gpu", "cuda"):
             return
         for name, kind in RUN_FAULTS.items():
             settings = [f"faults.gpu_step={options.steps // 2}", f"faults.gpu_kind={kind}"]
-            if not runs.has_time(name, 90) or not runs.train(name, "cuda", settings):
+            if not runs.has_time(name, 2) or not runs.train(name, "cuda", settings):
                 continue
             if happened(journal_of(options.tenax, runs.folder / name), kind):
                 runs.check_hash(name)

@@ -29,9 +29,17 @@ def matmul_parameters(llama, layers, width, heads, kv_heads, ffn):
     return layers * (attention + (3 if llama else 2) * width * ffn) + VOCABULARY * width
 
 
-def training_recipe(model, length, batch, steps=24, interval=24, device="cuda"):
-    """A run of one worker in BF16; `interval`: steps between checkpoints, 0 none but the last."""
-    return (f'[data]\ntext = {json.dumps(text_patterns())}\n[model]\n{model}\npadded_vocabulary_size = {VOCABULARY}\n'
+def model_of(training):
+    """Of an entry of TRAININGS, for kernel_classes.py."""
+    from kernel_classes import Model
+
+    name, _, sizes, length, batch, _ = training
+    return Model(name.startswith("LLaMA"), *sizes, VOCABULARY, length, batch)
+
+
+def training_recipe(model, length, batch, steps=24, interval=24, device="cuda", layout=""):
+    """A run in BF16, of one worker without lines of [layout]; `interval`: steps between checkpoints, 0 none but the last."""
+    return (f'[data]\ntext = {json.dumps(text_patterns())}\n[model]\n{model}\npadded_vocabulary_size = {VOCABULARY}\n{layout}'
             f'[train]\nsteps = {steps}\nsequence_length = {length}\nglobal_batch_size = {batch}\nmicrobatch_size = {batch}\n'
             f'eval_interval = 0\ndevice = "{device}"\nprecision = "bf16"\n[optimizer]\nwarmup_steps = 1\n'
             f'[checkpoint]\ninterval = {interval}\n[dashboard]\nenabled = false\n[generate]\ntokens = 0\n')
@@ -114,11 +122,12 @@ def torch_rates(clock, llama, sizes, length, batch, rate):
 
 
 def check_training(report, clock, options, peak, trainings=TRAININGS):
-    """`peak`: flops a second of the product measured in this run, or None."""
+    """`peak`: flops a second of the product measured in this run, or None. Returns the last model's seconds a step, or None."""
     if not options.tenax.exists():
         report.add("bench", "training steps", "skipped", f"{options.tenax} is not built")
-        return
+        return None
     for name, model, sizes, length, batch, must in trainings:
+        step = None
         if clock.left() < 90:
             report.add("bench", name, "skipped", "no time left")
             report.add("bench", f"memory {name}", "skipped", "no time left")
@@ -127,6 +136,7 @@ def check_training(report, clock, options, peak, trainings=TRAININGS):
         if rate is None:
             report.add("bench", name, "FAILED", problem)
             continue
+        step = batch * length / rate
         llama = name.startswith("LLaMA")
         layers, width = sizes[:2]
         flops = (6 * matmul_parameters(llama, *sizes) + 12 * layers * length * width) * rate
@@ -137,3 +147,4 @@ def check_training(report, clock, options, peak, trainings=TRAININGS):
             words += f", {100 * flops / peak:.0f} % of the 8192^3 product"
         of_torch, torch_words = torch_rates(clock, llama, sizes, length, batch, rate)
         report.add("bench", name, "ok" if figures["mfu"] >= must else "below", words + torch_words, **figures, **of_torch)
+    return step

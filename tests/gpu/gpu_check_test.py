@@ -8,6 +8,8 @@ missing.
 """
 
 import contextlib
+import importlib.machinery
+import importlib.util
 import io
 import json
 import os
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import types
 import unittest
+import unittest.mock
 
 try:
     import numpy  # noqa: F401
@@ -27,8 +30,11 @@ import check_bench
 import check_engine
 import check_faults
 import check_overhead
+import check_scaling
 import check_training
-from check_report import Clock, Options, Report, last_line, median, run
+import kernel_classes
+from check_report import ROOT, Clock, Options, Report, last_line, median, run
+from plugin import PluginError
 from training_runs import (RunKiller, held_bytes, journal_of, losses_of, planned_bytes, processes_of, snapshot_stalls,
                            step_times, steps_per_second)
 
@@ -43,6 +49,14 @@ def report_of(check, *arguments, path=None, **options):
     with contextlib.redirect_stdout(io.StringIO()):
         check(report, *arguments, **options)
     return {item["name"]: item for item in report.items}
+
+
+def gpu_check():
+    """The program as a module."""
+    loader = importlib.machinery.SourceFileLoader("gpu_check", str(ROOT / "tools" / "gpu_check"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu_check", loader))
+    loader.exec_module(module)
+    return module
 
 
 class Reading(unittest.TestCase):
@@ -117,17 +131,55 @@ class Reading(unittest.TestCase):
             self.assertIn("is not built", list(report_of(check, Clock(5), options).values())[0]["text"])
 
     def test_a_bench_stage_in_parts_runs_only_these(self):
-        called = []
-        stand_ins = {name: (lambda *_, name=name: called.append(name)) for name in
-                     ("check_kernels", "check_training", "check_overhead", "check_reproducible")}
+        called, answers = [], {"check_peaks": {"flop": 1.0}, "check_training": 2.0}
+        stand_ins = {name: (lambda *_, name=name: called.append(name) or answers.get(name)) for name in
+                     ("check_peaks", "check_classes", "check_training", "check_scaling", "check_overhead", "check_reproducible")}
         before = {name: getattr(check_bench, name) for name in stand_ins}
+
+        def of(*parts, ranks=1):
+            called.clear()
+            check_bench.check_bench(None, Clock(5), types.SimpleNamespace(parts=parts, ranks=ranks))
+            return [name.removeprefix("check_") for name in called]
+
+        others = len(check_training.TRAININGS) - 1
         try:
             vars(check_bench).update(stand_ins)
-            for parts in (("overhead",), ()):
-                check_bench.check_bench(None, Clock(5), types.SimpleNamespace(parts=parts))
+            self.assertEqual(of("overhead"), ["overhead"])
+            self.assertEqual(of("training"), ["training"] * (1 + others))
+            self.assertEqual(of("kernels"), ["peaks"] + ["classes"] * (1 + others))
+            self.assertEqual(of("scaling"), ["scaling"])
+            whole = ["peaks", "training", "classes", "reproducible", "overhead"] + ["training", "classes"] * others
+            self.assertEqual(of(), whole)
+            self.assertEqual(of(ranks=2), whole[:3] + ["scaling"] + whole[3:])
         finally:
             vars(check_bench).update(before)
-        self.assertEqual(called, ["check_overhead", "check_kernels", "check_training", "check_reproducible", "check_overhead", "check_training"])
+
+    def test_operations_and_engine_share_a_budget(self):
+        program = gpu_check()
+        arguments = types.SimpleNamespace(budget=None, stage=["bench", "ops", "engine"])
+        quick = Clock(program.QUICK_BUDGET)
+        self.assertAlmostEqual(program.clock_of("bench", arguments, quick).left(), program.BUDGET, delta=5)
+        self.assertAlmostEqual(program.clock_of("ops", arguments, quick).left(), program.QUICK_BUDGET / 2, delta=5)
+        self.assertIs(program.clock_of("engine", arguments, quick), quick)
+        self.assertLessEqual(program.QUICK_BUDGET, 240)
+
+    def test_parameters_of_a_model_are_counted(self):
+        model = check_training.model_of(check_training.TRAININGS[0])
+        self.assertEqual(model.num_parameters(), check_training.matmul_parameters(False, 12, 768, 12, 12, 3072) + 1024 * 768)
+        self.assertEqual(model.head_rows, 5248)  # as compute/cuda_stage_memory.cc cuts it
+        name, _, sizes, *_ = check_training.TRAININGS[3]
+        llama = check_training.model_of(check_training.TRAININGS[3])
+        self.assertTrue(name.startswith("LLaMA") and llama.llama)
+        self.assertEqual(llama.num_parameters(), check_training.matmul_parameters(True, *sizes) + 50304 * 2048)
+
+    def test_scaling_says_why_it_is_skipped(self):
+        options = Options(pathlib.Path("/nowhere"), pathlib.Path("/bin/true"), ranks=4)
+        skipped = report_of(check_scaling.check_scaling, Clock(5), options, found=1)
+        self.assertIn("1 of 4 GPUs", skipped["scaling over GPUs"]["text"])
+        options.ranks = 1
+        self.assertIn("--ranks N", report_of(check_scaling.check_scaling, Clock(5), options, found=1)["scaling over GPUs"]["text"])
+        self.assertEqual([why for *_, why in check_scaling.layouts_of((48, 1600, 25, 25, 6400), 2, 8)], ["", "heads 25 is not a multiple of 2"])
+        self.assertEqual([samples for _, _, samples, _ in check_scaling.layouts_of((12, 768, 12, 12, 3072), 4, 64)], [256, 64])
 
     def test_results_are_written_as_soon_as_they_are_there(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -153,15 +205,69 @@ class Runs(unittest.TestCase):
 
     def recipe(self, device, steps):
         def of(interval):
-            return check_training.training_recipe("width = 16\nlayers = 1\nheads = 1", 8, 2, steps, interval, device).replace(
-                "padded_vocabulary_size = 50304\n", "")
+            return self.small_recipe("width = 16\nlayers = 1\nheads = 1", 8, 2, steps, interval, device)
 
         return of
 
+    @staticmethod
+    def small_recipe(*arguments, **more):
+        return check_training.training_recipe(*arguments, **more).replace("padded_vocabulary_size = 50304\n", "")
+
     def test_the_engine_stage_passes(self):
-        items = report_of(check_engine.check_engine, Clock(280), self.options)
+        self.assertEqual(len(check_engine.tiny_cards()), 9)
+        with unittest.mock.patch.object(check_engine, "tiny_cards", lambda: ["bloom-tiny", "llama-tiny"]):
+            items = report_of(check_engine.check_engine, Clock(500), self.options)
         self.assertEqual({item["state"] for item in items.values()}, {"ok"}, items)
-        self.assertEqual(len(items), 4 + len(check_engine.LAYOUTS))
+        self.assertEqual(len(items), 4 + len(check_engine.LAYOUTS) + 2 * 2)
+
+    def test_every_class_of_kernels_is_held_against_its_floor(self):
+        peaks = report_of(check_bench.check_peaks, Clock(60), self.options, 32, 1 << 12)
+        self.assertEqual([item["unit"] for item in peaks.values()], ["flop", "byte"])
+        for llama in (False, True):
+            model = kernel_classes.Model(llama, 1, 16, 2, 1 if llama else 2, 32, 40, 8, 2)
+            items = report_of(check_bench.check_classes, Clock(60), self.options, "m", model, {"flop": 1e9, "byte": 1e9}, 1.0)
+            self.assertEqual({item["state"] for item in items.values()}, {"ok"}, items)
+            sums = items.pop("m: all kernels")
+            self.assertEqual(list(items), [f"m: {label}" for label in kernel_classes.CLASSES])
+            self.assertAlmostEqual(sum(item["floor_seconds"] for item in items.values()), sums["floor_seconds"])
+            # Six flops a parameter and token, as MFU counts them; the embedding is no product, the tied one counts.
+            matrices = model.num_parameters() - (40 if llama else 8) * 16
+            self.assertAlmostEqual(items["m: products"]["floor_seconds"], 6 * matrices * 16 / 1e9)
+        unmeasured = report_of(check_bench.check_classes, Clock(60), self.options, "m", model, {})
+        self.assertEqual({item["state"] for item in unmeasured.values()}, {"skipped"})
+
+    def test_a_class_that_fails_is_told_and_the_others_go_on(self):
+        def timing(plugin, model, label):
+            if label == kernel_classes.ATTENTION:
+                raise PluginError(5, "no engine")
+            return 1.0, 1e6
+
+        with unittest.mock.patch.object(kernel_classes, "time_class", timing):
+            items = report_of(check_bench.check_classes, Clock(60), self.options, "m", None, {"flop": 1e9, "byte": 1e9})
+            step = report_of(check_bench.check_reproducible, Clock(60), self.options, "of GPT-2")
+        self.assertEqual([label for label in kernel_classes.CLASSES if items[f"m: {label}"]["state"] == "FAILED"], [kernel_classes.ATTENTION])
+        self.assertNotIn("m: all kernels", items)
+        self.assertIn("no engine", step["reproducible step"]["text"])
+
+    def test_the_cost_of_reproducible_kernels_is_told_for_a_step(self):
+        items = report_of(check_bench.check_reproducible, Clock(60), self.options, kernel_classes.Model(False, 1, 16, 2, 2, 32, 40, 8, 2))
+        self.assertEqual(list(items), ["reproducible products", "reproducible attention", "reproducible step"])
+        self.assertGreater(items["reproducible step"]["ratio"], 0)
+
+    def test_several_gpus_are_held_against_one(self):
+        self.options.ranks = 2
+
+        def of(*arguments, layout="", **more):
+            return self.small_recipe(*arguments, steps=6, device="cpu", layout=layout, **more)
+
+        # The stub of NCCL has ranks that are threads of one process.
+        tiny = (("tiny", "width = 16\nlayers = 1\nheads = 2", (1, 16, 2, 2, 64), 8, 2, 0),)
+        with unittest.mock.patch.object(check_scaling, "COLLECTIVE_BYTES", 1 << 14):
+            items = report_of(check_scaling.check_scaling, Clock(120), self.options, tiny, found=2, recipe_of=of)
+        for row in ("NCCL 2 GPUs: all_reduce", "NCCL 2 GPUs: exchange", "tiny, dp 2", "tiny, tp 2"):
+            self.assertEqual(items[row]["state"], "ok", items)
+        self.assertGreater(items["tiny, dp 2"]["scaling"], 0)
+        self.assertGreater(items["NCCL 2 GPUs: exchange"]["bus_bandwidth"], 0)
 
     def test_the_faults_stage_passes(self):
         self.options.settings += ("faults.gpu_hang_seconds=2.0",)

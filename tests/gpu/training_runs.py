@@ -10,9 +10,23 @@ import threading
 from check_report import ROOT, run
 
 
+TEXT = (".md", ".h", ".cc", ".py")
+
+
 def text_patterns():
     """What runs read: the sources around here. A bundle has less of them, and a pattern must match something."""
-    return [f"{ROOT}/**/*{suffix}" for suffix in (".md", ".h", ".cc", ".py") if next(ROOT.rglob("*" + suffix), None)]
+    return [f"{ROOT}/**/*{suffix}" for suffix in TEXT if next(ROOT.rglob("*" + suffix), None)]
+
+
+def copied_text(folder, most_bytes=1 << 20):
+    """A pattern of copies of some of them: what is edited while runs are compared changes none of these."""
+    folder.mkdir()
+    total = 0
+    for source in (path for suffix in TEXT for path in sorted(ROOT.rglob("*" + suffix)) if path.is_file()):
+        if total > most_bytes:
+            break
+        total += (folder / f"{total:08}.txt").write_bytes(source.read_bytes())
+    return f"{folder}/*.txt"
 
 
 def recipe(folder, device, steps, settings=()):
@@ -22,6 +36,14 @@ def recipe(folder, device, steps, settings=()):
              f"data.text={json.dumps(text_patterns())}"]
     return ["train", ROOT / "configs" / "quickstart.toml", "--run-dir", folder,
             *(part for s in [*first, *settings] for part in ("--set", s))]
+
+
+def card_recipe(card, device, stages, steps, text):
+    """A run of a model card in float32, byte by byte; short samples, as a card of tests has few places."""
+    return (f'[data]\ntext = {json.dumps([text])}\n[model]\ncard = "{card}"\n[layout]\npipeline_parallel = {stages}\n'
+            f'[train]\nsteps = {steps}\nsequence_length = 16\nglobal_batch_size = 4\nmicrobatch_size = 1\neval_interval = 0\n'
+            f'device = "{device}"\n[optimizer]\nwarmup_steps = 2\n[checkpoint]\ninterval = {steps}\n[dashboard]\nenabled = false\n'
+            f'[generate]\ntokens = 0\n')
 
 
 def hash_of(tenax, folder):
