@@ -1,5 +1,8 @@
 #include "compute/cpu/block.h"
 
+#include <array>
+#include <span>
+
 namespace tenax::compute::cpu {
 namespace {
 
@@ -117,9 +120,8 @@ class Block {
     k_.norm_backward(call);
   }
 
-  void linear(const float* x, const LinearOffsets& at, std::int64_t out, float* y) const {
-    linear_forward(k_, {tokens_, o_.width, out}, x, value(at.weight), value(at.bias), y,
-                   Write::kOverwrite);
+  LinearForward linear(const LinearOffsets& at, std::int64_t out, float* y) const {
+    return {out, value(at.weight), value(at.bias), y};
   }
   const DropoutSite* attention_site() const {
     return call_.dropout == nullptr ? nullptr : &call_.dropout->attention_output;
@@ -138,17 +140,18 @@ class Block {
                float* residual) const {
     const KernelSpan span =
         traced(&at == &call_.at.output ? TraceKind::kOutputProduct : TraceKind::kFfnProducts);
-    const LinearShape shape{tokens_, in, o_.width};
     const bool alone = c_.tensor_group == nullptr;
-    const float* bias = alone ? value(at.bias) : nullptr;
+    const auto multiply = [&](float* out, Write write) {
+      const LinearForward map[] = {
+          {o_.width, value(at.weight), alone ? value(at.bias) : nullptr, out}};
+      linear_forward(k_, tokens_, in, x, map, write);
+    };
     if (!drops(site)) {
-      with_partial_sum(residual, [&](float* out, Write write) {
-        linear_forward(k_, shape, x, value(at.weight), bias, out, write);
-      });
+      with_partial_sum(residual, multiply);
       if (!alone) add_bias(at, residual);
       return;
     }
-    linear_forward(k_, shape, x, value(at.weight), bias, w_.dropped, Write::kOverwrite);
+    multiply(w_.dropped, Write::kOverwrite);
     all_reduce(w_.dropped);
     if (!alone) add_bias(at, w_.dropped);
     drop(*site, w_.dropped);
@@ -184,22 +187,34 @@ class Block {
     all_reduce(w_.dnormed);
     k_.add(tokens_ * o_.width, w_.dnormed, sum);
   }
-  void linear_weight_gradient(const float* dy, const float* x, const LinearOffsets& at,
-                              std::int64_t in, std::int64_t out) const {
-    linear_backward_weight(k_, {tokens_, in, out}, dy, x, gradient(at.weight), gradient(at.bias),
-                           Write::kOverwrite);
-  }
-  void linear_input_gradient(const float* dy, const LinearOffsets& at, std::int64_t in,
-                             std::int64_t out, float* dx, Write write) const {
-    linear_backward_input(k_, {tokens_, in, out}, dy, value(at.weight), dx, write);
+  /// A linear of x (B, T, in) with the gradient of its output (B, T, out).
+  struct BackwardOf {
+    const LinearOffsets& at;
+    std::int64_t out;
+    const float* dy;
+  };
+  /// Of the linears that share x, into the gradient and dx.
+  template <std::size_t kCount>
+  void linears_backward(const BackwardOf (&linears)[kCount], std::int64_t in, const float* x,
+                        float* dx, Write write) const {
+    std::array<LinearBackwardWeight, kCount> weights;
+    std::array<LinearBackwardInput, kCount> inputs;
+    for (std::size_t i = 0; i < kCount; ++i) {
+      const auto& [at, out, dy] = linears[i];
+      weights[i] = {out, dy, gradient(at.weight), gradient(at.bias)};
+      inputs[i] = {out, value(at.weight), dy};
+    }
+    linear_backward_weight(k_, tokens_, in, x, weights, Write::kOverwrite);
+    linear_backward_input(k_, tokens_, in, inputs, dx, write);
   }
 
   void attend(const float* x) const {
     {
       const KernelSpan span = traced(TraceKind::kQkvProducts);
-      linear(x, call_.at.query, query_width_, a_.q);
-      linear(x, call_.at.key, kv_width_, a_.k);
-      linear(x, call_.at.value, kv_width_, a_.v);
+      const LinearForward maps[] = {linear(call_.at.query, query_width_, a_.q),
+                                    linear(call_.at.key, kv_width_, a_.k),
+                                    linear(call_.at.value, kv_width_, a_.v)};
+      linear_forward(k_, tokens_, o_.width, x, maps, Write::kOverwrite);
     }
     if (o_.qk_norm) {
       k_.copy(tokens_ * query_width_, a_.q, a_.raw_q);
@@ -219,9 +234,8 @@ class Block {
     const float* dy = projection_gradient(attention_site(), grad);
     {
       const KernelSpan span = traced(TraceKind::kOutputProduct);
-      linear_weight_gradient(dy, a_.attended, call_.at.output, query_width_, o_.width);
-      linear_input_gradient(dy, call_.at.output, query_width_, o_.width, w_.dattended,
-                            Write::kOverwrite);
+      linears_backward({{call_.at.output, o_.width, dy}}, query_width_, a_.attended, w_.dattended,
+                       Write::kOverwrite);
     }
     {
       const KernelSpan span = traced(TraceKind::kAttention);
@@ -237,20 +251,20 @@ class Block {
                     call_.at.key_norm, w_.dk, w_.dk, false);
     }
     const KernelSpan span = traced(TraceKind::kQkvProducts);
-    linear_weight_gradient(w_.dq, x, call_.at.query, o_.width, query_width_);
-    linear_weight_gradient(w_.dk, x, call_.at.key, o_.width, kv_width_);
-    linear_weight_gradient(w_.dv, x, call_.at.value, o_.width, kv_width_);
-    linear_input_gradient(w_.dq, call_.at.query, o_.width, query_width_, dx, write);
-    linear_input_gradient(w_.dk, call_.at.key, o_.width, kv_width_, dx, Write::kAdd);
-    linear_input_gradient(w_.dv, call_.at.value, o_.width, kv_width_, dx, Write::kAdd);
+    linears_backward({{call_.at.query, query_width_, w_.dq},
+                      {call_.at.key, kv_width_, w_.dk},
+                      {call_.at.value, kv_width_, w_.dv}},
+                     o_.width, x, dx, write);
   }
 
   /// Adds the feed-forward's output to `residual`.
   void feed_forward(const float* x, float* residual) const {
     {
       const KernelSpan span = traced(TraceKind::kFfnProducts);
-      linear(x, call_.at.up, o_.ffn_width, a_.up);
-      if (a_.gate != nullptr) linear(x, call_.at.gate, o_.ffn_width, a_.gate);
+      const LinearForward maps[] = {linear(call_.at.up, o_.ffn_width, a_.up),
+                                    linear(call_.at.gate, o_.ffn_width, a_.gate)};
+      const std::size_t count = a_.gate != nullptr ? 2 : 1;
+      linear_forward(k_, tokens_, o_.width, x, std::span(maps).first(count), Write::kOverwrite);
     }
     activate();
     project(a_.activated, call_.at.down, o_.ffn_width, ffn_site(), residual);
@@ -267,9 +281,8 @@ class Block {
     const float* dy = projection_gradient(ffn_site(), grad);
     {
       const KernelSpan span = traced(TraceKind::kFfnProducts);
-      linear_weight_gradient(dy, a_.activated, call_.at.down, o_.ffn_width, o_.width);
-      linear_input_gradient(dy, call_.at.down, o_.ffn_width, o_.width, w_.dhidden,
-                            Write::kOverwrite);
+      linears_backward({{call_.at.down, o_.width, dy}}, o_.ffn_width, a_.activated, w_.dhidden,
+                       Write::kOverwrite);
     }
     {
       const KernelSpan span = traced(TraceKind::kActivation);
@@ -280,11 +293,10 @@ class Block {
       for_elements(call, k_.ops.activation_backward);
     }
     const KernelSpan span = traced(TraceKind::kFfnProducts);
-    linear_weight_gradient(w_.dhidden, x, call_.at.up, o_.width, o_.ffn_width);
-    linear_input_gradient(w_.dhidden, call_.at.up, o_.width, o_.ffn_width, dx, write);
-    if (a_.gate == nullptr) return;
-    linear_weight_gradient(w_.dgate, x, call_.at.gate, o_.width, o_.ffn_width);
-    linear_input_gradient(w_.dgate, call_.at.gate, o_.width, o_.ffn_width, dx, Write::kAdd);
+    const BackwardOf up{call_.at.up, o_.ffn_width, w_.dhidden};
+    const BackwardOf gate{call_.at.gate, o_.ffn_width, w_.dgate};
+    if (a_.gate == nullptr) return linears_backward({up}, o_.width, x, dx, write);
+    linears_backward({up, gate}, o_.width, x, dx, write);
   }
 
   /// Runs an activation's kernel on all threads.

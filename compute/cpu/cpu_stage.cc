@@ -370,8 +370,9 @@ void CpuStage::next_token_logits(std::span<const std::int32_t> tokens, std::span
   const BatchShape one_sequence{1, static_cast<int>(tokens.size())};
   const float* x = run_layers(one_sequence, {tokens}, {});
   const float* last = x + static_cast<std::int64_t>(tokens.size() - 1) * options_.width;
-  linear_forward(kernels_, {1, options_.width, options_.vocabulary_size}, final_norm({1, 1}, last),
-                 value(layout_.output), nullptr, logits.data(), Write::kOverwrite);
+  const LinearForward output[] = {
+      {options_.vocabulary_size, value(layout_.output), nullptr, logits.data()}};
+  linear_forward(kernels_, 1, options_.width, final_norm({1, 1}, last), output, Write::kOverwrite);
   if (options_.logit_scale != 1)
     kernels_.ops.scale(options_.vocabulary_size, static_cast<float>(options_.logit_scale),
                        logits.data());

@@ -58,55 +58,35 @@ inline void transpose4(const float* src, std::int64_t stride, float* dst, std::i
 }
 
 #if defined(__AVX512F__)
-typedef float Vec16 __attribute__((vector_size(64), aligned(4), may_alias));
-
-/// Sixteen rows of sixteen floats, transposed: first within the quarters of the registers, then the
-/// quarters among each other.
+/// Sixteen rows of sixteen floats, transposed, four columns at a time: loads bring every fourth row
+/// into one register, a quarter each, and the quarters are transposed alike.
 inline void transpose16(const float* src, std::int64_t stride, float* dst,
                         std::int64_t dst_stride) {
-  Vec16 row[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) row[i] = *reinterpret_cast<const Vec16*>(src + i * stride);
-  Vec16 pair[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    pair[i] = __builtin_shufflevector(row[i], row[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25,
-                                      12, 28, 13, 29);
-    pair[i + 1] = __builtin_shufflevector(row[i], row[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26,
-                                          11, 27, 14, 30, 15, 31);
-  }
-  // four[i + j]: in quarter q, column 4 q + j of the rows from i to i + 3.
-  Vec16 four[16];
 #pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4)
-#pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) {
-      four[i + 2 * j] = __builtin_shufflevector(pair[i + j], pair[i + 2 + j], 0, 1, 16, 17, 4, 5,
-                                                20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-      four[i + 2 * j + 1] = __builtin_shufflevector(pair[i + j], pair[i + 2 + j], 2, 3, 18, 19, 6,
-                                                    7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    const Vec16 front_low = __builtin_shufflevector(four[j], four[4 + j], 0, 1, 2, 3, 4, 5, 6, 7,
-                                                    16, 17, 18, 19, 20, 21, 22, 23);
-    const Vec16 back_low = __builtin_shufflevector(four[j], four[4 + j], 8, 9, 10, 11, 12, 13, 14,
-                                                   15, 24, 25, 26, 27, 28, 29, 30, 31);
-    const Vec16 front_high = __builtin_shufflevector(four[8 + j], four[12 + j], 0, 1, 2, 3, 4, 5, 6,
-                                                     7, 16, 17, 18, 19, 20, 21, 22, 23);
-    const Vec16 back_high = __builtin_shufflevector(four[8 + j], four[12 + j], 8, 9, 10, 11, 12, 13,
-                                                    14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    const auto out = [&](int column) -> Vec16& {
-      return *reinterpret_cast<Vec16*>(dst + column * dst_stride);
+  for (int column = 0; column < 16; column += 4) {
+    const auto rows = [&](int first) {
+      const auto four = [&](int row) { return _mm_loadu_ps(src + row * stride + column); };
+      __m512 x = _mm512_castps128_ps512(four(first));
+      x = _mm512_insertf32x4(x, four(first + 4), 1);
+      x = _mm512_insertf32x4(x, four(first + 8), 2);
+      return _mm512_castps_pd(_mm512_insertf32x4(x, four(first + 12), 3));
     };
-    out(j) = __builtin_shufflevector(front_low, front_high, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18,
-                                     19, 24, 25, 26, 27);
-    out(4 + j) = __builtin_shufflevector(front_low, front_high, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21,
-                                         22, 23, 28, 29, 30, 31);
-    out(8 + j) = __builtin_shufflevector(back_low, back_high, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18,
-                                         19, 24, 25, 26, 27);
-    out(12 + j) = __builtin_shufflevector(back_low, back_high, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21,
-                                          22, 23, 28, 29, 30, 31);
+    const auto low = [](__m512d x, __m512d y) {
+      return _mm512_castps_pd(_mm512_unpacklo_ps(_mm512_castpd_ps(x), _mm512_castpd_ps(y)));
+    };
+    const auto high = [](__m512d x, __m512d y) {
+      return _mm512_castps_pd(_mm512_unpackhi_ps(_mm512_castpd_ps(x), _mm512_castpd_ps(y)));
+    };
+    const __m512d r0 = rows(0), r1 = rows(1), r2 = rows(2), r3 = rows(3);
+    const __m512d low01 = low(r0, r1), high01 = high(r0, r1);
+    const __m512d low23 = low(r2, r3), high23 = high(r2, r3);
+    const auto store = [&](int at, __m512d x) {
+      _mm512_storeu_ps(dst + (column + at) * dst_stride, _mm512_castpd_ps(x));
+    };
+    store(0, _mm512_unpacklo_pd(low01, low23));
+    store(1, _mm512_unpackhi_pd(low01, low23));
+    store(2, _mm512_unpacklo_pd(high01, high23));
+    store(3, _mm512_unpackhi_pd(high01, high23));
   }
 }
 #endif

@@ -113,12 +113,14 @@ LossSum head_loss(Kernels& kernels, const ModelOptions& o, const HeadCall& call,
   for (std::int64_t first = 0; first < tokens; first += chunk) {
     const std::int64_t rows = std::min(chunk, tokens - first);
     const float* x = call.x + first * o.width;
-    const LinearShape shape{rows, o.width, o.vocabulary_size};
-    if (shape.out > 0)
-      linear_forward(kernels, shape, x, call.weight, nullptr, w.logits, Write::kOverwrite);
+    const std::int64_t vocabulary = o.vocabulary_size;
+    if (vocabulary > 0) {
+      const LinearForward output[] = {{vocabulary, call.weight, nullptr, w.logits}};
+      linear_forward(kernels, rows, o.width, x, output, Write::kOverwrite);
+    }
     CrossEntropyCall loss;
     loss.rows = rows;
-    loss.n = o.vocabulary_size;
+    loss.n = vocabulary;
     loss.logits = w.logits;
     loss.targets = call.targets + first;
     loss.logit_scale = static_cast<float>(o.logit_scale);
@@ -140,12 +142,14 @@ LossSum head_loss(Kernels& kernels, const ModelOptions& o, const HeadCall& call,
         kernels.ops.cross_entropy(piece);
       });
     }
-    if (call.dx != nullptr && shape.out == 0) {
+    if (call.dx != nullptr && vocabulary == 0) {
       std::fill_n(call.dx + first * o.width, rows * o.width, 0.0f);
     } else if (call.dx != nullptr) {
-      linear_backward_input(kernels, shape, w.logits, call.weight, call.dx + first * o.width,
+      const LinearBackwardInput input[] = {{vocabulary, call.weight, w.logits}};
+      linear_backward_input(kernels, rows, o.width, input, call.dx + first * o.width,
                             Write::kOverwrite);
-      linear_backward_weight(kernels, shape, w.logits, x, call.dweight, nullptr,
+      const LinearBackwardWeight weight[] = {{vocabulary, w.logits, call.dweight, nullptr}};
+      linear_backward_weight(kernels, rows, o.width, x, weight,
                              first == 0 ? Write::kOverwrite : Write::kAdd);
     }
     for (std::int64_t r = 0; r < rows; ++r) {

@@ -2,29 +2,44 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "compute/cpu/kernels.h"
 #include "compute/dropout.h"
 
 namespace tenax::compute::cpu {
 
-struct LinearShape {
-  std::int64_t rows = 0;
-  std::int64_t in = 0;
+// Of several linears at once, which share x (rows, in) or the gradient of it: (out, in) weights.
+// Their parts are one piece of work for the threads.
+
+struct LinearForward {
   std::int64_t out = 0;
+  const float* weight = nullptr;
+  const float* bias = nullptr;  // (out) or nullptr
+  float* y = nullptr;           // (rows, out)
 };
+/// y = or += x weight^T + bias, of each.
+void linear_forward(Kernels& kernels, std::int64_t rows, std::int64_t in, const float* x,
+                    std::span<const LinearForward> linears, Write write);
 
-/// y (rows, out) = or += x (rows, in) weight (out, in)^T + bias (out), which may be nullptr.
-void linear_forward(Kernels& kernels, const LinearShape& shape, const float* x, const float* weight,
-                    const float* bias, float* y, Write write);
+struct LinearBackwardInput {
+  std::int64_t out = 0;
+  const float* weight = nullptr;
+  const float* dy = nullptr;  // (rows, out)
+};
+/// dx (rows, in) = or += dy weight of the first, += that of the others, in order.
+void linear_backward_input(Kernels& kernels, std::int64_t rows, std::int64_t in,
+                           std::span<const LinearBackwardInput> linears, float* dx, Write write);
 
-/// dx (rows, in) = or += dy (rows, out) weight.
-void linear_backward_input(Kernels& kernels, const LinearShape& shape, const float* dy,
-                           const float* weight, float* dx, Write write);
-
-/// dweight (out, in) += dy^T x; dbias (out) += column sums of dy, unless nullptr.
-void linear_backward_weight(Kernels& kernels, const LinearShape& shape, const float* dy,
-                            const float* x, float* dweight, float* dbias, Write write);
+struct LinearBackwardWeight {
+  std::int64_t out = 0;
+  const float* dy = nullptr;  // (rows, out)
+  float* dweight = nullptr;
+  float* dbias = nullptr;  // (out), added to, or nullptr
+};
+/// dweight = or += dy^T x; dbias += column sums of dy; of each.
+void linear_backward_weight(Kernels& kernels, std::int64_t rows, std::int64_t in, const float* x,
+                            std::span<const LinearBackwardWeight> linears, Write write);
 
 /// Drops numbers of x (tokens, width) in place: token i is row i % length of sample samples[i /
 /// length].
