@@ -58,6 +58,22 @@ inline void transpose4(const float* src, std::int64_t stride, float* dst, std::i
 }
 
 #if defined(__AVX512F__)
+typedef float Vec16 __attribute__((vector_size(64), aligned(4), may_alias));
+
+// Within each quarter of x and y, their lower or upper halves by turns.
+inline Vec16 unpacked_low(Vec16 x, Vec16 y) {
+  return __builtin_shufflevector(x, y, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+}
+inline Vec16 unpacked_high(Vec16 x, Vec16 y) {
+  return __builtin_shufflevector(x, y, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+}
+inline Vec16 unpacked_low_pairs(Vec16 x, Vec16 y) {
+  return __builtin_shufflevector(x, y, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+}
+inline Vec16 unpacked_high_pairs(Vec16 x, Vec16 y) {
+  return __builtin_shufflevector(x, y, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+}
+
 /// Sixteen rows of sixteen floats, transposed, four columns at a time: loads bring every fourth row
 /// into one register, a quarter each, and the quarters are transposed alike.
 inline void transpose16(const float* src, std::int64_t stride, float* dst,
@@ -65,28 +81,25 @@ inline void transpose16(const float* src, std::int64_t stride, float* dst,
 #pragma GCC unroll 4
   for (int column = 0; column < 16; column += 4) {
     const auto rows = [&](int first) {
-      const auto four = [&](int row) { return _mm_loadu_ps(src + row * stride + column); };
-      __m512 x = _mm512_castps128_ps512(four(first));
-      x = _mm512_insertf32x4(x, four(first + 4), 1);
-      x = _mm512_insertf32x4(x, four(first + 8), 2);
-      return _mm512_castps_pd(_mm512_insertf32x4(x, four(first + 12), 3));
+      const auto four = [&](int row) {
+        return *reinterpret_cast<const Vec4*>(src + row * stride + column);
+      };
+      const auto eight = [&](int row) {
+        return __builtin_shufflevector(four(row), four(row + 4), 0, 1, 2, 3, 4, 5, 6, 7);
+      };
+      return __builtin_shufflevector(eight(first), eight(first + 8), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9,
+                                     10, 11, 12, 13, 14, 15);
     };
-    const auto low = [](__m512d x, __m512d y) {
-      return _mm512_castps_pd(_mm512_unpacklo_ps(_mm512_castpd_ps(x), _mm512_castpd_ps(y)));
+    const auto r0 = rows(0), r1 = rows(1), r2 = rows(2), r3 = rows(3);
+    const auto low01 = unpacked_low(r0, r1), high01 = unpacked_high(r0, r1);
+    const auto low23 = unpacked_low(r2, r3), high23 = unpacked_high(r2, r3);
+    const auto out = [&](int at) -> Vec16& {
+      return *reinterpret_cast<Vec16*>(dst + (column + at) * dst_stride);
     };
-    const auto high = [](__m512d x, __m512d y) {
-      return _mm512_castps_pd(_mm512_unpackhi_ps(_mm512_castpd_ps(x), _mm512_castpd_ps(y)));
-    };
-    const __m512d r0 = rows(0), r1 = rows(1), r2 = rows(2), r3 = rows(3);
-    const __m512d low01 = low(r0, r1), high01 = high(r0, r1);
-    const __m512d low23 = low(r2, r3), high23 = high(r2, r3);
-    const auto store = [&](int at, __m512d x) {
-      _mm512_storeu_ps(dst + (column + at) * dst_stride, _mm512_castpd_ps(x));
-    };
-    store(0, _mm512_unpacklo_pd(low01, low23));
-    store(1, _mm512_unpackhi_pd(low01, low23));
-    store(2, _mm512_unpacklo_pd(high01, high23));
-    store(3, _mm512_unpackhi_pd(high01, high23));
+    out(0) = unpacked_low_pairs(low01, low23);
+    out(1) = unpacked_high_pairs(low01, low23);
+    out(2) = unpacked_low_pairs(high01, high23);
+    out(3) = unpacked_high_pairs(high01, high23);
   }
 }
 #endif

@@ -93,8 +93,9 @@ TEST(Snapshot, OfWhichTrainingsWaitIsReportedByTheNextStepAndTraced) {
       run.tenax({"trace", run.directory().string(), "--step", "5", "--output", file.string()});
   ASSERT_EQ(result.ended, Ended({0, 0})) << result.output;
   std::ifstream in(file);
+  const nlohmann::json trace = nlohmann::json::parse(in);
   std::set<int> ranks;
-  for (const nlohmann::json& e : nlohmann::json::parse(in).at("traceEvents")) {
+  for (const nlohmann::json& e : trace.at("traceEvents")) {
     if (e.at("name") == "snapshot") ranks.insert(e.at("tid").get<int>());
   }
   EXPECT_EQ(ranks, (std::set<int>{0, 1, 2, 3}));

@@ -116,7 +116,7 @@ void expect_each_position_once(const RunHistory& history, std::int64_t steps,
   for (const json& entry : history.journal()) {
     if (entry.at("kind") != "StepReported") continue;
     json report = entry.at("event").at("report");
-    report.erase("seconds");
+    for (const char* timing : {"seconds", "snapshot_seconds"}) report.erase(timing);
     const std::pair<std::uint64_t, std::int64_t> key(report.at("branch"), report.at("step"));
     const auto [it, fresh] = first.emplace(key, report);
     if (fresh) continue;
