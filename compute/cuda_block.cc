@@ -17,8 +17,8 @@ class Block : private CudaOps {
 
   void forward(std::byte* out) {
     const bool pre = o_.norm_placement == NormPlacement::kPre;
-    if (pre) norm(first_norm(call_.x, a_.attention_normed));
-    attend(pre ? a_.attention_normed : call_.x);
+    if (pre) norm_of_all(first_norm(call_.x, own(a_.attention_normed)), a_.attention_normed);
+    attend(pre ? a_.attention_normed : all_rows(call_.x, a_.whole_input));
     if (o_.parallel_block) {
       project(output_map(), attended(), attention_site(), out, call_.x);
       feed_forward(a_.attention_normed, out, out);
@@ -26,41 +26,51 @@ class Block : private CudaOps {
     }
     project(output_map(), attended(), attention_site(), a_.middle, call_.x);
     if (pre) {
-      norm(second_norm(a_.middle, a_.ffn_normed));
+      norm_of_all(second_norm(a_.middle, own(a_.ffn_normed)), a_.ffn_normed);
       feed_forward(a_.ffn_normed, out, a_.middle);
     } else {
-      norm(first_norm(a_.middle, a_.attention_normed));
-      feed_forward(a_.attention_normed, a_.ffn_sum, a_.attention_normed);
+      norm_of_all(first_norm(a_.middle, own(a_.attention_normed)), a_.attention_normed);
+      feed_forward(a_.attention_normed, a_.ffn_sum, own(a_.attention_normed));
       norm(second_norm(a_.ffn_sum, out));
     }
   }
 
   void recompute() {
     const bool pre = o_.norm_placement == NormPlacement::kPre;
-    norm(first_norm(pre ? call_.x : a_.middle, a_.attention_normed));
-    if (pre && !o_.parallel_block) norm(second_norm(a_.middle, a_.ffn_normed));
+    if (!pre) all_rows(call_.x, a_.whole_input);
+    norm_of_all(first_norm(pre ? call_.x : a_.middle, own(a_.attention_normed)),
+                a_.attention_normed);
+    if (pre && !o_.parallel_block)
+      norm_of_all(second_norm(a_.middle, own(a_.ffn_normed)), a_.ffn_normed);
     c_.device.run(c_.device.plugin().run_activation, activation_call());
   }
 
   void backward(std::byte* grad, float* gradient) {
     gradient_ = gradient;
     const auto of_feed_forward = [&](std::byte* x) {
-      return [=, this](CudaTensor dx, bool add) { feed_forward_backward(grad, x, dx, add); };
+      return [=, this](CudaTensor dx, bool add) {
+        feed_forward_backward(projection_gradient(ffn_site(), grad), x, dx, add);
+      };
     };
     const auto of_attention = [&](std::byte* x) {
-      return [=, this](CudaTensor dx, bool add) { attend_backward(grad, x, dx, add); };
+      return [=, this](CudaTensor dx, bool add) {
+        attend_backward(projection_gradient(attention_site(), grad), x, dx, add);
+      };
     };
     if (o_.norm_placement == NormPlacement::kPost) {
       norm_backward(second_norm(a_.ffn_sum, nullptr), grad, grad, false, gradient_);
       sum_over_ranks(grad, true, of_feed_forward(a_.attention_normed));
       norm_backward(first_norm(a_.middle, nullptr), grad, grad, false, gradient_);
-      sum_over_ranks(grad, true, of_attention(call_.x));
+      sum_over_ranks(grad, true,
+                     of_attention(c_.tensor_group == nullptr ? call_.x : a_.whole_input));
       return;
     }
     if (o_.parallel_block) {
       sum_over_ranks(w_.dnormed, false, [&](CudaTensor dx, bool add) {
-        feed_forward_backward(grad, a_.attention_normed, dx, add);
-        attend_backward(grad, a_.attention_normed, dx, true);
+        std::byte* dy = projection_gradient(ffn_site(), grad);
+        feed_forward_backward(dy, a_.attention_normed, dx, add);
+        if (drops(attention_site())) dy = projection_gradient(attention_site(), grad);
+        attend_backward(dy, a_.attention_normed, dx, true);
       });
     } else {
       sum_over_ranks(w_.dnormed, false, of_feed_forward(a_.ffn_normed));
@@ -76,6 +86,12 @@ class Block : private CudaOps {
   }
   NormCall second_norm(std::byte* x, std::byte* y) const {
     return {call_.at.ffn_norm, x, y, a_.ffn_mean, a_.ffn_rstd};
+  }
+  /// A norm of this rank's rows, whose y are its own of `all` (B, T, C), and of the others' by
+  /// them.
+  void norm_of_all(const NormCall& call, std::byte* all) const {
+    norm(call);
+    gather(all);
   }
   Linear output_map() const { return {call_.at.output, s_.query_width, s_.width}; }
   Linear down_map() const { return {call_.at.down, s_.ffn, s_.width}; }
@@ -132,8 +148,9 @@ class Block : private CudaOps {
     c_.device.run(c_.device.plugin().run_attention, attention_call());
   }
 
-  void attend_backward(std::byte* grad, std::byte* x, CudaTensor dx, bool add) const {
-    const CudaRows dout{projection_gradient(attention_site(), grad), s_.width};
+  /// `dy` (B, T, C): of the projection's output.
+  void attend_backward(std::byte* dy, std::byte* x, CudaTensor dx, bool add) const {
+    const CudaRows dout{dy, s_.width};
     linear_backward_weight(output_map(), dout, attended(), gradient_);
     linear_backward_input(output_map(), dout, {w_.dattended, c_.type}, false);
     c_.device.run(c_.device.plugin().run_attention_backward, attention_call());
@@ -143,9 +160,9 @@ class Block : private CudaOps {
       head_norm_backward(key_norm(), a_.raw_qkv, w_.dqkv, gradient_);
     }
     for (const Part& part : qkv_maps()) {
-      const CudaRows dy{offset(w_.dqkv, part.column), s_.qkv_width};
-      linear_backward_weight(part.map, dy, {x, s_.width}, gradient_);
-      linear_backward_input(part.map, dy, dx, add);
+      const CudaRows dqkv{offset(w_.dqkv, part.column), s_.qkv_width};
+      linear_backward_weight(part.map, dqkv, {x, s_.width}, gradient_);
+      linear_backward_input(part.map, dqkv, dx, add);
       add = true;
     }
   }
@@ -159,48 +176,49 @@ class Block : private CudaOps {
   }
   static bool drops(const DropoutSite* site) { return site != nullptr && site->active(); }
 
-  /// out = added + the map of x, summed over the ranks that share it, after dropout.
+  /// out (R, C) = added + the map of x (B, T, in), summed over the ranks that share it, after
+  /// dropout.
   void project(const Linear& map, CudaRows x, const DropoutSite* site, std::byte* out,
                const std::byte* added) const {
     if (c_.tensor_group == nullptr && !drops(site)) return linear(map, x, {out, s_.width}, added);
     linear_sum(map, x, w_.sum);
-    all_reduce();
+    reduce_scatter();
     tenax_cuda_residual call = residual_call(added, out);
     call.bias = value(map.at.bias);
     if (drops(site)) set_dropout(call, *site, call_.samples);
-    c_.device.run(c_.device.plugin().run_residual, call);
+    residual(call);
   }
-  /// The gradient of a projection's output from that of the residual stream.
+  /// The gradient of a projection's output (B, T, C) from that of the residual stream (R, C).
   std::byte* projection_gradient(const DropoutSite* site, std::byte* grad) const {
-    if (!drops(site)) return grad;
-    drop(*site, call_.samples, grad, w_.dropped);
-    return w_.dropped;
+    if (!drops(site)) return all_rows(grad, w_.dprojected);
+    drop(*site, call_.samples, grad, own(w_.dprojected));
+    gather(w_.dprojected);
+    return w_.dprojected;
   }
 
-  /// dx (B, T, C) = or += what f(to, add) makes of it on all ranks that share the layer.
+  /// dx (R, C) = or += what f(to, add) makes of it (B, T, C) on all ranks that share the layer.
   template <class F>
   void sum_over_ranks(std::byte* dx, bool add, F&& f) const {
     if (c_.tensor_group == nullptr) return f(CudaTensor{dx, c_.type}, add);
     f(CudaTensor{reinterpret_cast<std::byte*>(w_.sum), TENAX_CUDA_F32}, false);
-    all_reduce();
-    c_.device.run(c_.device.plugin().run_residual, residual_call(add ? dx : nullptr, dx));
+    reduce_scatter();
+    residual(residual_call(add ? dx : nullptr, dx));
   }
-  /// Of w_.sum, over the ranks that hold the other heads and feed-forward parts.
-  void all_reduce() const {
-    if (c_.tensor_group == nullptr) return;
-    c_.tensor_group->all_reduce({w_.sum, static_cast<std::size_t>(s_.tokens * s_.width)});
-  }
-  /// out = added + w_.sum.
+  /// out = added + this rank's rows of w_.sum, all (R, C).
   tenax_cuda_residual residual_call(const std::byte* added, std::byte* out) const {
     tenax_cuda_residual call{};
     call.type = c_.type;
-    call.rows = s_.tokens;
+    call.rows = s_.own.size();
     call.n = s_.width;
     call.length = s_.length;
-    call.sum = w_.sum;
+    call.first_row = s_.own.begin;
+    call.sum = own_sum();
     call.added = added;
     call.out = out;
     return call;
+  }
+  void residual(const tenax_cuda_residual& call) const {
+    if (call.rows > 0) c_.device.run(c_.device.plugin().run_residual, call);
   }
 
   /// out = added + the feed-forward of x.
@@ -211,15 +229,16 @@ class Block : private CudaOps {
     project(down_map(), {a_.activated, s_.ffn}, ffn_site(), out, added);
   }
 
-  void feed_forward_backward(std::byte* grad, std::byte* x, CudaTensor dx, bool add) const {
-    const CudaRows dout{projection_gradient(ffn_site(), grad), s_.width};
+  /// `dy` (B, T, C): of the projection's output.
+  void feed_forward_backward(std::byte* dy, std::byte* x, CudaTensor dx, bool add) const {
+    const CudaRows dout{dy, s_.width};
     linear_backward_weight(down_map(), dout, {a_.activated, s_.ffn}, gradient_);
     linear_backward_input(down_map(), dout, {w_.dactivated, c_.type}, false);
     c_.device.run(c_.device.plugin().run_activation_backward, activation_call());
     for (const Part& part : hidden_maps()) {
-      const CudaRows dy{offset(w_.dhidden, part.column), s_.hidden};
-      linear_backward_weight(part.map, dy, {x, s_.width}, gradient_);
-      linear_backward_input(part.map, dy, dx, add);
+      const CudaRows dhidden{offset(w_.dhidden, part.column), s_.hidden};
+      linear_backward_weight(part.map, dhidden, {x, s_.width}, gradient_);
+      linear_backward_input(part.map, dhidden, dx, add);
       add = true;
     }
   }

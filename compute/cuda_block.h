@@ -10,18 +10,18 @@ namespace tenax::compute {
 struct CudaBlockCall {
   BatchShape shape;
   const LayerOffsets& at;
-  std::byte* x = nullptr;  // (B, T, C): the layer's input
+  std::byte* x = nullptr;  // (R, C): the layer's input
   const CudaLayer& kept;
   const std::int32_t* places = nullptr;   // (B, T) in the documents; null: 0 to T - 1
   const LayerDropout* dropout = nullptr;  ///< null: none, as in evaluation
   const std::int64_t* samples = nullptr;  // (B) absolute positions, with dropout
 };
 
-/// Writes the layer's output to `out` (B, T, C) and what backward needs to call.kept.
+/// Writes the layer's output to `out` (R, C) and what backward needs to call.kept.
 void cuda_block_forward(const CudaBlockContext& context, const CudaBlockCall& call, std::byte* out);
 /// Makes what Recompute::kSelective does not keep again, from what it keeps, with equal bits.
 void cuda_block_recompute(const CudaBlockContext& context, const CudaBlockCall& call);
-/// `grad` (B, T, C): the gradient of the output becomes that of the input. Adds to `gradient`.
+/// `grad` (R, C): the gradient of the output becomes that of the input. Adds to `gradient`.
 void cuda_block_backward(const CudaBlockContext& context, const CudaBlockCall& call,
                          std::byte* grad, float* gradient);
 

@@ -9,11 +9,41 @@ float* at_or_null(float* gradient, std::int64_t offset) {
 
 }  // namespace
 
+void CudaOps::copy_own(const std::byte* x, std::byte* out) const {
+  const std::int64_t bytes = s_.own.size() * s_.width * s_.element;
+  if (bytes == 0) return;
+  c_.device.queue(c_.device.plugin().copy, static_cast<void*>(out), static_cast<const void*>(x),
+                  static_cast<std::uint64_t>(bytes));
+}
+
+void CudaOps::gather(std::byte* all) const {
+  if (c_.tensor_group == nullptr) return;
+  // As they lie: a row is a whole number of floats (tensor_problems()).
+  constexpr std::int64_t kFloatBytes = sizeof(float);
+  c_.tensor_group->gather_rows(
+      {reinterpret_cast<float*>(all), static_cast<std::size_t>(s_.rows(s_.width) / kFloatBytes)},
+      s_.width * s_.element / kFloatBytes);
+}
+
+std::byte* CudaOps::all_rows(std::byte* x, std::byte* all) const {
+  if (c_.tensor_group == nullptr) return x;
+  copy_own(x, own(all));
+  gather(all);
+  return all;
+}
+
+void CudaOps::reduce_scatter() const {
+  if (c_.tensor_group == nullptr) return;
+  c_.tensor_group->reduce_scatter_rows(
+      {c_.workspace.sum, static_cast<std::size_t>(s_.tokens * s_.width)}, s_.width);
+}
+
 void CudaOps::norm(const NormCall& n) const {
+  if (s_.own.size() == 0) return;
   tenax_cuda_norm call{};
   call.type = c_.type;
   call.epsilon = static_cast<float>(c_.options.norm_epsilon);
-  call.rows = s_.tokens;
+  call.rows = s_.own.size();
   call.n = call.x_outer = call.y_outer = s_.width;
   call.group = 1;
   call.x = n.x;
@@ -27,10 +57,11 @@ void CudaOps::norm(const NormCall& n) const {
 
 void CudaOps::norm_backward(const NormCall& n, std::byte* dy, std::byte* dx, bool add_dx,
                             float* gradient) const {
+  if (s_.own.size() == 0) return;
   tenax_cuda_norm_backward call{};
   call.type = c_.type;
   call.add_dx = add_dx ? 1 : 0;
-  call.rows = s_.tokens;
+  call.rows = s_.own.size();
   call.n = call.x_outer = call.dy_outer = call.dx_outer = s_.width;
   call.group = 1;
   call.x = n.x;
@@ -82,11 +113,13 @@ void CudaOps::head_norm_backward(const HeadNorm& n, std::byte* raw, std::byte* g
 
 void CudaOps::drop(const DropoutSite& site, const std::int64_t* samples, const std::byte* x,
                    std::byte* out) const {
+  if (s_.own.size() == 0) return;
   tenax_cuda_dropout call{};
   call.type = c_.type;
-  call.rows = s_.tokens;
+  call.rows = s_.own.size();
   call.n = s_.width;
   call.length = s_.length;
+  call.first_row = s_.own.begin;
   set_dropout(call, site, samples);
   call.x = x;
   call.out = out;

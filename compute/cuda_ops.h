@@ -44,13 +44,16 @@ void set_dropout(Call& call, const DropoutSite& site, const std::int64_t* sample
   call.samples = samples;
 }
 
-/// The maps of a stage, on `tokens` rows.
+/// The maps of a stage, on all B T rows, and its norms, on the R of the residual stream that this
+/// rank has.
 class CudaOps {
  public:
   CudaOps(const CudaBlockContext& context, const BatchShape& shape)
       : c_(context),
         shape_(shape),
-        s_(context.options, shape, context.type == TENAX_CUDA_F32 ? 4 : 2) {}
+        s_(context.options, shape,
+           context.tensor_group == nullptr ? TensorPart{} : context.tensor_group->part(),
+           context.type == TENAX_CUDA_F32 ? 4 : 2) {}
 
   const CudaSizes& sizes() const { return s_; }
   std::byte* offset(std::byte* p, std::int64_t elements) const { return p + elements * s_.element; }
@@ -59,10 +62,22 @@ class CudaOps {
   }
   const float* value(std::int64_t at) const { return at < 0 ? nullptr : c_.values + at; }
 
+  /// This rank's rows of a (B, T, C) tensor of the stage's type.
+  std::byte* own(std::byte* all) const { return offset(all, s_.own.begin * s_.width); }
+  /// x (R, C) of the stage's type into `out`.
+  void copy_own(const std::byte* x, std::byte* out) const;
+  /// Of a (B, T, C) tensor of the stage's type: each rank's rows, from it.
+  void gather(std::byte* all) const;
+  /// All ranks' rows of x (R, C): in `all` (B, T, C), or x where this rank has them all.
+  std::byte* all_rows(std::byte* x, std::byte* all) const;
+  /// Of workspace.sum (B, T, C): this rank's rows become sums over the ranks that share the stage.
+  void reduce_scatter() const;
+  const float* own_sum() const { return c_.workspace.sum + s_.own.begin * s_.width; }
+
   struct NormCall {
     NormOffsets at;
-    std::byte* x = nullptr;
-    std::byte* y = nullptr;
+    std::byte* x = nullptr;  // (R, C)
+    std::byte* y = nullptr;  // (R, C)
     float* mean = nullptr;
     float* rstd = nullptr;
   };
@@ -81,7 +96,7 @@ class CudaOps {
   void head_norm_backward(const HeadNorm& norm, std::byte* raw, std::byte* grad,
                           float* gradient) const;
 
-  /// Drops numbers of x (B, T, C) of the stage's type into `out`, which may be x.
+  /// Drops numbers of x (R, C) of the stage's type into `out`, which may be x.
   void drop(const DropoutSite& site, const std::int64_t* samples, const std::byte* x,
             std::byte* out) const;
 

@@ -30,7 +30,7 @@ CudaStage::CudaStage(std::shared_ptr<CudaDevice> device, const ModelOptions& opt
       shape_(shape),
       settings_(settings),
       layout_(lay_out_stage(model_, spec)),
-      sizes_(options_, shape, is_bfloat16(settings) ? 2 : 4),
+      sizes_(options_, shape, spec.tensor, is_bfloat16(settings) ? 2 : 4),
       type_(is_bfloat16(settings) ? TENAX_CUDA_BF16 : TENAX_CUDA_F32),
       dropout_(stage_dropout(settings.dropout, settings.dropout_seed, spec.first_layer,
                              spec.end_layer)) {
@@ -122,7 +122,7 @@ std::byte* CudaStage::weights() const {
 }
 
 std::size_t CudaStage::boundary_size() const {
-  return num_tokens(shape_) * static_cast<std::size_t>(options_.width);
+  return static_cast<std::size_t>(sizes_.own.size() * options_.width);
 }
 
 StageMemory CudaStage::memory() const { return plan_cuda_memory(model_, spec_, shape_, settings_); }
@@ -157,14 +157,10 @@ void CudaStage::fetch(const double* from, std::span<double> host) {
                  static_cast<const void*>(from), static_cast<std::uint64_t>(host.size_bytes()));
 }
 
-/// Of a (B, T, C) tensor.
-void CudaStage::cast(const void* from, std::int32_t from_type, void* to, std::int32_t to_type) {
-  device_->queue(device_->plugin().run_cast, from, from_type, to, to_type,
-                 static_cast<std::int64_t>(boundary_size()));
-}
-
-void CudaStage::all_reduce() {
-  if (is_shared()) settings_.tensor_group->all_reduce(boundary());
+void CudaStage::cast(const void* from, std::int32_t from_type, void* to, std::int32_t to_type,
+                     std::int64_t rows) {
+  if (rows == 0) return;
+  device_->queue(device_->plugin().run_cast, from, from_type, to, to_type, rows * options_.width);
 }
 
 CudaStage::Places CudaStage::bring(std::span<const std::int32_t> positions,
@@ -182,12 +178,14 @@ std::span<float> CudaStage::boundary() const { return {workspace_.sum, boundary_
 void CudaStage::boundary_in(std::span<const float> given, std::byte* to) {
   TENAX_CHECK(given.size() == boundary_size());
   if (!boundaries_on_device_) device_->write(given, boundary());
-  cast(boundaries_on_device_ ? given.data() : workspace_.sum, TENAX_CUDA_F32, to, type_);
+  cast(boundaries_on_device_ ? given.data() : workspace_.sum, TENAX_CUDA_F32, to, type_,
+       sizes_.own.size());
 }
 
 void CudaStage::boundary_out(const std::byte* from, std::span<float> given) {
   TENAX_CHECK(given.size() == boundary_size());
-  cast(from, type_, boundaries_on_device_ ? given.data() : workspace_.sum, TENAX_CUDA_F32);
+  cast(from, type_, boundaries_on_device_ ? given.data() : workspace_.sum, TENAX_CUDA_F32,
+       sizes_.own.size());
   if (!boundaries_on_device_) device_->read(boundary(), given);
 }
 
@@ -250,7 +248,7 @@ void CudaStage::run_backward(int slot_index, std::span<const float> output_grad,
     std::byte* const x = slot.inputs.back();
     slot.loss = head({final_norm(ops, x), grad, gradient.data(), slot.targets, slot.sample_losses});
     if (layout_.final_norm.weight >= 0)
-      ops.norm_backward(final_norm_call(x), grad, grad, false, gradient.data());
+      ops.norm_backward(final_norm_call(ops, x), grad, grad, false, gradient.data());
   } else {
     boundary_in(output_grad, grad);
   }

@@ -65,7 +65,8 @@ class CudaStage final : public Stage {
     const std::int64_t* samples = nullptr;  // (B)
   };
   Places bring(std::span<const std::int32_t> positions, std::span<const std::int64_t> samples);
-  /// Residual stream of `tokens` into norm.y; norm.x takes what the embedding norm reads.
+  /// Residual stream of this rank's `tokens` into norm.y; norm.x takes what the embedding norm
+  /// reads.
   void embed(const CudaOps& ops, const BatchShape& shape, std::span<const std::int32_t> tokens,
              const std::int32_t* places, const CudaOps::NormCall& norm);
   void embed_backward(const CudaSlot& slot, const Places& at, std::byte* grad, float* gradient);
@@ -76,13 +77,13 @@ class CudaStage final : public Stage {
   /// Embedding and layers without a slot; returns the residual stream, in the workspace.
   std::byte* run_layers(const BatchShape& shape, const StageBatch& batch,
                         std::span<const float> input);
-  CudaOps::NormCall final_norm_call(std::byte* x) const;
-  /// The final norm, or x itself where the model has none.
+  CudaOps::NormCall final_norm_call(const CudaOps& ops, std::byte* x) const;
+  /// The final norm of x (R, C), or x itself where the model has none, of all rows.
   std::byte* final_norm(const CudaOps& ops, std::byte* x);
   /// What the head does with the normed stream; `gradient` null: the loss alone.
   struct HeadCall {
     std::byte* x = nullptr;   // (B, T, C)
-    std::byte* dx = nullptr;  // (B, T, C), overwritten
+    std::byte* dx = nullptr;  // (R, C), overwritten
     float* gradient = nullptr;
     std::span<const std::int32_t> targets;
     std::span<double> sample_losses;  ///< (B) or empty
@@ -97,6 +98,7 @@ class CudaStage final : public Stage {
 
   void boundary_in(std::span<const float> given, std::byte* to);
   void boundary_out(const std::byte* from, std::span<float> given);
+  /// (R, C), in the workspace.
   std::span<float> boundary() const;
   void check_tokens(std::span<const std::int32_t> tokens, std::int32_t lowest) const;
   template <class T>
@@ -106,9 +108,9 @@ class CudaStage final : public Stage {
                    static_cast<std::uint64_t>(host.size_bytes()));
   }
   void fetch(const double* from, std::span<double> host);
-  void cast(const void* from, std::int32_t from_type, void* to, std::int32_t to_type);
-  /// Of workspace_.sum, over the ranks that share the stage.
-  void all_reduce();
+  /// Between (rows, C) tensors.
+  void cast(const void* from, std::int32_t from_type, void* to, std::int32_t to_type,
+            std::int64_t rows);
   bool is_shared() const { return spec_.tensor.size > 1; }
   /// Of this rank's part of the vocabulary.
   std::int64_t first_token() const { return options_.padded_vocabulary_size * spec_.tensor.index; }

@@ -25,12 +25,13 @@ void CudaStage::embed(const CudaOps& ops, const BatchShape& shape,
   call.table = ops.weight(layout_.token);
   // Of ranks that share the table one has a token's row, and the first adds its position.
   if (spec_.tensor.index == 0) call.position = ops.weight(layout_.position);
-  call.out = options_.embedding_norm ? norm.x : norm.y;
+  std::byte* const out = options_.embedding_norm ? norm.x : norm.y;
+  call.out = is_shared() ? workspace_.dprojected : out;
   device_->run(device_->plugin().run_embed, call);
   if (is_shared()) {
-    cast(call.out, type_, workspace_.sum, TENAX_CUDA_F32);
-    all_reduce();
-    cast(workspace_.sum, TENAX_CUDA_F32, call.out, type_);
+    cast(call.out, type_, workspace_.sum, TENAX_CUDA_F32, call.rows);
+    ops.reduce_scatter();
+    cast(ops.own_sum(), TENAX_CUDA_F32, out, type_, ops.sizes().own.size());
   }
   if (options_.embedding_norm) ops.norm(norm);
 }
@@ -65,6 +66,7 @@ void CudaStage::embed_backward(const CudaSlot& slot, const Places& at, std::byte
     ops.norm_backward(
         {layout_.embedding_norm, slot.embedded, nullptr, slot.embedded_mean, slot.embedded_rstd},
         grad, grad, false, gradient);
+  grad = ops.all_rows(grad, workspace_.dprojected);
   const TokenBuckets tokens =
       token_buckets(slot.tokens, static_cast<std::int32_t>(first_token()),
                     static_cast<std::int32_t>(options_.padded_vocabulary_size));
@@ -82,13 +84,14 @@ void CudaStage::embed_backward(const CudaSlot& slot, const Places& at, std::byte
 
 // --- The head
 
-CudaOps::NormCall CudaStage::final_norm_call(std::byte* x) const {
-  return {layout_.final_norm, x, workspace_.normed, workspace_.mean, workspace_.rstd};
+CudaOps::NormCall CudaStage::final_norm_call(const CudaOps& ops, std::byte* x) const {
+  return {layout_.final_norm, x, ops.own(workspace_.normed), workspace_.mean, workspace_.rstd};
 }
 
 std::byte* CudaStage::final_norm(const CudaOps& ops, std::byte* x) {
-  if (layout_.final_norm.weight < 0) return x;
-  ops.norm(final_norm_call(x));
+  if (layout_.final_norm.weight < 0) return ops.all_rows(x, workspace_.normed);
+  ops.norm(final_norm_call(ops, x));
+  ops.gather(workspace_.normed);
   return workspace_.normed;
 }
 
@@ -195,8 +198,9 @@ LossSum CudaStage::head(const HeadCall& call) {
     device_->run(device_->plugin().run_matmul, dw);
   }
   if (call.gradient != nullptr && is_shared()) {
-    all_reduce();
-    cast(workspace_.sum, TENAX_CUDA_F32, call.dx, type_);
+    const CudaOps ops(*context_, shape_);
+    ops.reduce_scatter();
+    cast(ops.own_sum(), TENAX_CUDA_F32, call.dx, type_, ops.sizes().own.size());
   }
   if (!is_shared()) {
     fetch(workspace_.loss, std::span(losses).first(tokens));

@@ -19,9 +19,13 @@ std::int64_t chunk_tokens(std::int64_t logits_row_bytes) {
 
 }  // namespace
 
-CudaSizes::CudaSizes(const ModelOptions& o, const BatchShape& shape, std::int64_t element_bytes)
+CudaSizes::CudaSizes(const ModelOptions& o, const BatchShape& shape, const TensorPart& part,
+                     std::int64_t element_bytes)
     : element(element_bytes),
       tokens(std::int64_t{shape.microbatch_size} * shape.sequence_length),
+      own(token_rows(tokens, part)),
+      stream_rows(max_token_rows(tokens, part)),
+      shared(part.size > 1),
       length(shape.sequence_length),
       width(o.width),
       heads(o.num_heads),
@@ -40,8 +44,9 @@ void CudaLayer::place(ByteArena& arena, const ModelOptions& o, const CudaSizes& 
   const bool keeps_all = recompute == Recompute::kNone;
   const bool has_mean = o.norm == NormKind::kLayerNorm;
   const bool post = o.norm_placement == NormPlacement::kPost;
-  if (has_mean) attention_mean = arena.floats(s.tokens);
-  attention_rstd = arena.floats(s.tokens);
+  if (post && keeps_all && s.shared) whole_input = arena.take(s.rows(s.width));
+  if (has_mean) attention_mean = arena.floats(s.stream_rows);
+  attention_rstd = arena.floats(s.stream_rows);
   if (keeps_all) attention_normed = arena.take(s.rows(s.width));
   qkv = arena.take(s.rows(s.qkv_width));
   if (o.qk_norm) {
@@ -54,10 +59,10 @@ void CudaLayer::place(ByteArena& arena, const ModelOptions& o, const CudaSizes& 
   attended = arena.take(s.rows(s.query_width));
   log_sum = arena.floats(s.tokens * s.heads);
   if (!o.parallel_block) {
-    middle = arena.take(s.rows(s.width));
-    if (has_mean) ffn_mean = arena.floats(s.tokens);
-    ffn_rstd = arena.floats(s.tokens);
-    if (post) ffn_sum = arena.take(s.rows(s.width));
+    middle = arena.take(s.stream());
+    if (has_mean) ffn_mean = arena.floats(s.stream_rows);
+    ffn_rstd = arena.floats(s.stream_rows);
+    if (post) ffn_sum = arena.take(s.stream());
     if (!post && keeps_all) ffn_normed = arena.take(s.rows(s.width));
   }
   hidden = arena.take(s.rows(s.hidden));
@@ -68,12 +73,12 @@ void CudaSlot::place(ByteArena& arena, const ModelOptions& o, const StageSpec& s
                      const CudaSizes& s, Recompute recompute) {
   const auto num_layers = static_cast<std::size_t>(spec.end_layer - spec.first_layer);
   if (spec.has_embedding && o.embedding_norm) {
-    embedded = arena.take(s.rows(s.width));
-    if (o.norm == NormKind::kLayerNorm) embedded_mean = arena.floats(s.tokens);
-    embedded_rstd = arena.floats(s.tokens);
+    embedded = arena.take(s.stream());
+    if (o.norm == NormKind::kLayerNorm) embedded_mean = arena.floats(s.stream_rows);
+    embedded_rstd = arena.floats(s.stream_rows);
   }
   inputs.resize(num_layers + (spec.has_head ? 1 : 0));
-  for (std::byte*& input : inputs) input = arena.take(s.rows(s.width));
+  for (std::byte*& input : inputs) input = arena.take(s.stream());
   if (recompute == Recompute::kFull) return;
   layers.resize(num_layers);
   for (CudaLayer& layer : layers) layer.place(arena, o, s, recompute);
@@ -81,14 +86,13 @@ void CudaSlot::place(ByteArena& arena, const ModelOptions& o, const StageSpec& s
 
 void CudaWorkspace::place(ByteArena& arena, const ModelOptions& o, const StageSpec& spec,
                           const CudaSizes& s, const StageSettings& settings) {
-  const bool shared = spec.tensor.size > 1;
   layer.place(arena, o, s);
-  for (std::byte*& x : stream) x = arena.take(s.rows(s.width));
+  for (std::byte*& x : stream) x = arena.take(s.stream());
   normed = arena.take(s.rows(s.width));
-  if (o.norm == NormKind::kLayerNorm) mean = arena.floats(s.tokens);
-  rstd = arena.floats(s.tokens);
-  grad = arena.take(s.rows(s.width));
-  dnormed = arena.take(s.rows(s.width));
+  if (o.norm == NormKind::kLayerNorm) mean = arena.floats(s.stream_rows);
+  rstd = arena.floats(s.stream_rows);
+  grad = arena.take(s.stream());
+  dnormed = arena.take(s.stream());
   dattended = arena.take(s.rows(s.query_width));
   dqkv = arena.take(s.rows(s.qkv_width));
   dactivated = arena.take(s.rows(s.ffn));
@@ -104,8 +108,8 @@ void CudaWorkspace::place(ByteArena& arena, const ModelOptions& o, const StageSp
     logits = arena.take(s.head_chunk * s.logits_ld * s.element);
     loss = doubles(s.tokens);
     z_term = doubles(s.tokens);
-    if (shared) parts = doubles(2 * s.head_chunk);
-    if (shared) log_sums = doubles(s.head_chunk);
+    if (s.shared) parts = doubles(2 * s.head_chunk);
+    if (s.shared) log_sums = doubles(s.head_chunk);
     targets = integers(s.tokens);
   }
   if (spec.has_embedding) {
@@ -115,9 +119,9 @@ void CudaWorkspace::place(ByteArena& arena, const ModelOptions& o, const StageSp
     bucket_order = integers(s.tokens);
   }
   const bool drops = settings.dropout.residual > 0;
-  if (!spec.has_embedding || !spec.has_head || shared || drops)
+  if (!spec.has_embedding || !spec.has_head || s.shared || drops)
     sum = arena.floats(s.tokens * s.width);
-  if (drops) dropped = arena.take(s.rows(s.width));
+  if (s.shared || drops) dprojected = arena.take(s.rows(s.width));
   if (o.positions == PositionKind::kRope) {
     cosine = arena.floats(o.max_sequence_length * (o.head_dim / 2));
     sine = arena.floats(o.max_sequence_length * (o.head_dim / 2));
@@ -134,7 +138,7 @@ StageMemory plan_cuda_memory(const ModelOptions& o, const StageSpec& spec, const
   const StageLayout layout = lay_out_stage(o, spec);
   const std::int64_t element = is_bfloat16(settings) ? 2 : kFloatBytes;
   const ModelOptions local = local_options(o, spec.tensor);
-  const CudaSizes sizes(local, shape, element);
+  const CudaSizes sizes(local, shape, spec.tensor, element);
   StageMemory memory;
   memory.values = layout.values_size * kFloatBytes;
   memory.gradient = layout.gradient_size * kFloatBytes;

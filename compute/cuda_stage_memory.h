@@ -1,5 +1,6 @@
 // Where the activations and the workspace of a stage lie on a GPU, and how many bytes they are.
-// Views into memory that the stage owns; "of type" means float32 or BF16, as the stage computes.
+// Views into memory that the stage owns; "of type" means float32 or BF16, as the stage computes. R:
+// the rows of B T that this rank has of the residual stream (tensor_part.h, token_rows()).
 // Options are local_options() of resolved() ones but for plan_cuda_memory().
 #pragma once
 
@@ -10,6 +11,7 @@
 #include "compute/model_options.h"
 #include "compute/stage.h"
 #include "compute/stage_layout.h"
+#include "compute/tensor_part.h"
 
 namespace tenax::compute {
 
@@ -34,9 +36,13 @@ class ByteArena {
 
 /// Sizes that everything below is made of.
 struct CudaSizes {
-  CudaSizes(const ModelOptions& options, const BatchShape& shape, std::int64_t element_bytes);
+  CudaSizes(const ModelOptions& options, const BatchShape& shape, const TensorPart& part,
+            std::int64_t element_bytes);
   std::int64_t element;      ///< bytes of an element
   std::int64_t tokens;       // B * T
+  TokenRows own;             ///< of them, whose rows of the residual stream this rank has
+  std::int64_t stream_rows;  // R: the most that any rank has of them
+  bool shared;               ///< with other ranks
   std::int64_t length;       // T
   std::int64_t width;        // C
   std::int64_t heads;        // H
@@ -51,12 +57,15 @@ struct CudaSizes {
   std::int64_t head_chunk;   ///< tokens whose logits exist at once
 
   std::int64_t rows(std::int64_t n) const { return tokens * n * element; }
+  std::int64_t stream() const { return stream_rows * width * element; }
 };
 
 /// What backward needs of one layer besides its input.
 struct CudaLayer {
-  float* attention_mean = nullptr;        // (B, T)
-  float* attention_rstd = nullptr;        // (B, T)
+  std::byte* whole_input = nullptr;       // (B, T, C) of type; with norm placement post where ranks
+                                          // share the layer
+  float* attention_mean = nullptr;        // (R)
+  float* attention_rstd = nullptr;        // (R)
   std::byte* attention_normed = nullptr;  // (B, T, C) of type
   std::byte* qkv = nullptr;               // (B, T, H + 2 K, D) of type, as attention reads it
   std::byte* raw_qkv = nullptr;           // the same before qk_norm
@@ -66,12 +75,13 @@ struct CudaLayer {
   float* k_rstd = nullptr;                // (B, T, K)
   std::byte* attended = nullptr;          // (B, T, H, D) of type
   float* log_sum = nullptr;               // (B, H, T)
-  std::byte* middle = nullptr;            // (B, T, C) of type: residual stream after attention
-  float* ffn_mean = nullptr;              // (B, T)
-  float* ffn_rstd = nullptr;              // (B, T)
+  std::byte* middle = nullptr;            // (R, C) of type: residual stream after attention
+  float* ffn_mean = nullptr;              // (R)
+  float* ffn_rstd = nullptr;              // (R)
   std::byte* ffn_normed = nullptr;        // (B, T, C) of type; with norm placement pre; kSelective:
-                                          // made again, as are attention_normed and activated
-  std::byte* ffn_sum = nullptr;           // (B, T, C) of type; with norm placement post
+                                          // made again, as are attention_normed, activated and
+                                          // whole_input
+  std::byte* ffn_sum = nullptr;           // (R, C) of type; with norm placement post
   std::byte* hidden = nullptr;            // (B, T, [up | gate]) of type, before the activation
   std::byte* activated = nullptr;         // (B, T, F) of type
 
@@ -79,6 +89,7 @@ struct CudaLayer {
              Recompute recompute = Recompute::kNone);
   /// With Recompute::kSelective: where what is made again lives, which layers share.
   void borrow(const CudaLayer& shared) {
+    whole_input = shared.whole_input;
     attention_normed = shared.attention_normed;
     ffn_normed = shared.ffn_normed;
     activated = shared.activated;
@@ -91,11 +102,11 @@ struct CudaSlot {
   std::vector<std::int32_t> targets;  // (B, T)
   std::vector<std::int32_t> places;   // (B, T) in the documents, or empty
   std::vector<std::int64_t> samples;  // (B) absolute positions, with dropout
-  std::byte* embedded = nullptr;      // (B, T, C) of type, before the embedding norm
-  float* embedded_mean = nullptr;     // (B, T)
-  float* embedded_rstd = nullptr;     // (B, T)
+  std::byte* embedded = nullptr;      // (R, C) of type, before the embedding norm
+  float* embedded_mean = nullptr;     // (R)
+  float* embedded_rstd = nullptr;     // (R)
   std::vector<std::byte*>
-      inputs;  // (B, T, C) of type, of each layer, and at the head of the final norm
+      inputs;  // (R, C) of type, of each layer, and at the head of the final norm
   std::vector<CudaLayer> layers;  ///< empty with full recomputation
   LossSum loss;
   std::vector<double> sample_losses;  // (B)
@@ -107,12 +118,12 @@ struct CudaSlot {
 /// Memory that every microbatch passes through.
 struct CudaWorkspace {
   CudaLayer layer;                  ///< of the layer that runs without a slot
-  std::byte* stream[2] = {};        // (B, T, C) of type: residual stream of evaluation, alternating
+  std::byte* stream[2] = {};        // (R, C) of type: residual stream of evaluation, alternating
   std::byte* normed = nullptr;      // (B, T, C) of type, after the final norm
-  float* mean = nullptr;            // (B, T) of the final norm
-  float* rstd = nullptr;            // (B, T)
-  std::byte* grad = nullptr;        // (B, T, C) of type: gradient of the residual stream
-  std::byte* dnormed = nullptr;     // (B, T, C) of type
+  float* mean = nullptr;            // (R) of the final norm
+  float* rstd = nullptr;            // (R)
+  std::byte* grad = nullptr;        // (R, C) of type: gradient of the residual stream
+  std::byte* dnormed = nullptr;     // (R, C) of type
   std::byte* dattended = nullptr;   // (B, T, H, D) of type
   std::byte* dqkv = nullptr;        // (B, T, H + 2 K, D) of type
   std::byte* dactivated = nullptr;  // (B, T, F) of type
@@ -129,12 +140,13 @@ struct CudaWorkspace {
   std::int64_t* samples = nullptr;        // (B) absolute positions, with dropout
   float* sum = nullptr;  // (B, T, C) in float32: between neighbouring stages, and what is summed
                          // over ranks or dropped before it joins the residual stream
-  std::byte* dropped = nullptr;  // (B, T, C) of type: a projection's gradient, with dropout
-  double* parts = nullptr;       // (head_chunk, 2) of the cross-entropy, where ranks share it
-  double* log_sums = nullptr;    // (head_chunk)
-  float* cosine = nullptr;       // (max_sequence_length, D / 2) of RoPE
-  float* sine = nullptr;         // (max_sequence_length, D / 2)
-  float* slopes = nullptr;       // (H) of ALiBi
+  std::byte* dprojected = nullptr;  // (B, T, C) of type: a projection's gradient, with dropout or
+                                    // where ranks share the stage; what they look up too
+  double* parts = nullptr;          // (head_chunk, 2) of the cross-entropy, where ranks share it
+  double* log_sums = nullptr;       // (head_chunk)
+  float* cosine = nullptr;          // (max_sequence_length, D / 2) of RoPE
+  float* sine = nullptr;            // (max_sequence_length, D / 2)
+  float* slopes = nullptr;          // (H) of ALiBi
 
   void place(ByteArena& arena, const ModelOptions& options, const StageSpec& spec,
              const CudaSizes& sizes, const StageSettings& settings);

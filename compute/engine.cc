@@ -169,10 +169,9 @@ Status Engine::build_chunks() {
   StageSettings settings = o.settings;
   settings.trace = o.trace;
   if (o.tp_group.size() > 1) {
-    const std::size_t stream = static_cast<std::size_t>(o.shape.microbatch_size) *
-                               static_cast<std::size_t>(o.shape.sequence_length) *
-                               static_cast<std::size_t>(o.model.width);
-    tensor_group_ = std::make_unique<TensorGroup>(o.tp_group, o.tensor_rank, stream, device_);
+    const std::int64_t rows = std::int64_t{o.shape.microbatch_size} * o.shape.sequence_length;
+    tensor_group_ =
+        std::make_unique<TensorGroup>(o.tp_group, o.tensor_rank, rows, o.model.width, device_);
     tensor_group_->set_trace(o.trace);
     settings.tensor_group = tensor_group_.get();
   }
@@ -259,7 +258,7 @@ Status Engine::build_buffers() {
   plan_reductions();
   tied_ = AlignedBuffer(tied);
   partial_sums_ =
-      std::make_unique<OrderedAllReduce>(partial, std::max(static_cast<int>(o.tp_group.size()), 1));
+      std::make_unique<OrderedReducer>(partial, std::max(static_cast<int>(o.tp_group.size()), 1));
   part_bytes_.resize(o.dp_group.size() + 1);
   chunk_squares_.resize(first_chunk_.back());
   square_sums_.resize(parameters_.size());

@@ -277,7 +277,7 @@ class Engine {
   DeviceBuffer m_;
   DeviceBuffer v_;
   DeviceBuffer reduced_;  ///< summed gradients, layout of the gradient buffer
-  std::unique_ptr<OrderedAllReduce> partial_sums_;  ///< of combine_partial_gradients()
+  std::unique_ptr<OrderedReducer> partial_sums_;  ///< of combine_partial_gradients()
   AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient, on the host
   std::unique_ptr<TreeReducer> reducer_;
   DevicePeers* peers_ = nullptr;

@@ -164,7 +164,7 @@ Status Engine::combine_partial_gradients(Communicator& comm) {
         static_cast<std::size_t>(p.gradients.front().offset) + begin, end - begin);
     TENAX_TRY(const std::span<float> host, staging_.view(gradient));
     TENAX_RETURN_IF_ERROR(staging_.fetch(gradient, host));
-    TENAX_RETURN_IF_ERROR(partial_sums_->run(comm, group, kPartialTag, host));
+    TENAX_RETURN_IF_ERROR(partial_sums_->all_reduce(comm, group, kPartialTag, host));
     TENAX_RETURN_IF_ERROR(staging_.store(host, gradient));
   }
   return {};

@@ -76,6 +76,7 @@ class Engine::GradientSettler final : public BackwardWatcher {
 Status Engine::receive(Communicator& comm, DevicePeers* link, int peer, std::uint64_t tag,
                        const Boundary& inbox) {
   const std::span<float> buffer = span_of(inbox);
+  if (buffer.empty()) return {};
   if (link == nullptr) return comm.recv(peer, tag, writable_bytes_of(buffer))->wait();
   const DeviceTransfer transfer{TransferKind::kRecv, 0, buffer};
   return link->exchange({&transfer, 1});
@@ -84,6 +85,7 @@ Status Engine::receive(Communicator& comm, DevicePeers* link, int peer, std::uin
 Status Engine::send(Communicator& comm, DevicePeers* link, int peer, std::uint64_t tag,
                     Outbox& box) {
   const std::span<float> buffer = span_of(box.buffer);
+  if (buffer.empty()) return {};
   if (link == nullptr) {
     box.transfer = comm.send(peer, tag, bytes_of(buffer));
     return {};

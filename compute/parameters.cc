@@ -31,7 +31,7 @@ class SpecList {
     if (options_.biases) add(prefix + ".bias", {out}, {InitRule::Kind::kZeros, 0}, split);
   }
   void norm(const std::string& prefix, std::int64_t n, bool with_bias,
-            TensorSplit split = TensorSplit::kNone) {
+            TensorSplit split = TensorSplit::kSum) {
     add(prefix + ".weight", {n}, {InitRule::Kind::kOnes, 0}, split);
     if (with_bias) add(prefix + ".bias", {n}, {InitRule::Kind::kZeros, 0}, split);
   }

@@ -169,7 +169,8 @@ class Stage {
   virtual void take_boundaries_on_device(bool on_device) = 0;
   /// Floats of a gradient buffer for backward().
   virtual std::size_t gradient_size() const = 0;
-  /// Floats of a boundary tensor (B, T, C): what input, output and their gradients hold.
+  /// Floats of a boundary tensor (R, C): what input, output and their gradients hold. R: this
+  /// rank's rows of a microbatch (token_rows()), B T where no other shares the stage.
   virtual std::size_t boundary_size() const = 0;
   virtual StageMemory memory() const = 0;
   /// The kernels in use, for manifests: "cpu gemm avx512 k256".
@@ -178,15 +179,15 @@ class Stage {
   /// Writes every parameter's initial value: initial_values(spec, seed).
   virtual void initialise(std::uint64_t seed) = 0;
 
-  /// Runs the layers and keeps in `slot` what backward needs (the batch is copied). input (B, T,
-  /// C): empty at the embedding. output (B, T, C): overwritten; empty at the head. The head
-  /// computes logits and loss in backward(), where each chunk of logits is made only once.
+  /// Runs the layers and keeps in `slot` what backward needs (the batch is copied). input (R, C):
+  /// empty at the embedding. output (R, C): overwritten; empty at the head. The head computes
+  /// logits and loss in backward(), where each chunk of logits is made only once.
   virtual void forward(int slot, const StageBatch& batch, std::span<const float> input,
                        std::span<float> output) = 0;
 
   /// Writes the gradient of the plain sum of losses over the microbatch's targets into `gradient`
-  /// (gradient_size() floats on the device, overwritten). output_grad (B, T, C): empty at the head.
-  /// input_grad (B, T, C): overwritten; empty at the embedding. Tensors that this microbatch does
+  /// (gradient_size() floats on the device, overwritten). output_grad (R, C): empty at the head.
+  /// input_grad (R, C): overwritten; empty at the embedding. Tensors that this microbatch does
   /// not touch get zeros. The slot is free afterwards; loss(slot) stays readable until its next
   /// use.
   void backward(int slot, std::span<const float> output_grad, std::span<float> input_grad,

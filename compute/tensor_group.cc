@@ -26,7 +26,7 @@ void add_parts(std::span<float> mine, std::span<const float* const> parts) {
 
 }  // namespace
 
-OrderedAllReduce::OrderedAllReduce(std::size_t max_floats, int max_members)
+OrderedReducer::OrderedReducer(std::size_t max_floats, int max_members)
     : workspace_(max_members == 1
                      ? 0
                      // Fewer members have larger parts, but not more floats in all.
@@ -38,29 +38,30 @@ OrderedAllReduce::OrderedAllReduce(std::size_t max_floats, int max_members)
   transfers_.reserve(2 * n);
 }
 
-Status OrderedAllReduce::run(Communicator& comm, const Group& group, std::uint64_t tag,
-                             std::span<float> data) {
-  const int n = group.size();
-  if (n == 1) return {};
-  CollectiveRecord record(comm.flight_recorder(), "ordered_all_reduce", data.size_bytes(), tag);
-  cuts_.resize(static_cast<std::size_t>(n) + 1);
+Status OrderedReducer::all_reduce(Communicator& comm, const Group& group, std::uint64_t tag,
+                                  std::span<float> data) {
+  if (group.size() == 1) return {};
+  cuts_.resize(static_cast<std::size_t>(group.size()) + 1);
   even_parts(data.size(), kAlignFloats, cuts_);
-  const Status reduced = reduce_own_part(comm, group, tag, data);
+  TENAX_RETURN_IF_ERROR(reduce_scatter(comm, group, tag, cuts_, data));
+  return gather(comm, group, tag, cuts_, data);
+}
+
+Status OrderedReducer::reduce_scatter(Communicator& comm, const Group& group, std::uint64_t tag,
+                                      std::span<const std::size_t> cuts, std::span<float> data) {
+  if (group.size() == 1) return {};
+  CollectiveRecord record(comm.flight_recorder(), "ordered_reduce_scatter", data.size_bytes(), tag);
+  const Status added = add_own_part(comm, group, tag, cuts, data);
   transfers_.clear();  // also after an error: what is left must not touch the buffers later
-  TENAX_RETURN_IF_ERROR(reduced);
-  byte_cuts_.resize(cuts_.size());
-  std::ranges::transform(cuts_, byte_cuts_.begin(),
-                         [](std::size_t cut) { return cut * sizeof(float); });
-  TENAX_RETURN_IF_ERROR(
-      all_gather_parts(comm, group, tag, byte_cuts_, std::as_writable_bytes(data)));
+  TENAX_RETURN_IF_ERROR(added);
   record.succeed();
   return {};
 }
 
-Status OrderedAllReduce::reduce_own_part(Communicator& comm, const Group& group, std::uint64_t tag,
-                                         std::span<float> data) {
+Status OrderedReducer::add_own_part(Communicator& comm, const Group& group, std::uint64_t tag,
+                                    std::span<const std::size_t> cuts, std::span<float> data) {
   const int n = group.size();
-  const auto part = [&](int i) { return data.subspan(cuts_[i], cuts_[i + 1] - cuts_[i]); };
+  const auto part = [&](int i) { return data.subspan(cuts[i], cuts[i + 1] - cuts[i]); };
   const std::span<float> mine = part(group.index);
   const std::size_t stride = align_floats(mine.size());
   TENAX_CHECK(static_cast<std::size_t>(n) * stride <= workspace_.size());
@@ -85,12 +86,20 @@ Status OrderedAllReduce::reduce_own_part(Communicator& comm, const Group& group,
   return {};
 }
 
-Status DeviceOrderedAllReduce::run(DevicePeers& peers, const Group& group, std::span<float> data) {
+Status OrderedReducer::gather(Communicator& comm, const Group& group, std::uint64_t tag,
+                              std::span<const std::size_t> cuts, std::span<float> data) {
+  byte_cuts_.resize(cuts.size());
+  std::ranges::transform(cuts, byte_cuts_.begin(),
+                         [](std::size_t cut) { return cut * sizeof(float); });
+  return all_gather_parts(comm, group, tag, byte_cuts_, std::as_writable_bytes(data));
+}
+
+Status DeviceOrderedReducer::reduce_scatter(DevicePeers& peers, const Group& group,
+                                            std::span<const std::size_t> cuts,
+                                            std::span<float> data) {
   const int n = group.size();
   if (n == 1) return {};
-  cuts_.resize(static_cast<std::size_t>(n) + 1);
-  even_parts(data.size(), kAlignFloats, cuts_);
-  const auto part = [&](int i) { return data.subspan(cuts_[i], cuts_[i + 1] - cuts_[i]); };
+  const auto part = [&](int i) { return data.subspan(cuts[i], cuts[i + 1] - cuts[i]); };
   const std::span<float> mine = part(group.index);
   const std::size_t stride = align_floats(mine.size());
   const std::size_t room = (static_cast<std::size_t>(n) + 1) * stride;
@@ -110,14 +119,13 @@ Status DeviceOrderedAllReduce::run(DevicePeers& peers, const Group& group, std::
     if (!mine.empty()) transfers_.push_back({TransferKind::kRecv, peer, place(m)});
   }
   TENAX_RETURN_IF_ERROR(peers.exchange(transfers_));
-  if (!mine.empty()) {
-    const std::span<float> sum =
-        parts_.span().subspan(static_cast<std::size_t>(n) * stride, mine.size());
-    device_->add(place(0), place(1), sum);
-    for (int m = 2; m < n; ++m) device_->add(sum, place(m), sum);
-    device_->copy(sum, mine);
-  }
-  return all_gather_on(peers, group, cuts_, data);
+  if (mine.empty()) return {};
+  const std::span<float> sum =
+      parts_.span().subspan(static_cast<std::size_t>(n) * stride, mine.size());
+  device_->add(place(0), place(1), sum);
+  for (int m = 2; m < n; ++m) device_->add(sum, place(m), sum);
+  device_->copy(sum, mine);
+  return {};
 }
 
 VocabularySum whole_vocabulary(std::span<const double> parts, std::int64_t rows, std::int64_t row) {
@@ -138,40 +146,64 @@ VocabularySum whole_vocabulary(std::span<const double> parts, std::int64_t rows,
   return whole;
 }
 
-TensorGroup::TensorGroup(std::vector<int> ranks, int index, std::size_t max_floats,
-                         std::shared_ptr<Device> device)
+TensorGroup::TensorGroup(std::vector<int> ranks, int index, std::int64_t max_rows,
+                         std::int64_t max_width, std::shared_ptr<Device> device)
     : ranks_(std::move(ranks)),
       index_(index),
       staging_(device),
-      all_reduce_(max_floats, static_cast<int>(ranks_.size())),
-      device_all_reduce_(std::move(device)) {}
+      reducer_(static_cast<std::size_t>(max_token_rows(max_rows, part()) * part().size * max_width),
+               part().size),
+      device_reducer_(std::move(device)),
+      cuts_(ranks_.size() + 1) {}
 
 void TensorGroup::use(Communicator& comm) {
   comm_ = &comm;
   status_ = {};
 }
 
-void TensorGroup::all_reduce(std::span<float> data) {
-  TENAX_CHECK(comm_ != nullptr);
-  if (!status_) return;
-  const KernelSpan span(trace_, TraceKind::kTensorReduce);
-  status_ = reduce(data);
+void TensorGroup::cut_rows(std::span<const float> all, std::int64_t width) {
+  const auto size = static_cast<std::int64_t>(all.size());
+  TENAX_CHECK(comm_ != nullptr && size % width == 0);
+  for (std::size_t m = 0; m < cuts_.size(); ++m)
+    cuts_[m] = static_cast<std::size_t>(
+        token_rows(size / width, {part().size, static_cast<int>(m)}).begin * width);
 }
 
-Status TensorGroup::reduce(std::span<float> data) {
-  const Group group{ranks_, index_};
-  if (peers_ != nullptr) return device_all_reduce_.run(*peers_, group, data);
-  TENAX_TRY(const std::span<float> host, staging_.view(data));
-  TENAX_RETURN_IF_ERROR(staging_.fetch(data, host));
-  TENAX_RETURN_IF_ERROR(all_reduce_.run(*comm_, group, kReduceTag, host));
-  return staging_.store(host, data);
+void TensorGroup::reduce_scatter_rows(std::span<float> all, std::int64_t width) {
+  cut_rows(all, width);
+  if (!status_) return;
+  const KernelSpan span(trace_, TraceKind::kTensorReduce);
+  status_ = reduce_scatter(all);
+}
+
+Status TensorGroup::reduce_scatter(std::span<float> all) {
+  if (peers_ != nullptr) return device_reducer_.reduce_scatter(*peers_, group(), cuts_, all);
+  TENAX_TRY(const std::span<float> host, staging_.view(all));
+  TENAX_RETURN_IF_ERROR(staging_.fetch(all, host));
+  TENAX_RETURN_IF_ERROR(reducer_.reduce_scatter(*comm_, group(), kReduceTag, cuts_, host));
+  return staging_.store(own_part(host), own_part(all));
+}
+
+void TensorGroup::gather_rows(std::span<float> all, std::int64_t width) {
+  cut_rows(all, width);
+  if (!status_) return;
+  const KernelSpan span(trace_, TraceKind::kTensorGather);
+  status_ = gather(all);
+}
+
+Status TensorGroup::gather(std::span<float> all) {
+  if (peers_ != nullptr) return all_gather_on(*peers_, group(), cuts_, all);
+  TENAX_TRY(const std::span<float> host, staging_.view(all));
+  TENAX_RETURN_IF_ERROR(staging_.fetch(own_part(all), own_part(host)));
+  TENAX_RETURN_IF_ERROR(reducer_.gather(*comm_, group(), kGatherTag, cuts_, host));
+  return staging_.store(host, all);
 }
 
 void TensorGroup::all_gather(std::span<const double> mine, std::span<double> all) {
   TENAX_CHECK(comm_ != nullptr);
   if (!status_) return;
   const KernelSpan span(trace_, TraceKind::kTensorGather);
-  status_ = compute::all_gather(*comm_, {ranks_, index_}, kGatherTag, std::as_bytes(mine),
+  status_ = compute::all_gather(*comm_, group(), kGatherTag, std::as_bytes(mine),
                                 std::as_writable_bytes(all));
 }
 

@@ -22,6 +22,14 @@ CopiedHead copied_head(std::int64_t num_kv_heads, const TensorPart& part) {
 
 }  // namespace
 
+TokenRows token_rows(std::int64_t tokens, const TensorPart& part) {
+  return {tokens * part.index / part.size, tokens * (part.index + 1) / part.size};
+}
+
+std::int64_t max_token_rows(std::int64_t tokens, const TensorPart& part) {
+  return (tokens + part.size - 1) / part.size;
+}
+
 std::int64_t vocabulary_rows(const ModelOptions& options, int tensor_parallel) {
   const std::int64_t rows = resolved(options).padded_vocabulary_size;
   return (rows + tensor_parallel - 1) / tensor_parallel;
@@ -98,6 +106,8 @@ std::vector<std::string> tensor_problems(const ModelOptions& options, int tensor
   };
   divides("heads", o.num_heads);
   divides("ffn_width", o.ffn_width);
+  if (tp > 1 && o.width % 2 != 0)  // ranks exchange BF16 rows as float32 numbers
+    found.push_back(fmt::format("width {} is odd, with tp {}", o.width, tp));
   if (o.num_kv_heads >= tp || tp % o.num_kv_heads != 0) divides("kv_heads", o.num_kv_heads);
   if (o.padded_vocabulary_size < tp)
     found.push_back(

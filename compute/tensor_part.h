@@ -2,7 +2,8 @@
 // Shoeybi et al. 2019, arXiv:1909.08053). Projections out of the residual stream are cut by rows
 // (heads, feed-forward), projections into it by columns, embedding and logits by vocabulary rows;
 // everything else is on every rank. Key and value heads are copied where there are fewer of them
-// than ranks. Pure functions.
+// than ranks. Between the matrices each rank has some rows of the residual stream (sequence
+// parallelism: Korthikanti et al. 2022, arXiv:2205.05198). Pure functions.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,17 @@ struct TensorPart {
   int index = 0;
   bool operator==(const TensorPart&) const = default;
 };
+
+/// Tokens [begin, end) of a microbatch, whose rows of the residual stream a rank has.
+struct TokenRows {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  std::int64_t size() const { return end - begin; }
+};
+/// Nearly equal parts of `tokens`, in the order of the ranks; empty where they are fewer.
+TokenRows token_rows(std::int64_t tokens, const TensorPart& part);
+/// The most that any of the ranks has.
+std::int64_t max_token_rows(std::int64_t tokens, const TensorPart& part);
 
 /// What one rank holds of a tensor, and who else holds it or a part of its gradient.
 struct HeldPart {

@@ -54,8 +54,9 @@ std::vector<std::string> question_problems(const compute::ModelOptions& o,
 std::int64_t boundary_bytes(const compute::ModelOptions& o, const compute::StageSpec& spec,
                             const compute::BatchShape& shape, int num_outboxes) {
   const std::int64_t sides = (spec.has_embedding ? 0 : 1) + (spec.has_head ? 0 : 1);
-  return sides * (1 + num_outboxes) * static_cast<std::int64_t>(sizeof(float)) *
-         shape.microbatch_size * shape.sequence_length * o.width;
+  const std::int64_t rows = compute::max_token_rows(
+      std::int64_t{shape.microbatch_size} * shape.sequence_length, spec.tensor);
+  return sides * (1 + num_outboxes) * static_cast<std::int64_t>(sizeof(float)) * rows * o.width;
 }
 
 /// Of AdamW's two moments on the member of `num_members` that holds most.

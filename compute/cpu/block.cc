@@ -17,65 +17,74 @@ class Block {
         call_(call),
         a_(call.activations),
         tokens_(std::int64_t{call.shape.microbatch_size} * call.shape.sequence_length),
+        rows_(token_rows(tokens_,
+                         c_.tensor_group == nullptr ? TensorPart{} : c_.tensor_group->part())),
         query_width_(o_.num_heads * o_.head_dim),
         kv_width_(o_.num_kv_heads * o_.head_dim) {}
 
   void forward(float* out) {
     const bool pre = o_.norm_placement == NormPlacement::kPre;
-    if (pre) norm_forward(first_norm(call_.x, a_.attention_normed), call_.at.attention_norm);
-    attend(pre ? a_.attention_normed : call_.x);
+    if (pre) norm_of_all(first_norm(call_.x), call_.at.attention_norm, a_.attention_normed);
+    attend(pre ? a_.attention_normed : all_rows(call_.x, a_.whole_input));
     if (o_.parallel_block) {
-      k_.copy(tokens_ * o_.width, call_.x, out);
+      k_.copy(own_size(), call_.x, out);
       project(a_.attended, call_.at.output, query_width_, attention_site(), out);
       feed_forward(a_.attention_normed, out);
       return;
     }
-    k_.copy(tokens_ * o_.width, call_.x, a_.middle);
+    k_.copy(own_size(), call_.x, a_.middle);
     project(a_.attended, call_.at.output, query_width_, attention_site(), a_.middle);
     if (pre) {
-      norm_forward(second_norm(a_.middle, a_.ffn_normed), call_.at.ffn_norm);
-      k_.copy(tokens_ * o_.width, a_.middle, out);
+      norm_of_all(second_norm(a_.middle), call_.at.ffn_norm, a_.ffn_normed);
+      k_.copy(own_size(), a_.middle, out);
       feed_forward(a_.ffn_normed, out);
     } else {
-      norm_forward(first_norm(a_.middle, a_.attention_normed), call_.at.attention_norm);
-      k_.copy(tokens_ * o_.width, a_.attention_normed, a_.ffn_sum);
+      norm_of_all(first_norm(a_.middle), call_.at.attention_norm, a_.attention_normed);
+      k_.copy(own_size(), own(a_.attention_normed), a_.ffn_sum);
       feed_forward(a_.attention_normed, a_.ffn_sum);
-      norm_forward(second_norm(a_.ffn_sum, out), call_.at.ffn_norm);
+      norm_forward(second_norm(a_.ffn_sum), call_.at.ffn_norm, out);
     }
   }
 
   void recompute() {
     const bool pre = o_.norm_placement == NormPlacement::kPre;
-    norm_forward(first_norm(pre ? call_.x : a_.middle, a_.attention_normed),
-                 call_.at.attention_norm);
+    if (!pre) all_rows(call_.x, a_.whole_input);
+    norm_of_all(first_norm(pre ? call_.x : a_.middle), call_.at.attention_norm,
+                a_.attention_normed);
     if (pre && !o_.parallel_block)
-      norm_forward(second_norm(a_.middle, a_.ffn_normed), call_.at.ffn_norm);
+      norm_of_all(second_norm(a_.middle), call_.at.ffn_norm, a_.ffn_normed);
     activate();
   }
 
   void backward(float* grad, float* gradient) {
     gradient_ = gradient;
     if (o_.norm_placement == NormPlacement::kPost) {
-      norm_backward(second_norm(a_.ffn_sum, nullptr), call_.at.ffn_norm, grad, grad, false);
+      norm_backward(second_norm(a_.ffn_sum), call_.at.ffn_norm, grad, grad, false);
       with_partial_sum(grad, [&](float* dx, Write write) {
-        feed_forward_backward(grad, a_.attention_normed, dx, write);
+        feed_forward_backward(projection_gradient(ffn_site(), grad), a_.attention_normed, dx,
+                              write);
       });
-      norm_backward(first_norm(a_.middle, nullptr), call_.at.attention_norm, grad, grad, false);
-      with_partial_sum(grad,
-                       [&](float* dx, Write write) { attend_backward(grad, call_.x, dx, write); });
+      norm_backward(first_norm(a_.middle), call_.at.attention_norm, grad, grad, false);
+      const float* x = c_.tensor_group == nullptr ? call_.x : a_.whole_input;
+      with_partial_sum(grad, [&](float* dx, Write write) {
+        attend_backward(projection_gradient(attention_site(), grad), x, dx, write);
+      });
       return;
     }
+    const float* dy = projection_gradient(ffn_site(), grad);
     if (o_.parallel_block) {
-      feed_forward_backward(grad, a_.attention_normed, w_.dnormed, Write::kOverwrite);
-      attend_backward(grad, a_.attention_normed, w_.dnormed, Write::kAdd);
+      feed_forward_backward(dy, a_.attention_normed, w_.dnormed, Write::kOverwrite);
+      if (drops(attention_site())) dy = projection_gradient(attention_site(), grad);
+      attend_backward(dy, a_.attention_normed, w_.dnormed, Write::kAdd);
     } else {
-      feed_forward_backward(grad, a_.ffn_normed, w_.dnormed, Write::kOverwrite);
-      all_reduce(w_.dnormed);
-      norm_backward(second_norm(a_.middle, nullptr), call_.at.ffn_norm, w_.dnormed, grad, true);
-      attend_backward(grad, a_.attention_normed, w_.dnormed, Write::kOverwrite);
+      feed_forward_backward(dy, a_.ffn_normed, w_.dnormed, Write::kOverwrite);
+      reduce_scatter(w_.dnormed);
+      norm_backward(second_norm(a_.middle), call_.at.ffn_norm, own(w_.dnormed), grad, true);
+      attend_backward(projection_gradient(attention_site(), grad), a_.attention_normed, w_.dnormed,
+                      Write::kOverwrite);
     }
-    all_reduce(w_.dnormed);
-    norm_backward(first_norm(call_.x, nullptr), call_.at.attention_norm, w_.dnormed, grad, true);
+    reduce_scatter(w_.dnormed);
+    norm_backward(first_norm(call_.x), call_.at.attention_norm, own(w_.dnormed), grad, true);
   }
 
  private:
@@ -84,29 +93,36 @@ class Block {
   }
   float* gradient(std::int64_t offset) const { return offset < 0 ? nullptr : gradient_ + offset; }
 
-  NormCall norm_call(const float* x, float* y, float* mean, float* rstd) const {
+  /// This rank's rows of a (B, T, C) tensor.
+  float* own(float* all) const { return all + rows_.begin * o_.width; }
+  std::int64_t own_size() const { return rows_.size() * o_.width; }
+
+  NormCall norm_call(const float* x, float* mean, float* rstd) const {
     NormCall call;
-    call.rows = tokens_;
+    call.rows = rows_.size();
     call.n = o_.width;
     call.x = x;
-    call.y = y;
     call.mean = mean;
     call.rstd = rstd;
     call.epsilon = static_cast<float>(o_.norm_epsilon);
     return call;
   }
-  NormCall first_norm(const float* x, float* y) const {
-    return norm_call(x, y, a_.attention_mean, a_.attention_rstd);
+  NormCall first_norm(const float* x) const {
+    return norm_call(x, a_.attention_mean, a_.attention_rstd);
   }
-  NormCall second_norm(const float* x, float* y) const {
-    return norm_call(x, y, a_.ffn_mean, a_.ffn_rstd);
-  }
+  NormCall second_norm(const float* x) const { return norm_call(x, a_.ffn_mean, a_.ffn_rstd); }
   KernelSpan traced(TraceKind kind) const { return {c_.trace, kind, call_.layer}; }
-  void norm_forward(NormCall call, const NormOffsets& at) const {
+  void norm_forward(NormCall call, const NormOffsets& at, float* y) const {
     const KernelSpan span = traced(TraceKind::kNorm);
+    call.y = y;
     call.weight = value(at.weight);
     call.bias = value(at.bias);
     k_.norm_forward(call);
+  }
+  /// A norm of this rank's rows into `all` (B, T, C), and of the others' by them.
+  void norm_of_all(const NormCall& call, const NormOffsets& at, float* all) const {
+    norm_forward(call, at, own(all));
+    gather(all);
   }
   void norm_backward(NormCall call, const NormOffsets& at, const float* dy, float* dx,
                      bool add_dx) const {
@@ -130,12 +146,12 @@ class Block {
     return call_.dropout == nullptr ? nullptr : &call_.dropout->ffn_output;
   }
   static bool drops(const DropoutSite* site) { return site != nullptr && site->active(); }
-  /// Drops numbers of a (B, T, C) tensor.
+  /// Drops numbers of a (R, C) tensor.
   void drop(const DropoutSite& site, float* x) const {
-    drop_tokens(k_, site, call_.samples, call_.shape.sequence_length, tokens_, o_.width, x);
+    drop_tokens(k_, site, call_.samples, call_.shape.sequence_length, rows_, o_.width, x);
   }
 
-  /// Adds a projection of (B, T, in) to the residual stream.
+  /// Adds a projection of (B, T, in) to the residual stream (R, C).
   void project(const float* x, const LinearOffsets& at, std::int64_t in, const DropoutSite* site,
                float* residual) const {
     const KernelSpan span =
@@ -146,46 +162,61 @@ class Block {
           {o_.width, value(at.weight), alone ? value(at.bias) : nullptr, out}};
       linear_forward(k_, tokens_, in, x, map, write);
     };
-    if (!drops(site)) {
-      with_partial_sum(residual, multiply);
-      if (!alone) add_bias(at, residual);
-      return;
+    if (alone && !drops(site)) return multiply(residual, Write::kAdd);
+    multiply(w_.projected, Write::kOverwrite);
+    reduce_scatter(w_.projected);
+    float* const sum = own(w_.projected);
+    if (drops(site)) {
+      if (!alone) add_bias(at, sum);
+      drop(*site, sum);
     }
-    multiply(w_.dropped, Write::kOverwrite);
-    all_reduce(w_.dropped);
-    if (!alone) add_bias(at, w_.dropped);
-    drop(*site, w_.dropped);
-    k_.add(tokens_ * o_.width, w_.dropped, residual);
+    k_.add(own_size(), sum, residual);
+    if (!drops(site)) add_bias(at, residual);
   }
   void add_bias(const LinearOffsets& at, float* x) const {
     if (at.bias < 0) return;
     constexpr std::int64_t kRows = 64;
-    k_.for_ranges(tokens_, kRows, [&](std::int64_t begin, std::int64_t end) {
+    k_.for_ranges(rows_.size(), kRows, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r)
         k_.ops.add(o_.width, value(at.bias), x + r * o_.width);
     });
   }
-  /// The gradient of a projection's output from that of the residual stream.
+  /// The gradient of a projection's output (B, T, C) from that of the residual stream (R, C).
   const float* projection_gradient(const DropoutSite* site, const float* grad) const {
-    if (!drops(site)) return grad;
-    k_.copy(tokens_ * o_.width, grad, w_.dropped);
-    drop(*site, w_.dropped);
-    return w_.dropped;
+    if (!drops(site)) return all_rows(grad, w_.projected);
+    k_.copy(own_size(), grad, own(w_.projected));
+    drop(*site, own(w_.projected));
+    gather(w_.projected);
+    return w_.projected;
   }
 
-  /// Of a (B, T, C) tensor, over the ranks that hold the other heads and feed-forward parts.
-  void all_reduce(float* x) const {
+  /// Of a (B, T, C) tensor: this rank's rows become sums over the ranks that hold the other heads
+  /// and feed-forward parts.
+  void reduce_scatter(float* all) const {
     if (c_.tensor_group == nullptr) return;
-    c_.tensor_group->all_reduce({x, static_cast<std::size_t>(tokens_ * o_.width)});
+    c_.tensor_group->reduce_scatter_rows({all, static_cast<std::size_t>(tokens_ * o_.width)},
+                                         o_.width);
   }
-  /// `f` adds to `sum` (B, T, C) what this rank knows of a sum; what the others know is added too.
-  /// Uses dnormed as workspace.
+  /// Of a (B, T, C) tensor: each rank's rows, from it.
+  void gather(float* all) const {
+    if (c_.tensor_group == nullptr) return;
+    c_.tensor_group->gather_rows({all, static_cast<std::size_t>(tokens_ * o_.width)}, o_.width);
+  }
+  /// All ranks' rows of x (R, C): in `all` (B, T, C), or x where this rank has them all.
+  const float* all_rows(const float* x, float* all) const {
+    if (c_.tensor_group == nullptr) return x;
+    k_.copy(own_size(), x, own(all));
+    gather(all);
+    return all;
+  }
+  /// `f` adds to `sum` (R, C) what this rank knows of a sum over the ranks. Uses dnormed as
+  /// workspace.
   template <class F>
   void with_partial_sum(float* sum, F&& f) const {
     if (c_.tensor_group == nullptr) return f(sum, Write::kAdd);
     f(w_.dnormed, Write::kOverwrite);
-    all_reduce(w_.dnormed);
-    k_.add(tokens_ * o_.width, w_.dnormed, sum);
+    reduce_scatter(w_.dnormed);
+    k_.add(own_size(), own(w_.dnormed), sum);
   }
   /// A linear of x (B, T, in) with the gradient of its output (B, T, out).
   struct BackwardOf {
@@ -219,10 +250,10 @@ class Block {
     if (o_.qk_norm) {
       k_.copy(tokens_ * query_width_, a_.q, a_.raw_q);
       k_.copy(tokens_ * kv_width_, a_.k, a_.raw_k);
-      norm_forward(head_norm(a_.raw_q, a_.q, a_.q_mean, a_.q_rstd, o_.num_heads),
-                   call_.at.query_norm);
-      norm_forward(head_norm(a_.raw_k, a_.k, a_.k_mean, a_.k_rstd, o_.num_kv_heads),
-                   call_.at.key_norm);
+      norm_forward(head_norm(a_.raw_q, a_.q_mean, a_.q_rstd, o_.num_heads), call_.at.query_norm,
+                   a_.q);
+      norm_forward(head_norm(a_.raw_k, a_.k_mean, a_.k_rstd, o_.num_kv_heads), call_.at.key_norm,
+                   a_.k);
     }
     rotate(a_.q, o_.num_heads, false);
     rotate(a_.k, o_.num_kv_heads, false);
@@ -230,8 +261,8 @@ class Block {
     attention_forward(k_, attention_shape(), attention_tensors(), w_.attention);
   }
 
-  void attend_backward(const float* grad, const float* x, float* dx, Write write) const {
-    const float* dy = projection_gradient(attention_site(), grad);
+  /// `dy` (B, T, C): of the projection's output.
+  void attend_backward(const float* dy, const float* x, float* dx, Write write) const {
     {
       const KernelSpan span = traced(TraceKind::kOutputProduct);
       linears_backward({{call_.at.output, o_.width, dy}}, query_width_, a_.attended, w_.dattended,
@@ -245,10 +276,10 @@ class Block {
     rotate(w_.dq, o_.num_heads, true);
     rotate(w_.dk, o_.num_kv_heads, true);
     if (o_.qk_norm) {
-      norm_backward(head_norm(a_.raw_q, nullptr, a_.q_mean, a_.q_rstd, o_.num_heads),
-                    call_.at.query_norm, w_.dq, w_.dq, false);
-      norm_backward(head_norm(a_.raw_k, nullptr, a_.k_mean, a_.k_rstd, o_.num_kv_heads),
-                    call_.at.key_norm, w_.dk, w_.dk, false);
+      norm_backward(head_norm(a_.raw_q, a_.q_mean, a_.q_rstd, o_.num_heads), call_.at.query_norm,
+                    w_.dq, w_.dq, false);
+      norm_backward(head_norm(a_.raw_k, a_.k_mean, a_.k_rstd, o_.num_kv_heads), call_.at.key_norm,
+                    w_.dk, w_.dk, false);
     }
     const KernelSpan span = traced(TraceKind::kQkvProducts);
     linears_backward({{call_.at.query, query_width_, w_.dq},
@@ -277,8 +308,8 @@ class Block {
     for_elements(call, k_.ops.activation_forward);
   }
 
-  void feed_forward_backward(const float* grad, const float* x, float* dx, Write write) const {
-    const float* dy = projection_gradient(ffn_site(), grad);
+  /// `dy` (B, T, C): of the projection's output.
+  void feed_forward_backward(const float* dy, const float* x, float* dx, Write write) const {
     {
       const KernelSpan span = traced(TraceKind::kFfnProducts);
       linears_backward({{call_.at.down, o_.width, dy}}, o_.ffn_width, a_.activated, w_.dhidden,
@@ -332,8 +363,8 @@ class Block {
     return call;
   }
 
-  NormCall head_norm(const float* x, float* y, float* mean, float* rstd, std::int64_t heads) const {
-    NormCall call = norm_call(x, y, mean, rstd);
+  NormCall head_norm(const float* x, float* mean, float* rstd, std::int64_t heads) const {
+    NormCall call = norm_call(x, mean, rstd);
     call.rows = tokens_ * heads;
     call.n = o_.head_dim;
     return call;
@@ -375,6 +406,7 @@ class Block {
   const BlockCall& call_;
   const LayerActivations& a_;
   std::int64_t tokens_;
+  TokenRows rows_;  ///< of the residual stream, this rank's
   std::int64_t query_width_;
   std::int64_t kv_width_;
   float* gradient_ = nullptr;

@@ -27,12 +27,13 @@ struct BlockContext {
   StepTrace* trace = nullptr;           ///< records kernels
 };
 
-/// One layer at work: its place in the flat buffers and the batch it runs on.
+/// One layer at work: its place in the flat buffers and the batch it runs on. R: the rows of the
+/// residual stream that this rank has (tensor_part.h, token_rows()), all B T with one rank.
 struct BlockCall {
   BatchShape shape;
   const LayerOffsets& at;
   const float* values = nullptr;  ///< the stage's flat values
-  const float* x = nullptr;       // (B, T, C) input
+  const float* x = nullptr;       // (R, C) input
   LayerActivations& activations;
   const std::int32_t* positions = nullptr;  // (B, T) in the documents; nullptr: 0 to T - 1
   const LayerDropout* dropout = nullptr;    ///< nullptr: none, as in evaluation
@@ -40,13 +41,13 @@ struct BlockCall {
   std::int32_t layer = -1;                  ///< for the trace
 };
 
-/// out (B, T, C) = layer(x); overwrites out and the activations.
+/// out (R, C) = layer(x); overwrites out and the activations.
 void block_forward(BlockContext& context, const BlockCall& call, float* out);
 
 /// Makes what Recompute::kSelective does not keep again, from what it keeps, with equal bits.
 void block_recompute(BlockContext& context, const BlockCall& call);
 
-/// `grad` (B, T, C) holds the gradient of the output and is replaced by that of the input. Adds to
+/// `grad` (R, C) holds the gradient of the output and is replaced by that of the input. Adds to
 /// the flat `gradient`, which has the layout of the values. The activations are those of
 /// block_forward.
 void block_backward(BlockContext& context, const BlockCall& call, float* grad, float* gradient);

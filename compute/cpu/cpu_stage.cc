@@ -91,7 +91,12 @@ std::vector<std::pair<std::int64_t, std::int64_t>> CpuStage::extents_added_to() 
   return between;
 }
 
-std::size_t CpuStage::boundary_size() const { return stream_size(options_, shape_); }
+std::size_t CpuStage::boundary_size() const { return static_cast<std::size_t>(own_size(shape_)); }
+
+void CpuStage::gather(const BatchShape& shape, float* all) {
+  if (settings_.tensor_group != nullptr)
+    settings_.tensor_group->gather_rows({all, stream_size(options_, shape)}, options_.width);
+}
 
 StageMemory CpuStage::memory() const { return plan_memory(options_, spec_, shape_, settings_); }
 
@@ -118,7 +123,7 @@ void CpuStage::check_tokens(std::span<const std::int32_t> tokens, std::int32_t l
 NormCall CpuStage::norm_call(const BatchShape& shape, const NormOffsets& at, const float* x,
                              float* mean, float* rstd) const {
   NormCall call;
-  call.rows = static_cast<std::int64_t>(num_tokens(shape));
+  call.rows = rows_of(shape).size();
   call.n = options_.width;
   call.x = x;
   call.weight = value(at.weight);
@@ -141,22 +146,28 @@ void CpuStage::embed(const BatchShape& shape, const StageBatch& batch, float* ra
   const std::span<const std::int32_t> tokens = batch.tokens;
   const std::int64_t width = options_.width;
   float* rows = options_.embedding_norm ? raw : out;
+  const bool shared = settings_.tensor_group != nullptr;
+  float* const looked_up = shared ? workspace_.block.projected : rows;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    float* row = rows + static_cast<std::int64_t>(i) * width;
+    float* row = looked_up + static_cast<std::int64_t>(i) * width;
     if (const float* from = token_row(tokens[i]); from != nullptr) {
       std::copy_n(from, width, row);
     } else {
       std::fill_n(row, width, 0.0f);
     }
   }
-  if (settings_.tensor_group != nullptr)
-    settings_.tensor_group->all_reduce({rows, tokens.size() * static_cast<std::size_t>(width)});
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    float* row = rows + static_cast<std::int64_t>(i) * width;
+  if (shared) {
+    settings_.tensor_group->reduce_scatter_rows({looked_up, stream_size(options_, shape)}, width);
+    kernels_.copy(own_size(shape), own_rows(shape, looked_up), rows);
+  }
+  const TokenRows own = rows_of(shape);
+  for (std::int64_t r = 0; r < own.size(); ++r) {
+    float* row = rows + r * width;
     if (options_.embedding_scale != 1)
       kernels_.ops.scale(width, static_cast<float>(options_.embedding_scale), row);
     if (layout_.position >= 0) {
-      const std::int64_t position = position_of(batch.positions, shape, i);
+      const std::int64_t position =
+          position_of(batch.positions, shape, static_cast<std::size_t>(own.begin + r));
       kernels_.ops.add(width, value(layout_.position) + position * width, row);
     }
   }
@@ -168,8 +179,8 @@ void CpuStage::embed(const BatchShape& shape, const StageBatch& batch, float* ra
 
 void CpuStage::drop_embedding(std::span<const std::int64_t> samples, float* x) {
   if (!dropout_.embedding.active()) return;
-  drop_tokens(kernels_, dropout_.embedding, samples.data(), shape_.sequence_length,
-              static_cast<std::int64_t>(num_tokens(shape_)), options_.width, x);
+  drop_tokens(kernels_, dropout_.embedding, samples.data(), shape_.sequence_length, rows_of(shape_),
+              options_.width, x);
 }
 
 void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradient) {
@@ -185,6 +196,12 @@ void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradien
     call.dbias = at.bias < 0 ? nullptr : gradient + at.bias;
     kernels_.norm_backward(call);
   }
+  if (settings_.tensor_group != nullptr) {
+    float* const all = workspace_.block.projected;
+    kernels_.copy(own_size(shape_), grad, own_rows(shape_, all));
+    gather(shape_, all);
+    grad = all;
+  }
   for (std::size_t i = 0; i < slot.tokens.size(); ++i) {
     float* row = grad + static_cast<std::int64_t>(i) * width;
     if (layout_.position >= 0) {
@@ -199,11 +216,18 @@ void CpuStage::embed_backward(const StageSlot& slot, float* grad, float* gradien
 }
 
 const float* CpuStage::final_norm(const BatchShape& shape, const float* x) {
-  if (layout_.final_norm.weight < 0) return x;
-  const KernelSpan span(settings_.trace, TraceKind::kNorm);
-  NormCall call = norm_call(shape, layout_.final_norm, x, workspace_.mean, workspace_.rstd);
-  call.y = workspace_.normed;
-  kernels_.norm_forward(call);
+  const bool has_norm = layout_.final_norm.weight >= 0;
+  if (!has_norm && settings_.tensor_group == nullptr) return x;
+  float* const own = own_rows(shape, workspace_.normed);
+  if (has_norm) {
+    const KernelSpan span(settings_.trace, TraceKind::kNorm);
+    NormCall call = norm_call(shape, layout_.final_norm, x, workspace_.mean, workspace_.rstd);
+    call.y = own;
+    kernels_.norm_forward(call);
+  } else {
+    kernels_.copy(own_size(shape), x, own);
+  }
+  gather(shape, workspace_.normed);
   return workspace_.normed;
 }
 
@@ -268,7 +292,8 @@ void CpuStage::run_backward(int slot_index, std::span<const float> output_grad,
     call.targets = slot.targets.data();
     call.tensor_group = settings_.tensor_group;
     call.first_token = first_token();
-    call.dx = grad;
+    float* const dx = settings_.tensor_group == nullptr ? grad : workspace_.block.dnormed;
+    call.dx = dx;
     call.dweight = gradient.data() + layout_.output_gradient;
     call.sample_losses = slot.sample_losses;
     {
@@ -278,11 +303,13 @@ void CpuStage::run_backward(int slot_index, std::span<const float> output_grad,
     if (const NormOffsets& at = layout_.final_norm; at.weight >= 0) {
       const KernelSpan span(settings_.trace, TraceKind::kNorm);
       NormCall norm = norm_call(shape_, at, slot.inputs.back(), workspace_.mean, workspace_.rstd);
-      norm.dy = grad;
+      norm.dy = own_rows(shape_, dx);
       norm.dx = grad;
       norm.dweight = gradient.data() + at.weight;
       norm.dbias = at.bias < 0 ? nullptr : gradient.data() + at.bias;
       kernels_.norm_backward(norm);
+    } else if (dx != grad) {
+      kernels_.copy(own_size(shape_), own_rows(shape_, dx), grad);
     }
   } else {
     std::ranges::copy(output_grad, grad);

@@ -57,8 +57,20 @@ class CpuStage final : public Stage {
   void embed_backward(const StageSlot& slot, float* grad, float* gradient);
   /// Embedding and layers without a slot; returns the residual stream, in the workspace.
   float* run_layers(const BatchShape& shape, const StageBatch& batch, std::span<const float> input);
-  /// The final norm, or x itself where the model has none.
+  /// The final norm of x (R, C), or x itself where the model has none, of all rows.
   const float* final_norm(const BatchShape& shape, const float* x);
+  /// This rank's rows of the residual stream.
+  TokenRows rows_of(const BatchShape& shape) const {
+    return token_rows(static_cast<std::int64_t>(num_tokens(shape)), spec_.tensor);
+  }
+  float* own_rows(const BatchShape& shape, float* all) const {
+    return all + rows_of(shape).begin * options_.width;
+  }
+  std::int64_t own_size(const BatchShape& shape) const {
+    return rows_of(shape).size() * options_.width;
+  }
+  /// All ranks of the tensor group get the rows of `all` (B, T, C) that each has.
+  void gather(const BatchShape& shape, float* all);
   NormCall norm_call(const BatchShape& shape, const NormOffsets& at, const float* x, float* mean,
                      float* rstd) const;
   StageSlot& slot_at(int slot);

@@ -164,7 +164,8 @@ LossSum head_loss(Kernels& kernels, const ModelOptions& o, const HeadCall& call,
     }
   }
   if (call.dx != nullptr && call.tensor_group != nullptr)
-    call.tensor_group->all_reduce({call.dx, static_cast<std::size_t>(tokens * o.width)});
+    call.tensor_group->reduce_scatter_rows({call.dx, static_cast<std::size_t>(tokens * o.width)},
+                                           o.width);
   return total;
 }
 

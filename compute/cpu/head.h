@@ -32,9 +32,11 @@ struct HeadCall {
   TensorGroup* tensor_group = nullptr;    ///< where other ranks hold other rows of the vocabulary
   std::int64_t first_token = 0;           ///< of the first row
   const std::int32_t* targets = nullptr;  // (B, T)
-  float* dx = nullptr;                    // (B, T, C), overwritten; nullptr = loss only
-  float* dweight = nullptr;               // (P, C), added to; with dx
-  std::span<double> sample_losses;        // (B) or empty, overwritten
+  /// (B, T, C), overwritten, of which this rank's rows are the sums over all ranks; nullptr = loss
+  /// only.
+  float* dx = nullptr;
+  float* dweight = nullptr;         // (P, C), added to; with dx
+  std::span<double> sample_losses;  // (B) or empty, overwritten
 };
 
 /// Sums over samples in order, tokens in order within each.

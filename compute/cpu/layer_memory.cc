@@ -5,29 +5,33 @@ namespace {
 
 /// Sizes in floats of the tensors that layers keep.
 struct Sizes {
-  Sizes(const ModelOptions& o, const BatchShape& shape)
+  Sizes(const ModelOptions& o, const BatchShape& shape, const TensorPart& part)
       : tokens(static_cast<std::size_t>(shape.microbatch_size) *
                static_cast<std::size_t>(shape.sequence_length)),
+        rows(static_cast<std::size_t>(max_token_rows(static_cast<std::int64_t>(tokens), part))),
+        stream(rows * static_cast<std::size_t>(o.width)),
         width(tokens * static_cast<std::size_t>(o.width)),
         query_heads(tokens * static_cast<std::size_t>(o.num_heads)),
         kv_heads(tokens * static_cast<std::size_t>(o.num_kv_heads)),
         query(query_heads * static_cast<std::size_t>(o.head_dim)),
         kv(kv_heads * static_cast<std::size_t>(o.head_dim)),
         ffn(tokens * static_cast<std::size_t>(o.ffn_width)) {}
-  std::size_t tokens, width, query_heads, kv_heads, query, kv, ffn;
+  std::size_t tokens, rows, stream, width, query_heads, kv_heads, query, kv, ffn;
 };
 
 }  // namespace
 
 LayerActivations LayerActivations::place(Arena& arena, const ModelOptions& o,
-                                         const BatchShape& shape, Recompute recompute) {
+                                         const BatchShape& shape, const TensorPart& part,
+                                         Recompute recompute) {
   const bool keeps_all = recompute == Recompute::kNone;
-  const Sizes size(o, shape);
+  const Sizes size(o, shape, part);
   const bool has_mean = o.norm == NormKind::kLayerNorm;
   const bool post = o.norm_placement == NormPlacement::kPost;
   LayerActivations a;
-  if (has_mean) a.attention_mean = arena.take(size.tokens);
-  a.attention_rstd = arena.take(size.tokens);
+  if (post && part.size > 1 && keeps_all) a.whole_input = arena.take(size.width);
+  if (has_mean) a.attention_mean = arena.take(size.rows);
+  a.attention_rstd = arena.take(size.rows);
   if (keeps_all) a.attention_normed = arena.take(size.width);
   a.q = arena.take(size.query);
   a.k = arena.take(size.kv);
@@ -43,10 +47,10 @@ LayerActivations LayerActivations::place(Arena& arena, const ModelOptions& o,
   a.attended = arena.take(size.query);
   a.log_sum = arena.take(size.query_heads);
   if (!o.parallel_block) {
-    a.middle = arena.take(size.width);
-    if (has_mean) a.ffn_mean = arena.take(size.tokens);
-    a.ffn_rstd = arena.take(size.tokens);
-    if (post) a.ffn_sum = arena.take(size.width);
+    a.middle = arena.take(size.stream);
+    if (has_mean) a.ffn_mean = arena.take(size.rows);
+    a.ffn_rstd = arena.take(size.rows);
+    if (post) a.ffn_sum = arena.take(size.stream);
     if (!post && keeps_all) a.ffn_normed = arena.take(size.width);
   }
   a.up = arena.take(size.ffn);
@@ -56,8 +60,8 @@ LayerActivations LayerActivations::place(Arena& arena, const ModelOptions& o,
 }
 
 BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const BatchShape& shape,
-                                     const StageSettings& settings) {
-  const Sizes size(o, shape);
+                                     const TensorPart& part, const StageSettings& settings) {
+  const Sizes size(o, shape, part);
   BlockWorkspace w;
   w.dnormed = arena.take(size.width);
   w.dattended = arena.take(size.query);
@@ -66,7 +70,7 @@ BlockWorkspace BlockWorkspace::place(Arena& arena, const ModelOptions& o, const 
   w.dv = arena.take(size.kv);
   w.dhidden = arena.take(size.ffn);
   if (is_gated(o.activation)) w.dgate = arena.take(size.ffn);
-  if (settings.dropout.residual > 0) w.dropped = arena.take(size.width);
+  if (settings.dropout.residual > 0 || part.size > 1) w.projected = arena.take(size.width);
   for (int i = 0; i < settings.num_threads; ++i)
     w.attention.push_back(AttentionWorkspace::place(arena, shape.sequence_length));
   return w;

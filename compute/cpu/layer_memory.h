@@ -8,13 +8,16 @@
 #include "compute/cpu/attention.h"
 #include "compute/model_options.h"
 #include "compute/stage.h"
+#include "compute/tensor_part.h"
 
 namespace tenax::compute::cpu {
 
-/// What backward needs of one layer besides its input. Pointers of absent parts are nullptr.
+/// What backward needs of one layer besides its input. Pointers of absent parts are nullptr. R: the
+/// rows of B T that this rank has of the residual stream (tensor_part.h, token_rows()).
 struct LayerActivations {
-  float* attention_mean = nullptr;    // (B, T) of the first norm
-  float* attention_rstd = nullptr;    // (B, T)
+  float* whole_input = nullptr;       // (B, T, C); with norm placement post where ranks share it
+  float* attention_mean = nullptr;    // (R) of the first norm
+  float* attention_rstd = nullptr;    // (R)
   float* attention_normed = nullptr;  // (B, T, C); kSelective: made again
   float* q = nullptr;                 // (B, T, H, D)
   float* k = nullptr;                 // (B, T, K, D)
@@ -27,19 +30,20 @@ struct LayerActivations {
   float* k_rstd = nullptr;            // (B, T, K)
   float* attended = nullptr;          // (B, T, H, D)
   float* log_sum = nullptr;           // (B, H, T)
-  float* middle = nullptr;            // (B, T, C) residual stream after attention
-  float* ffn_mean = nullptr;          // (B, T) of the second norm
-  float* ffn_rstd = nullptr;          // (B, T)
+  float* middle = nullptr;            // (R, C) residual stream after attention
+  float* ffn_mean = nullptr;          // (R) of the second norm
+  float* ffn_rstd = nullptr;          // (R)
   float* ffn_normed = nullptr;        // (B, T, C); with norm placement pre
-  float* ffn_sum = nullptr;           // (B, T, C) before the second norm; with norm placement post
+  float* ffn_sum = nullptr;           // (R, C) before the second norm; with norm placement post
   float* up = nullptr;                // (B, T, F) before the activation
   float* gate = nullptr;              // (B, T, F)
   float* activated = nullptr;         // (B, T, F); kSelective: made again
 
   static LayerActivations place(Arena& arena, const ModelOptions& options, const BatchShape& shape,
-                                Recompute recompute = Recompute::kNone);
+                                const TensorPart& part, Recompute recompute = Recompute::kNone);
   /// With Recompute::kSelective: where what is made again lives, which layers share.
   void borrow(const LayerActivations& shared) {
+    whole_input = shared.whole_input;
     attention_normed = shared.attention_normed;
     ffn_normed = shared.ffn_normed;
     activated = shared.activated;
@@ -55,11 +59,12 @@ struct BlockWorkspace {
   float* dv = nullptr;         // (B, T, K, D)
   float* dhidden = nullptr;    // (B, T, F)
   float* dgate = nullptr;      // (B, T, F)
-  float* dropped = nullptr;    // (B, T, C) a projection or its gradient, with dropout
+  float* projected = nullptr;  // (B, T, C) a projection or its gradient, with dropout or where
+                               // ranks share the layer; what they look up too
   std::vector<AttentionWorkspace> attention;  ///< one a thread
 
   static BlockWorkspace place(Arena& arena, const ModelOptions& options, const BatchShape& shape,
-                              const StageSettings& settings);
+                              const TensorPart& part, const StageSettings& settings);
 };
 
 }  // namespace tenax::compute::cpu

@@ -119,13 +119,15 @@ void linear_backward_weight(Kernels& kernels, std::int64_t rows, std::int64_t in
 }
 
 void drop_tokens(Kernels& kernels, const DropoutSite& site, const std::int64_t* samples,
-                 std::int64_t length, std::int64_t tokens, std::int64_t width, float* x) {
+                 std::int64_t length, const TokenRows& rows, std::int64_t width, float* x) {
   constexpr std::int64_t kGrain = 64;
-  kernels.for_ranges(tokens, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i)
+  kernels.for_ranges(rows.size(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      const std::int64_t i = rows.begin + r;
       kernels.ops.dropout(
           width, dropout_row(site, samples[i / length], static_cast<std::uint64_t>(i % length)),
-          x + i * width);
+          x + r * width);
+    }
   });
 }
 

@@ -6,6 +6,7 @@
 
 #include "compute/cpu/kernels.h"
 #include "compute/dropout.h"
+#include "compute/tensor_part.h"
 
 namespace tenax::compute::cpu {
 
@@ -41,9 +42,9 @@ struct LinearBackwardWeight {
 void linear_backward_weight(Kernels& kernels, std::int64_t rows, std::int64_t in, const float* x,
                             std::span<const LinearBackwardWeight> linears, Write write);
 
-/// Drops numbers of x (tokens, width) in place: token i is row i % length of sample samples[i /
-/// length].
+/// Drops numbers of x (rows.size(), width) in place, those of tokens `rows` of a microbatch: token
+/// i is row i % length of sample samples[i / length].
 void drop_tokens(Kernels& kernels, const DropoutSite& site, const std::int64_t* samples,
-                 std::int64_t length, std::int64_t tokens, std::int64_t width, float* x);
+                 std::int64_t length, const TokenRows& rows, std::int64_t width, float* x);
 
 }  // namespace tenax::compute::cpu

@@ -10,28 +10,32 @@ namespace tenax::compute::cpu {
 void StageSlot::place(Arena& arena, const ModelOptions& o, const StageSpec& spec,
                       const BatchShape& shape, Recompute recompute) {
   const auto num_layers = static_cast<std::size_t>(spec.end_layer - spec.first_layer);
+  const std::size_t rows = num_rows(shape, spec.tensor);
+  const std::size_t stream = rows * static_cast<std::size_t>(o.width);
   if (spec.has_embedding && o.embedding_norm) {
-    embedded = arena.take(stream_size(o, shape));
-    if (o.norm == NormKind::kLayerNorm) embedded_mean = arena.take(num_tokens(shape));
-    embedded_rstd = arena.take(num_tokens(shape));
+    embedded = arena.take(stream);
+    if (o.norm == NormKind::kLayerNorm) embedded_mean = arena.take(rows);
+    embedded_rstd = arena.take(rows);
   }
   const std::size_t num_inputs = num_layers + (spec.has_head ? 1 : 0);
-  for (std::size_t i = 0; i < num_inputs; ++i) inputs.push_back(arena.take(stream_size(o, shape)));
+  for (std::size_t i = 0; i < num_inputs; ++i) inputs.push_back(arena.take(stream));
   if (recompute == Recompute::kFull) return;
   for (std::size_t i = 0; i < num_layers; ++i)
-    layers.push_back(LayerActivations::place(arena, o, shape, recompute));
+    layers.push_back(LayerActivations::place(arena, o, shape, spec.tensor, recompute));
 }
 
 StageWorkspace StageWorkspace::place(Arena& arena, const ModelOptions& o, const StageSpec& spec,
                                      const BatchShape& shape, const StageSettings& settings) {
   StageWorkspace w;
-  w.block = BlockWorkspace::place(arena, o, shape, settings);
-  w.layer = LayerActivations::place(arena, o, shape);
-  for (float*& stream : w.stream) stream = arena.take(stream_size(o, shape));
+  const std::size_t rows = num_rows(shape, spec.tensor);
+  const std::size_t stream = rows * static_cast<std::size_t>(o.width);
+  w.block = BlockWorkspace::place(arena, o, shape, spec.tensor, settings);
+  w.layer = LayerActivations::place(arena, o, shape, spec.tensor);
+  for (float*& place : w.stream) place = arena.take(stream);
   w.normed = arena.take(stream_size(o, shape));
-  if (o.norm == NormKind::kLayerNorm) w.mean = arena.take(num_tokens(shape));
-  w.rstd = arena.take(num_tokens(shape));
-  w.grad = arena.take(stream_size(o, shape));
+  if (o.norm == NormKind::kLayerNorm) w.mean = arena.take(rows);
+  w.rstd = arena.take(rows);
+  w.grad = arena.take(stream);
   if (spec.has_head) w.head = HeadWorkspace::place(arena, o, shape, spec.tensor);
   return w;
 }

@@ -10,6 +10,7 @@
 #include "compute/cpu/layer_memory.h"
 #include "compute/model_options.h"
 #include "compute/stage.h"
+#include "compute/tensor_part.h"
 
 namespace tenax::compute::cpu {
 
@@ -23,16 +24,22 @@ inline std::size_t stream_size(const ModelOptions& o, const BatchShape& shape) {
   return num_tokens(shape) * static_cast<std::size_t>(o.width);
 }
 
+/// The most rows of the residual stream that a rank has.
+inline std::size_t num_rows(const BatchShape& shape, const TensorPart& part) {
+  return static_cast<std::size_t>(
+      max_token_rows(static_cast<std::int64_t>(num_tokens(shape)), part));
+}
+
 /// What stays between forward and backward of one microbatch.
 struct StageSlot {
   std::vector<std::int32_t> tokens;   // (B, T)
   std::vector<std::int32_t> targets;  // (B, T)
   bool has_positions = false;
-  std::vector<std::int32_t> positions;  // (B, T), where has_positions
-  float* embedded = nullptr;            // (B, T, C) before the embedding norm
-  float* embedded_mean = nullptr;       // (B, T)
-  float* embedded_rstd = nullptr;       // (B, T)
-  std::vector<float*> inputs;  // (B, T, C) of each layer, and at the head of the final norm
+  std::vector<std::int32_t> positions;   // (B, T), where has_positions
+  float* embedded = nullptr;             // (R, C) before the embedding norm
+  float* embedded_mean = nullptr;        // (R)
+  float* embedded_rstd = nullptr;        // (R)
+  std::vector<float*> inputs;            // (R, C) of each layer, and at the head of the final norm
   std::vector<LayerActivations> layers;  ///< empty with full recomputation
   std::vector<std::int64_t> samples;     // (B) absolute positions, with dropout
   LossSum loss;
@@ -51,11 +58,11 @@ struct StageSlot {
 struct StageWorkspace {
   BlockWorkspace block;
   LayerActivations layer;   ///< of the layer that runs without a slot
-  float* stream[2] = {};    // (B, T, C) residual stream of evaluation, alternating
+  float* stream[2] = {};    // (R, C) residual stream of evaluation, alternating
   float* normed = nullptr;  // (B, T, C) after the final norm
-  float* mean = nullptr;    // (B, T) of the final norm
-  float* rstd = nullptr;    // (B, T)
-  float* grad = nullptr;    // (B, T, C) gradient of the residual stream
+  float* mean = nullptr;    // (R) of the final norm
+  float* rstd = nullptr;    // (R)
+  float* grad = nullptr;    // (R, C) gradient of the residual stream
   HeadWorkspace head;
 
   static StageWorkspace place(Arena& arena, const ModelOptions& options, const StageSpec& spec,

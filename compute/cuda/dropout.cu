@@ -12,8 +12,9 @@ constexpr int kThreads = 256;
 /// Multiplies N numbers of a row, the first of them at `column`.
 template <class Call, class T, int N>
 __device__ inline void drop(const Call& c, std::int64_t row, std::int64_t column, Packed<T, N>& x) {
+  const std::int64_t token = c.first_row + row;
   const compute::DropoutRow mask = dropout_row(c.dropout_key, c.dropout_threshold, c.dropout_scale,
-                                               c.samples[row / c.length], row % c.length);
+                                               c.samples[token / c.length], token % c.length);
 #pragma unroll
   for (int i = 0; i < N; ++i)
     x.values[i] *= dropout_factor(mask, static_cast<std::uint32_t>(column + i));

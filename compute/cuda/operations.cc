@@ -306,6 +306,7 @@ tenax_cuda_status tenax_cuda_run_dropout(tenax_cuda_context* context, const tena
                              .pointer("x", c->x)
                              .pointer("out", c->out)
                              .dropout(*c, c->rows)
+                             .require(c->first_row >= 0, "first_row", "is negative")
                              .status());
   tenax::cuda::launch_dropout(*c, context->stream);
   return context->check_launch("dropout");
@@ -321,6 +322,7 @@ tenax_cuda_status tenax_cuda_run_residual(tenax_cuda_context* context,
                              .pointer("sum", c->sum)
                              .pointer("out", c->out)
                              .dropout(*c, c->rows)
+                             .require(c->first_row >= 0, "first_row", "is negative")
                              .status());
   tenax::cuda::launch_residual(*c, context->stream);
   return context->check_launch("residual");

@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a struct changes; program and plugin must have the same. */
-#define TENAX_CUDA_ABI_VERSION 7
+#define TENAX_CUDA_ABI_VERSION 8
 #define TENAX_CUDA_WORKSPACE_BYTES (INT64_C(32) << 20) /* of a context, for matrix products */
 
 typedef int32_t tenax_cuda_status;
@@ -235,8 +235,8 @@ typedef struct tenax_cuda_rope {
 /* Dropout, in the structs that have these fields: compute/dropout.h's factors of row (sample,
  * index of the row in it) and column, by the site's key; threshold 0: none. */
 
-/* out = factor * x: rows of n, row r the one of index r % length of samples[r / length]; x may be
- * out. */
+/* out = factor * x: rows of n, row r that of index i % length of samples[i / length] where i =
+ * first_row + r; x may be out. */
 typedef struct tenax_cuda_dropout {
   int32_t type;
   int32_t dropout_threshold;
@@ -246,13 +246,14 @@ typedef struct tenax_cuda_dropout {
   int64_t rows;
   int64_t n;
   int64_t length;
-  const int64_t* samples; /* (rows / length) */
+  int64_t first_row;      /* of x in a microbatch */
+  const int64_t* samples; /* (B) */
   const void* x;          /* (rows, n) of type */
   void* out;
 } tenax_cuda_dropout;
 
 /* out = added + factor * (sum + bias), rounded once: what a map that was summed in float32 (over
- * ranks, or because dropout follows) adds to the residual stream. */
+ * ranks, or because dropout follows) adds to the residual stream. Rows as for dropout. */
 typedef struct tenax_cuda_residual {
   int32_t type;
   int32_t dropout_threshold;
@@ -262,7 +263,8 @@ typedef struct tenax_cuda_residual {
   int64_t rows;
   int64_t n;
   int64_t length;
-  const int64_t* samples; /* (rows / length), or null without dropout */
+  int64_t first_row;
+  const int64_t* samples; /* (B), or null without dropout */
   const float* sum;       /* (rows, n) */
   const float* bias;      /* (n) or null */
   const void* added;      /* (rows, n) of type, may be out; or null */
@@ -271,8 +273,7 @@ typedef struct tenax_cuda_residual {
 
 /* Causal attention. Element (b, t, h, d) of q lies at q[(b * T + t) * ld + h * D + d]; k, v and
  * their gradients share ld, so that q, k and v may be parts of one packed buffer; out and dout have
- * ld_out. Dropout is that of the probabilities: row (first_head + h) * T + t, the key its column.
- */
+ * ld_out. Dropout is of the probabilities: row (first_head + h) * T + t, the key its column. */
 typedef struct tenax_cuda_attention {
   int32_t type;
   int32_t kernels; /* TENAX_CUDA_ATTENTION_... */
@@ -290,8 +291,7 @@ typedef struct tenax_cuda_attention {
   int32_t reserved;
   int64_t first_head;     /* of the whole model */
   const int64_t* samples; /* (B), or null without dropout */
-  const int32_t* places;  /* (B, T): a query at place p of its document sees p keys before its own;
-                             or  null */
+  const int32_t* places;  /* (B, T): a query at place p sees p keys before its own; or null */
   const float* slopes;    /* (heads) of ALiBi: slope * (key - query) is added; or null */
   const void* q;
   const void* k;

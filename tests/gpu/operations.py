@@ -228,11 +228,10 @@ def attention(case, batch=2, length=70, heads=4, kv_heads=2, head_dim=16, alibi=
     case.check("dqkv", dqkv, qkv64.grad)
 
 
-def dropout(case, length=9, n=40, rate=0.3):
-    rows = 2 * length
-    kept = dropout_factors(0x0123456789ABCDEF, rate, SAMPLES, range(length), n).reshape(rows, n)
+def dropout(case, length=9, n=40, rate=0.3, first_row=0, rows=18):
+    kept = dropout_factors(0x0123456789ABCDEF, rate, SAMPLES, range(length), n).reshape(-1, n)[first_row : first_row + rows]
     x, x64 = case.random(rows, n)
-    shared = dict(type=case.dtype, rows=rows, n=n, length=length, **dropout_fields(case, rate, SAMPLES))
+    shared = dict(type=case.dtype, rows=rows, n=n, length=length, first_row=first_row, **dropout_fields(case, rate, SAMPLES))
     out = case.out(rows, n)
     case.plugin.run("run_dropout", "dropout", **shared, x=x, out=out)
     case.check("out", out, x64 * kept)
@@ -366,6 +365,7 @@ def cases(large):
     yield "rope", both, rope
     yield "rope of documents", both, lambda c: rope(c, documents=(3, 17, 20))
     yield "dropout", both, dropout
+    yield "dropout of some rows", both, lambda c: dropout(c, first_row=5, rows=9)
     yield "cross entropy", both, cross_entropy
     yield "shared cross entropy", both, shared_cross_entropy
     yield "embedding", both, embedding

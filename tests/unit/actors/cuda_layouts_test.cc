@@ -98,6 +98,26 @@ TEST(CudaLayouts, ARankMayBeLeftWithoutTokens) {
   expect_within_bound(on_cpu, train_world(on_gpus(o)), rounding_bound(o.config, o.vocabulary_size));
 }
 
+TEST(CudaLayouts, RowsThatDoNotDivideAndRanksWithoutAnyTrainLikeOnTheCpu) {
+  for (const NamedModel& m : tiny_decoders()) {
+    WorldOptions o = small_world();
+    m.change(o.config.model);
+    o.config.train.dropout = {.embedding = 0.1, .attention = 0.2, .residual = 0.3};
+    o.steps = 1;
+    for (const int length : {3, 7}) {
+      SCOPED_TRACE(testing::Message() << m.name << ", " << length << " tokens");
+      o.config.train.sequence_length = length;
+      o.config.layout = {};
+      const TrainedWorld on_cpu = train_world(o);
+      o.config.layout.tensor_parallel = 4;
+      o.config.layout.pipeline_parallel = 2;
+      o.config.train.recompute = compute::Recompute::kSelective;
+      expect_within_bound(on_cpu, train_world(on_gpus(o)),
+                          rounding_bound(o.config, o.vocabulary_size));
+    }
+  }
+}
+
 TEST(CudaLayouts, OtherDegreesDoNotChangeTheBits) {  // T2
   for (const auto precision : {compute::Precision::kFp32, compute::Precision::kBf16}) {
     WorldOptions o = small_world();
@@ -175,6 +195,18 @@ TEST_F(CudaPeers, WhatGoesFromGpuToGpuHasTheBitsOfWhatGoesThroughTheHosts) {  //
                                     << degrees.pp << " chunks " << degrees.chunks);
     const WorldOptions o = in_layout(degrees);
     expect_same_bits(train_world(connected(o)), train_world(on_gpus(o)));
+  }
+}
+
+TEST_F(CudaPeers, RowsOfRanksGoFromGpuToGpuAsTheyLie) {
+  for (const auto precision : {compute::Precision::kFp32, compute::Precision::kBf16}) {
+    for (const int length : {3, 7}) {  // tokens: one rank has none, or they do not divide
+      SCOPED_TRACE(testing::Message() << length << " tokens");
+      WorldOptions o = in_layout({1, 4, 2, 1, 0});
+      o.config.train.precision = precision;
+      o.config.train.sequence_length = length;
+      expect_same_bits(train_world(connected(o)), train_world(on_gpus(o)));
+    }
   }
 }
 

@@ -83,6 +83,47 @@ TEST(TensorParallel, EightRanksOfWhichFourShareEachKeyHeadAreWithinTheBound) {
   expect_within_bound(alone, train_world(o), rounding_bound(o.config, o.vocabulary_size));
 }
 
+TEST(TensorParallel, RowsThatDoNotDivideAndRanksWithoutAnyAreWithinTheBound) {
+  for (const NamedModel& m : tiny_decoders()) {
+    WorldOptions o = world_options();
+    m.change(o.config.model);
+    o.config.model.num_layers = 2;
+    o.config.train.global_batch_size = 3;
+    o.config.train.dropout = {.embedding = 0.1, .attention = 0.2, .residual = 0.3};
+    o.steps = 1;
+    for (const int length : {1, 3, 7}) {
+      SCOPED_TRACE(testing::Message() << m.name << ", " << length << " tokens");
+      o.config.train.sequence_length = length;
+      o.config.layout = {};
+      const TrainedWorld alone = train_world(o);
+      o.config.layout.tensor_parallel = 4;
+      const TrainedWorld in_parts = train_world(o);
+      expect_within_bound(alone, in_parts, rounding_bound(o.config, o.vocabulary_size));
+      o.config.layout.pipeline_parallel = 2;
+      expect_same_bits(train_world(o), in_parts);
+    }
+  }
+}
+
+TEST(TensorParallel, RecomputationGivesTheSameBits) {
+  for (const NamedModel& m : tiny_decoders()) {
+    SCOPED_TRACE(m.name);
+    WorldOptions o = world_options();
+    m.change(o.config.model);
+    o.config.model.num_layers = 2;
+    o.config.train.global_batch_size = 3;
+    o.config.train.sequence_length = 11;
+    o.config.train.dropout.residual = 0.3;
+    o.document_length = 5;
+    o.config.layout.tensor_parallel = 4;
+    const TrainedWorld kept = train_world(o);
+    for (const auto recompute : {compute::Recompute::kSelective, compute::Recompute::kFull}) {
+      o.config.train.recompute = recompute;
+      expect_same_bits(train_world(o), kept);
+    }
+  }
+}
+
 TEST(TensorParallel, OtherDegreesDoNotChangeTheBits) {
   for (const NamedModel& m : tiny_decoders()) {
     SCOPED_TRACE(m.name);

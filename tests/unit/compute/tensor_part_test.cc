@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <string>
 
+#include "compute/cuda_stage_memory.h"
+#include "compute/stage.h"
+
 namespace tenax::compute {
 namespace {
 
@@ -82,13 +85,67 @@ TEST(TensorPart, AVocabularyThatDoesNotDivideLeavesTheLastRankWithFewerTokens) {
   EXPECT_EQ(local_options(model(4), {4, 3}).padded_vocabulary_size, 4);
 }
 
+TEST(TensorPart, RowsOfTokensAreNearlyEqualAndLeaveNoneOut) {
+  for (int tp = 1; tp <= 8; ++tp) {
+    for (std::int64_t tokens = 0; tokens <= 20; ++tokens) {
+      std::int64_t end = 0;
+      std::int64_t most = 0;
+      for (int index = 0; index < tp; ++index) {
+        const TokenRows rows = token_rows(tokens, {tp, index});
+        EXPECT_EQ(rows.begin, end);
+        EXPECT_GE(rows.size(), tokens / tp);
+        end = rows.end;
+        most = std::max(most, rows.size());
+      }
+      EXPECT_EQ(end, tokens);
+      EXPECT_EQ(most, max_token_rows(tokens, {tp, 0}));
+    }
+  }
+}
+
+TEST(TensorPart, GradientsOfNormsAreAddedUpOverAllRanks) {
+  ModelOptions o = model(4);
+  o.embedding_norm = true;
+  o.norm = NormKind::kLayerNorm;
+  int num_norms = 0;
+  for (const ParameterSpec& spec : model_parameters(o)) {
+    if (spec.name.find("norm") == std::string::npos) continue;
+    ++num_norms;
+    const HeldPart held = held_part(o, spec, {4, 2});
+    EXPECT_EQ(held.first_addend, 0) << spec.name;
+    EXPECT_EQ(held.end_addend, 4) << spec.name;
+    EXPECT_FALSE(held.first) << spec.name;
+  }
+  EXPECT_EQ(num_norms, 10) << "weights and biases of embedding, attention, ffn and final norm, "
+                              "weights of those of queries and keys";
+}
+
+TEST(TensorPart, OfTheResidualStreamARankStoresItsRowsAlone) {
+  ModelOptions o = model(4);
+  o.num_layers = 3;
+  o = resolved(o);
+  const BatchShape shape{4, 64};
+  StageSettings settings;
+  settings.recompute = Recompute::kFull;  // a slot has the inputs of layers and head, and tokens
+  StageSpec spec = whole_model(o);
+  for (const int tp : {1, 2, 4}) {
+    spec.tensor = {tp, tp - 1};
+    const std::int64_t stream = 4 * 64 / tp * o.width * (o.num_layers + 1) * 4;
+    const auto on_cpu = plan_stage_memory(o, spec, shape, settings);
+    ASSERT_TRUE(on_cpu);
+    EXPECT_EQ(on_cpu->slot, stream + 3 * 4 * 64 * 4);
+    EXPECT_EQ(plan_cuda_memory(o, spec, shape, settings).slot, stream);
+  }
+}
+
 TEST(TensorPart, WhatCannotBeDividedIsNamedAllAtOnce) {
   ModelOptions o = model(4);
   o.ffn_width = 50;
+  o.width = 25;
   EXPECT_EQ(tensor_problems(o, 16),
-            (std::vector<std::string>{"heads 4 is not a multiple of tp 16",
-                                      "ffn_width 50 is not a multiple of tp 16",
-                                      "the vocabulary has 13 rows, fewer than tp 16"}));
+            (std::vector<std::string>{
+                "heads 4 is not a multiple of tp 16", "ffn_width 50 is not a multiple of tp 16",
+                "width 25 is odd, with tp 16", "the vocabulary has 13 rows, fewer than tp 16"}));
 }
 
 }  // namespace
