@@ -246,19 +246,24 @@ Status Engine::build_buffers() {
   TENAX_TRY(reduced_, device_->allocate(num_gradients));
 
   std::size_t tied = 0;
-  std::size_t partial = 0;
+  std::size_t packed = 0;
+  std::size_t longest = 0;
   first_chunk_.push_back(0);
   for (const StageParameter& p : parameters_) {
     const auto size = static_cast<std::size_t>(p.size);
     first_chunk_.push_back(first_chunk_.back() + num_norm_chunks(size));
     if (p.gradients.size() == 1 && p.gradients.front().kind != GradientPartKind::kWhole)
       tied = std::max(tied, size);
-    if (p.held.end_addend - p.held.first_addend > 1) partial = std::max(partial, size);
+    if (num_addends(p) > 1) longest = std::max(longest, size);
+    if (num_addends(p) > 1 && p.spec.split == TensorSplit::kSum) packed += size;
   }
   plan_reductions();
   tied_ = AlignedBuffer(tied);
-  partial_sums_ =
-      std::make_unique<OrderedReducer>(partial, std::max(static_cast<int>(o.tp_group.size()), 1));
+  partial_sums_ = std::make_unique<OrderedReducer>(
+      std::max(packed, longest), std::max(static_cast<int>(o.tp_group.size()), 1));
+  if (packed > 0) {
+    TENAX_TRY(partial_, device_->allocate(packed));
+  }
   part_bytes_.resize(o.dp_group.size() + 1);
   chunk_squares_.resize(first_chunk_.back());
   square_sums_.resize(parameters_.size());

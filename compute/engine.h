@@ -252,6 +252,12 @@ class Engine {
   Status reduce_through_host(Communicator& comm);
   Status combine_tied_embedding(Communicator& comm);
   Status combine_partial_gradients(Communicator& comm);
+  /// Over members [first, end) of the tensor group.
+  Status sum_over_ranks(Communicator& comm, int first, int end, std::span<float> gradient);
+  /// Ranks whose gradients of this tensor are added up.
+  static int num_addends(const StageParameter& p) {
+    return p.held.end_addend - p.held.first_addend;
+  }
   Status sum_squares(Communicator& comm);
   std::span<float> gradients_of(const Chunk& chunk) {
     return reduced_.span().subspan(chunk.gradient_base, chunk.stage->gradient_size());
@@ -277,7 +283,10 @@ class Engine {
   DeviceBuffer m_;
   DeviceBuffer v_;
   DeviceBuffer reduced_;  ///< summed gradients, layout of the gradient buffer
-  std::unique_ptr<OrderedReducer> partial_sums_;  ///< of combine_partial_gradients()
+  /// Of combine_partial_gradients(): room for the tensors that every rank has whole, which are
+  /// small (norms), so that they go as one.
+  DeviceBuffer partial_;
+  std::unique_ptr<OrderedReducer> partial_sums_;
   AlignedBuffer tied_;  ///< the other part of a tied embedding's gradient, on the host
   std::unique_ptr<TreeReducer> reducer_;
   DevicePeers* peers_ = nullptr;

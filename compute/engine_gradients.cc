@@ -151,23 +151,46 @@ Status Engine::combine_tied_embedding(Communicator& comm) {
 }
 
 Status Engine::combine_partial_gradients(Communicator& comm) {
-  for (std::size_t i = 0; i < parameters().size(); ++i) {
-    const StageParameter& p = parameters()[i];
-    const int num_addends = p.held.end_addend - p.held.first_addend;
-    if (num_addends < 2) continue;
+  const auto gradient = [&](std::size_t i) {
     const auto [begin, end] = owned(moments(), i);
-    const Group group{std::span(options_.tp_group)
-                          .subspan(static_cast<std::size_t>(p.held.first_addend),
-                                   static_cast<std::size_t>(num_addends)),
-                      options_.tensor_rank - p.held.first_addend};
-    const std::span<float> gradient = reduced_.span().subspan(
-        static_cast<std::size_t>(p.gradients.front().offset) + begin, end - begin);
-    TENAX_TRY(const std::span<float> host, staging_.view(gradient));
-    TENAX_RETURN_IF_ERROR(staging_.fetch(gradient, host));
-    TENAX_RETURN_IF_ERROR(partial_sums_->all_reduce(comm, group, kPartialTag, host));
-    TENAX_RETURN_IF_ERROR(staging_.store(host, gradient));
+    return reduced_.span().subspan(
+        static_cast<std::size_t>(parameters()[i].gradients.front().offset) + begin, end - begin);
+  };
+  const auto is_packed = [&](std::size_t i) {
+    const StageParameter& p = parameters()[i];
+    return p.spec.split == TensorSplit::kSum && num_addends(p) > 1;
+  };
+  std::size_t packed = 0;
+  const auto for_packed = [&](auto&& f) {
+    packed = 0;
+    for (std::size_t i = 0; i < parameters().size(); ++i) {
+      if (!is_packed(i)) continue;
+      f(gradient(i), partial_.span().subspan(packed, gradient(i).size()));
+      packed += gradient(i).size();
+    }
+  };
+  for_packed([&](std::span<float> g, std::span<float> place) { device_->copy(g, place); });
+  const int num_ranks = static_cast<int>(options_.tp_group.size());
+  TENAX_RETURN_IF_ERROR(sum_over_ranks(comm, 0, num_ranks, partial_.span().first(packed)));
+  for_packed([&](std::span<float> g, std::span<float> place) { device_->copy(place, g); });
+  for (std::size_t i = 0; i < parameters().size(); ++i) {
+    const HeldPart& held = parameters()[i].held;
+    if (!is_packed(i) && num_addends(parameters()[i]) > 1)
+      TENAX_RETURN_IF_ERROR(sum_over_ranks(comm, held.first_addend, held.end_addend, gradient(i)));
   }
   return {};
+}
+
+Status Engine::sum_over_ranks(Communicator& comm, int first, int end, std::span<float> gradient) {
+  if (gradient.empty()) return {};
+  const Group group{
+      std::span(options_.tp_group)
+          .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(end - first)),
+      options_.tensor_rank - first};
+  TENAX_TRY(const std::span<float> host, staging_.view(gradient));
+  TENAX_RETURN_IF_ERROR(staging_.fetch(gradient, host));
+  TENAX_RETURN_IF_ERROR(partial_sums_->all_reduce(comm, group, kPartialTag, host));
+  return staging_.store(host, gradient);
 }
 
 Status Engine::sum_squares(Communicator& comm) {
