@@ -56,7 +56,9 @@ void bind_layout(Binder& b, LayoutSection& c) {
   const Range degree = between(1, 1 << 14);
   b.add("layout.data_parallel", c.data_parallel, {.doc = "Replicas.", .range = degree});
   b.add("layout.tensor_parallel", c.tensor_parallel,
-        {.doc = "Ranks that share each matrix.", .range = degree});
+        {.doc = "Ranks that share each matrix, and the rows of the residual stream between the "
+                "matrices.",
+         .range = degree});
   b.add("layout.pipeline_parallel", c.pipeline_parallel,
         {.doc = "Pipeline stages.", .range = degree});
   b.add("layout.context_parallel", c.context_parallel,
