@@ -235,6 +235,8 @@ Result<compute::Verdict> TrainLoop::compute_once(compute::Communicator& comm, Ge
   }
   faults_.mark(branch, step, attempt, batches);
   TENAX_RETURN_IF_ERROR(engine_->compute_gradients(comm, batches));
+  // Before the verdict: who knows it can read the notes of all ranks.
+  note_samples(branch, step);
   {
     MutexLock lock(state_mutex_);
     held_.gradients_ready = step;
@@ -307,7 +309,6 @@ Status TrainLoop::step(const Plan& plan, compute::Communicator& comm, Generation
     held_.verdict = report;
   }
   apply(report);
-  note_samples(report);
   TENAX_RETURN_IF_ERROR(engine_->share_weights(comm));
   if (config_.train.eval_interval > 0 &&
       (step % config_.train.eval_interval == 0 || step == plan.total_steps)) {
@@ -344,15 +345,15 @@ void TrainLoop::apply(const StepReport& verdict) {
   if (reports_.size() > kMaxReports) reports_.pop_front();
 }
 
-void TrainLoop::note_samples(const StepReport& report) {
+void TrainLoop::note_samples(std::uint64_t branch, std::int64_t step) {
   const std::span<const double> sums = engine_->sample_losses();
   if (!samples_ || sums.empty()) return;
   const compute::EngineOptions& o = engine_->options();
-  const std::vector<std::int64_t> positions = data_->positions(report.step);
+  const std::vector<std::int64_t> positions = data_->positions(step);
   const std::size_t first = static_cast<std::size_t>(
       o.ranges[static_cast<std::size_t>(o.replica)].begin * o.shape.microbatch_size);
   for (std::size_t i = 0; i < sums.size(); ++i) {
-    samples_->add({report.branch, report.step, positions[first + i],
+    samples_->add({branch, step, positions[first + i],
                    sums[i] / static_cast<double>(o.shape.sequence_length)});
   }
 }

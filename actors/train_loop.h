@@ -92,7 +92,7 @@ class TrainLoop {
   void apply(const StepReport& verdict);
   /// Applies the step of which the rank only has the gradients; false if there is none.
   bool finish_half_step(const Plan& plan);
-  void note_samples(const StepReport& report);
+  void note_samples(std::uint64_t branch, std::int64_t step);
   Status evaluate(compute::Communicator& comm, StepReport& report);
   /// Copies the rank's state into a slot. A GPU does it beside the next step's forward and
   /// backward: the slot is sealed by finish_snapshot() then.
