@@ -30,8 +30,9 @@ class AlignedBuffer {
     std::size_t bytes = align_floats(num_floats) * sizeof(float);
     const bool large = bytes >= kHugePage / 2;
     if (large) bytes = std::max(bytes, kHugePage);
-    data_.reset(static_cast<float*>(std::aligned_alloc(large ? kHugePage : 64, bytes)));
-    if (!data_) throw std::bad_alloc();
+    void* memory = nullptr;
+    if (::posix_memalign(&memory, large ? kHugePage : 64, bytes) != 0) throw std::bad_alloc();
+    data_.reset(static_cast<float*>(memory));
     if (large) want_huge_pages(data_.get(), bytes);
     std::memset(data_.get(), 0, bytes);
   }
