@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "common/check.h"
+#include "compute/adamw_factors.h"
 #include "compute/cpu/vector_ops.h"
 
 namespace tenax::compute {
@@ -14,20 +15,14 @@ void adamw_update(const AdamwOptions& options, const AdamwStep& step, const Adam
   TENAX_CHECK(step.step >= 1);
   TENAX_CHECK(range.gradient.size() == range.values.size() &&
               range.m.size() == range.values.size() && range.v.size() == range.values.size());
-  const auto t = static_cast<double>(step.step);
   cpu::AdamwCall call;
   call.count = static_cast<std::int64_t>(range.values.size());
   call.values = range.values.data();
   call.gradient = range.gradient.data();
   call.m = range.m.data();
   call.v = range.v.data();
-  call.gradient_scale = static_cast<float>(step.gradient_scale);
-  call.beta1 = static_cast<float>(options.beta1);
-  call.beta2 = static_cast<float>(options.beta2);
-  call.epsilon = static_cast<float>(options.epsilon);
-  call.step_size = static_cast<float>(step.learning_rate / (1 - std::pow(options.beta1, t)));
-  call.inverse_sqrt_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t)));
-  call.decay = range.decay ? static_cast<float>(step.learning_rate * options.weight_decay) : 0.0f;
+  set_factors(options, step, call);
+  if (!range.decay) call.decay = 0;
   cpu::vector_ops(isa).adamw(call);
 }
 

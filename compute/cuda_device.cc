@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
 
 #include "common/check.h"
+#include "compute/adamw_factors.h"
 #include "compute/tensor_norm.h"
 
 namespace tenax::compute {
@@ -244,16 +244,8 @@ void CudaDevice::adamw(const AdamwOptions& options, const AdamwStep& step,
   }
   if (adamw_ranges_.empty()) return;
   if (reads_pending_) queue(plugin_->order_after_reads);
-  // The same roundings as compute/adamw.cc.
-  const auto t = static_cast<double>(step.step);
   tenax_cuda_adamw call{};
-  call.gradient_scale = static_cast<float>(step.gradient_scale);
-  call.beta1 = static_cast<float>(options.beta1);
-  call.beta2 = static_cast<float>(options.beta2);
-  call.epsilon = static_cast<float>(options.epsilon);
-  call.step_size = static_cast<float>(step.learning_rate / (1 - std::pow(options.beta1, t)));
-  call.inverse_sqrt_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t)));
-  call.decay = static_cast<float>(step.learning_rate * options.weight_decay);
+  set_factors(options, step, call);
   queue(plugin_->run_adamw, &std::as_const(call), std::as_const(adamw_ranges_).data(),
         static_cast<std::int32_t>(adamw_ranges_.size()));
 }
